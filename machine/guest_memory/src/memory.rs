@@ -1,0 +1,124 @@
+//! The memory of one VM.
+
+use std::fs::File;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::mapping::{Mapping, MemoryError, check_size};
+use crate::{DmaMemory, FlatView, PAGE_SIZE, PageBits, RamOffset};
+
+/// Memory backed by one memfd.
+#[derive(Debug)]
+pub struct Region {
+    /// What it is for: "ram", "firmware".
+    pub name: String,
+    /// Where it begins.
+    pub at: RamOffset,
+    /// Its length.
+    pub size_bytes: u64,
+    /// The memfd, from its offset 0.
+    pub file: File,
+}
+
+/// The memory of one VM: regions, bits, and the view the guest has of them.
+pub struct GuestMemory {
+    mapping: Arc<Mapping>,
+    regions: Vec<Region>,
+    bits: Arc<PageBits>,
+    view: RwLock<Arc<FlatView>>,
+    dma: RwLock<Arc<DmaMemory>>,
+}
+
+impl GuestMemory {
+    /// Allocates regions, by name and size in bytes, in this order and without gaps. Nothing is
+    /// visible to the guest until [`GuestMemory::set_view`].
+    ///
+    /// # Errors
+    /// When a size is not whole pages, or the host refuses.
+    pub fn new(regions: &[(&str, u64)]) -> Result<Arc<Self>, MemoryError> {
+        let mut total = 0usize;
+        for (name, size) in regions {
+            total = total
+                .checked_add(check_size(name, *size)?)
+                .filter(|t| *t <= isize::MAX as usize / 2)
+                .ok_or_else(|| MemoryError::Size { name: (*name).to_owned(), size_bytes: *size })?;
+        }
+        let host = |name: &str, size_bytes, source| MemoryError::Host {
+            name: name.to_owned(),
+            size_bytes,
+            source,
+        };
+        // Even a guest without memory (a test's) has a page, so that offsets can be checked.
+        let total = total.max(PAGE_SIZE as usize);
+        let mapping = Mapping::reserve(total).map_err(|e| host("all", total as u64, e))?;
+        let mut filled = Vec::new();
+        let mut at = 0;
+        for (name, size_bytes) in regions {
+            let file = mapping
+                .fill(name, at, *size_bytes as usize)
+                .map_err(|e| host(name, *size_bytes, e))?;
+            filled.push(Region {
+                name: (*name).to_owned(),
+                at: RamOffset(at as u64),
+                size_bytes: *size_bytes,
+                file,
+            });
+            at += *size_bytes as usize;
+        }
+        let bits = Arc::new(PageBits::new(total / PAGE_SIZE as usize));
+        Ok(Arc::new(Self {
+            mapping: Arc::new(mapping),
+            regions: filled,
+            bits,
+            view: RwLock::default(),
+            dma: RwLock::new(Arc::new(DmaMemory::new())),
+        }))
+    }
+
+    /// The regions, in order of their offsets.
+    pub fn regions(&self) -> &[Region] {
+        &self.regions
+    }
+
+    /// The region of this name.
+    pub fn region(&self, name: &str) -> Option<&Region> {
+        self.regions.iter().find(|region| region.name == name)
+    }
+
+    /// Dirty and code bits.
+    #[inline(always)]
+    pub fn bits(&self) -> &Arc<PageBits> {
+        &self.bits
+    }
+
+    /// What the guest sees.
+    pub fn view(&self) -> Arc<FlatView> {
+        self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes what devices reach. The board tells the engine the same.
+    ///
+    /// # Panics
+    /// When a range is not backed by one region: the board's mistake.
+    pub fn set_view(&self, view: FlatView) {
+        let dma = DmaMemory::from_view(&view, self);
+        *self.dma.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(dma);
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
+    }
+
+    /// Guest RAM by guest-physical addresses, for devices. ROM is not in it: DMA cannot write
+    /// there, and nothing reads from there.
+    pub fn dma(&self) -> Arc<DmaMemory> {
+        self.dma.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Host address of guest memory's first byte, for an engine that maps it elsewhere. Using it
+    /// is the engine's `unsafe`.
+    pub fn host_base(&self) -> *mut u8 {
+        self.mapping.base()
+    }
+
+    #[inline(always)]
+    pub(crate) fn mapping(&self) -> &Arc<Mapping> {
+        &self.mapping
+    }
+}
