@@ -1,1 +1,23 @@
-//! placeholder
+//! What x86-64 instructions do: one CPU, interpreted, exactly.
+//!
+//! A [`Cpu`] executes decoded instructions against an [`Env`]: the memory, bus, APIC and clock
+//! around it. `emu` is this crate in a loop; `full` steps with it whatever it does not translate.
+//!
+//! *Invariants*: safe Rust, no OS, no threads, no time of its own. A fault leaves the state as
+//! before the instruction (string instructions: as before the iteration). Nothing the guest does
+//! panics or loops without bound.
+//!
+//! Follows the Intel SDM, volumes 2 (instructions) and 3A (system). Where the SDM leaves flags
+//! undefined, we do what the host CPUs of the tests do.
+
+mod cpu;
+mod env;
+mod fault;
+mod flags;
+mod memory;
+
+pub use cpu::{Cpu, Fpu, Mode};
+pub use env::{Backing, Env, HostAddr};
+pub use fault::{Fault, FaultInfo};
+pub use flags::Flags;
+pub use memory::{Access, Word};

@@ -1,1 +1,5 @@
-//! placeholder
+//! Address translation: page walk, permissions, accessed and dirty bits, TLB.
+
+/// TLB and what the walker needs of the control registers.
+#[derive(Debug, Default)]
+pub struct Mmu {}
