@@ -183,9 +183,12 @@ pub trait KernelPaths: Send + Sync {
 pub trait Vcpu: Send {
     /// Executes until kicked, stopped by the debugger, or dead.
     ///
+    /// The bus is shared, not borrowed, because an interpreter keeps it beside its decoded code
+    /// for as long as it runs; it is let go of before `run` returns.
+    ///
     /// # Errors
     /// When the engine or the host has failed; the state is then undefined.
-    fn run(&mut self, bus: &dyn Bus) -> Result<Exit, EngineError>;
+    fn run(&mut self, bus: &Arc<dyn Bus>) -> Result<Exit, EngineError>;
 
     /// The state, canonical.
     ///
@@ -207,7 +210,7 @@ pub trait Vcpu: Send {
 }
 
 /// The board, as seen from the socket. Never blocks on the guest, never fails.
-pub trait Bus: Sync {
+pub trait Bus: Send + Sync {
     /// IN.
     fn pio_read(&self, port: u16, data: &mut [u8]);
     /// OUT.
