@@ -1,0 +1,55 @@
+//! The asking side.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect,
+    socket_with,
+};
+
+use crate::packet::{receive_message, send_message};
+use crate::{Hello, PROTOCOL, Reply, Request, RpcError};
+
+/// A conversation with a VM's process.
+pub struct Client {
+    socket: OwnedFd,
+    hello: Hello,
+}
+
+impl Client {
+    /// Connects, and makes sure that both speak the same protocol.
+    ///
+    /// # Errors
+    /// When nobody listens at `path`, or speaks otherwise.
+    pub fn connect(path: &Path) -> Result<Self, RpcError> {
+        let no_vm = |error: rustix::io::Errno| RpcError::NoVm {
+            path: path.display().to_string(),
+            source: error.into(),
+        };
+        let socket =
+            socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(no_vm)?;
+        let address = SocketAddrUnix::new(path).map_err(no_vm)?;
+        connect(&socket, &address).map_err(no_vm)?;
+        let hello: Hello = receive_message(&socket, RecvFlags::empty())?;
+        if hello.protocol != PROTOCOL {
+            return Err(RpcError::Protocol { theirs: hello.protocol, ours: PROTOCOL });
+        }
+        Ok(Self { socket, hello })
+    }
+
+    /// Who answers.
+    pub fn hello(&self) -> &Hello {
+        &self.hello
+    }
+
+    /// Asks, and waits for the answer.
+    ///
+    /// # Errors
+    /// When the conversation fails. A refusal is no error but a [`Reply`].
+    pub fn ask(&mut self, request: &Request) -> Result<Reply, RpcError> {
+        send_message(&self.socket, request, SendFlags::empty())?;
+        receive_message(&self.socket, RecvFlags::empty())
+    }
+}

@@ -1,0 +1,174 @@
+//! The messages.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// What the VM's process says first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Program and version, for people.
+    pub program: String,
+    /// See [`PROTOCOL`](crate::PROTOCOL).
+    pub protocol: u32,
+}
+
+/// What a VM's process can be asked. The list is the whole of what a client can reach.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// How it is. Answered with [`Reply::Status`].
+    Status,
+    /// Stop all vCPUs and the VM's clock.
+    Pause,
+    /// Go on after a pause.
+    Resume,
+    /// As the reset button: the VM starts anew.
+    Reset,
+    /// As the power button: the guest is asked to shut down.
+    PowerButton,
+    /// End the VM at once, as pulling the plug.
+    Quit,
+    /// Go on in another engine. Answered with [`Reply::Moved`].
+    Move {
+        /// Which.
+        engine: EngineName,
+    },
+}
+
+/// The answer to a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply {
+    /// It is done.
+    Done,
+    /// How the VM is.
+    Status(Box<Status>),
+    /// The VM goes on in the other engine.
+    Moved(Moved),
+    /// Nothing has changed.
+    Refused {
+        /// For programs.
+        refusal: Refusal,
+        /// For people: what is wrong and what to do.
+        message: String,
+    },
+}
+
+/// Why a request is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Refusal {
+    /// The message is not a request of this protocol.
+    BadRequest,
+    /// The VM's run state does not allow it.
+    WrongState,
+    /// The engine cannot run this VM here.
+    Unsupported,
+    /// The host or the engine failed; the VM goes on as it was.
+    Failed,
+}
+
+/// An engine, by the name it has everywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EngineName {
+    /// Hardware virtualization.
+    Hw,
+    /// Software virtualization.
+    Emu,
+    /// Full virtualization.
+    Full,
+}
+
+impl fmt::Display for EngineName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Hw => "hw",
+            Self::Emu => "emu",
+            Self::Full => "full",
+        })
+    }
+}
+
+impl FromStr for EngineName {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "hw" => Ok(Self::Hw),
+            "emu" => Ok(Self::Emu),
+            "full" => Ok(Self::Full),
+            _ => Err(format!("there is no engine '{name}': engines are hw, emu and full")),
+        }
+    }
+}
+
+/// What the VM does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunState {
+    /// Its vCPUs execute.
+    Running,
+    /// Its vCPUs and its clock stand.
+    Paused,
+}
+
+impl fmt::Display for RunState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+        })
+    }
+}
+
+/// How a VM is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Process ID of the VM's process.
+    pub pid: u32,
+    /// The engine it runs in.
+    pub engine: EngineName,
+    /// Why this one was chosen.
+    pub engine_reason: String,
+    /// What it does.
+    pub state: RunState,
+    /// Guest RAM in bytes.
+    pub memory_bytes: u64,
+    /// Host memory of the process beyond guest memory, in bytes.
+    pub overhead_bytes: u64,
+    /// Time the VM has run, without pauses, in milliseconds.
+    pub machine_time_ms: u64,
+    /// Resets since it was started.
+    pub resets: u64,
+    /// Engine moves since it was started.
+    pub moves: u64,
+    /// Bytes of console output thrown away because nobody took them.
+    pub console_lost_bytes: u64,
+    /// What each vCPU asked of the board, by vCPU.
+    pub vcpus: Vec<VcpuCount>,
+}
+
+/// What a vCPU asked of the board since the VM was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct VcpuCount {
+    /// Port accesses.
+    pub ports: u64,
+    /// MMIO accesses.
+    pub mmio: u64,
+    /// Times it left the guest for the VM's process: to be stopped, kicked or looked at.
+    pub returns: u64,
+}
+
+/// A finished engine move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// The engine left.
+    pub from: EngineName,
+    /// The engine entered.
+    pub to: EngineName,
+    /// How long the guest stood still, in microseconds.
+    pub stopped_us: u64,
+}
