@@ -1,71 +1,80 @@
-//! Each source, waited for.
+//! Loops on real descriptors.
 
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use super::*;
 
-const LONG: Option<Duration> = Some(Duration::from_secs(10));
-const SHORT: Option<Duration> = Some(Duration::from_millis(1));
+const LONG: Duration = Duration::from_secs(20);
 
-fn tokens(poller: &Poller, timeout: Option<Duration>) -> Vec<u64> {
-    poller.wait(timeout).unwrap().map(|ready| ready.token).collect()
+#[test]
+fn a_signal_from_another_thread_calls_the_handler() {
+    let of = EventLoop::new().unwrap();
+    let event = Arc::new(Event::new().unwrap());
+    let (sender, receiver) = channel();
+    let seen = event.clone();
+    let _registration = of
+        .add(event.clone(), Interest::Read, move || {
+            assert!(seen.clear());
+            sender.send(()).unwrap();
+        })
+        .unwrap();
+    let _thread = of.spawn("test").unwrap();
+    for _ in 0..3 {
+        event.signal();
+        receiver.recv_timeout(LONG).unwrap();
+    }
 }
 
 #[test]
-fn an_event_wakes_until_it_is_taken() {
-    let poller = Poller::new().unwrap();
-    let event = Event::new().unwrap();
-    poller.add(&event, 7, Interest::Read).unwrap();
-    assert_eq!(tokens(&poller, SHORT), []);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            event.signal();
-            event.signal();
-        });
-        assert_eq!(tokens(&poller, LONG), [7]);
-    });
-    assert!(event.take());
-    assert!(!event.take());
-    assert_eq!(tokens(&poller, SHORT), []);
+fn a_dropped_registration_is_not_called_again() {
+    let of = EventLoop::new().unwrap();
+    let event = Arc::new(Event::new().unwrap());
+    let calls = Arc::new(AtomicU64::new(0));
+    let own = Arc::new(Mutex::new(None));
+    let (count, slot, stop) = (calls.clone(), own.clone(), of.clone());
+    // The handler leaves the event ready and removes itself.
+    let registration = of
+        .add(event.clone(), Interest::Read, move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            drop(lock(&slot).take());
+        })
+        .unwrap();
+    *lock(&own) = Some(registration);
+    event.signal();
+    let alarm = Arc::new(Alarm::new().unwrap());
+    alarm.set(Some(Duration::from_millis(5)));
+    let _end = of.add(alarm, Interest::Read, move || stop.stop()).unwrap();
+    of.run().unwrap();
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
 }
 
 #[test]
-fn a_timer_comes_once_at_its_time_even_at_once() {
-    let poller = Poller::new().unwrap();
-    let timer = Timer::new().unwrap();
-    poller.add(&timer, 1, Interest::Read).unwrap();
-    let start = Instant::now();
-    timer.set(Some(Duration::from_micros(1500))).unwrap();
-    assert_eq!(tokens(&poller, LONG), [1]);
-    assert!(start.elapsed() >= Duration::from_micros(1500));
-    assert!(timer.take() && !timer.take());
-    timer.set(Some(Duration::ZERO)).unwrap();
-    assert_eq!(tokens(&poller, LONG), [1]);
-    timer.set(Some(Duration::from_millis(1))).unwrap();
-    timer.set(None).unwrap();
-    assert_eq!(tokens(&poller, Some(Duration::from_millis(5))), []);
+fn an_alarm_rings_at_its_time_and_can_be_unset() {
+    let alarm = Alarm::new().unwrap();
+    alarm.set(Some(Duration::ZERO));
+    let begin = Instant::now();
+    while !alarm.clear() {
+        assert!(begin.elapsed() < LONG);
+    }
+    alarm.set(Some(Duration::from_millis(1)));
+    alarm.set(None);
+    std::thread::sleep(Duration::from_millis(3));
+    assert!(!alarm.clear());
+    alarm.set(Some(Duration::MAX));
+    assert!(!alarm.clear());
 }
 
 #[test]
-fn interest_decides_what_is_reported_but_hang_ups_always_are() {
-    let poller = Poller::new().unwrap();
-    let (reader, writer) = std::io::pipe().unwrap();
-    poller.add(&writer, 1, Interest::Nothing).unwrap();
-    assert_eq!(tokens(&poller, SHORT), []);
-    poller.modify(&writer, 1, Interest::Write).unwrap();
-    let ready: Vec<_> = poller.wait(LONG).unwrap().collect();
-    assert!(ready[0].writable && !ready[0].hung_up);
-    poller.modify(&writer, 1, Interest::Nothing).unwrap();
-    drop(reader);
-    assert!(poller.wait(LONG).unwrap().all(|ready| ready.hung_up));
-    poller.remove(&writer).unwrap();
-    assert_eq!(tokens(&poller, SHORT), []);
+fn dropping_the_thread_stops_a_waiting_loop() {
+    let of = EventLoop::new().unwrap();
+    drop(of.spawn("test").unwrap());
+    of.run().unwrap();
 }
 
 #[test]
-fn a_file_cannot_be_waited_for() {
-    let poller = Poller::new().unwrap();
+fn regular_files_cannot_be_waited_for() {
     let file = std::fs::File::open("/proc/self/exe").unwrap();
-    let error = poller.add(&file, 1, Interest::Read).unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
+    let of = EventLoop::new().unwrap();
+    assert!(of.add(Arc::new(file), Interest::Read, || ()).is_err());
 }
