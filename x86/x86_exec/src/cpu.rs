@@ -136,7 +136,7 @@ pub struct Cpu<E: Env> {
     /// Derived: current privilege level.
     pub cpl: u8,
     /// Set by whatever may make an event deliverable (STI, POPF, IRET, MOV CR8, end of a shadow):
-    /// the loop returns to its caller, which looks.
+    /// the loop clears it, and returns to its caller when [`Env::event_waiting`].
     pub check_events: bool,
     /// Instructions retired since the CPU was made.
     pub retired: u64,

@@ -105,4 +105,7 @@ pub trait Env {
 
     /// Someone wants the CPU's loop to return. Asked at every block.
     fn attention(&self) -> bool;
+    /// An event waits until the CPU can take it. Asked at the end of an instruction that set
+    /// [`crate::Cpu::check_events`]; the loop returns when it does.
+    fn event_waiting(&self) -> bool;
 }
