@@ -1,1 +1,25 @@
-//! placeholder
+//! The board: a [`MachineSpec`] made into a wired [`Machine`], and the CPU [`Socket`].
+//!
+//! A [`Machine`] is memory, buses, interrupt chips, devices and the socket, wired. Which engine
+//! executes its CPUs is not its business: an engine's complex is plugged into the socket, and
+//! [`Machine`] implements [`engine::Bus`] for its vCPUs.
+//!
+//! *Invariants*: devices hold the socket, never an engine. Saved state is a list of (instance
+//! path, section) in a fixed order, and restoring wants exactly the sections this machine has.
+//! Everything that limits or divides the guest's address space is in [`boot::layout`].
+//!
+//! What this crate may not know: any engine, threads, files' names, sockets, the daemon.
+
+mod event;
+mod machine;
+mod sections;
+mod socket;
+mod spec;
+mod vcpu_state;
+
+pub use event::{EventLog, MachineEvent, MachineOwner};
+pub use machine::{BusCounters, Machine};
+pub use sections::{NamedSection, RestoreError};
+pub use socket::{DoorbellPath, InterruptPath, Socket, Unplugged};
+pub use spec::{BuildError, MachineSpec};
+pub use vcpu_state::{restore_vcpu, save_vcpu};

@@ -1,0 +1,325 @@
+//! Where everything is in the guest's physical memory and I/O ports: said once, for the board that
+//! wires it, the tables that describe it and the loaders that must keep out of its way.
+//!
+//! ```text
+//! 0                 RAM: boot data (see `low`), conventional memory
+//! 0x000a_0000       hole: described to nobody, backed by RAM so that probing it costs no exit
+//! 0x000e_0000       ACPI and SMBIOS tables
+//! 0x0010_0000       RAM, up to 0xc000_0000
+//! 0xc000_0000       PCI window
+//! 0xe000_0000       ECAM, one MiB a bus
+//! 0xfec0_0000       IOAPIC, HPET, local APICs
+//! 0xff00_0000       the test device's memory
+//! 0x1_0000_0000     the rest of RAM
+//! 0x80_0000_0000    64-bit PCI window
+//! ```
+
+use guest_memory::{Backing, FlatRange, FlatView, PAGE_SIZE, RamOffset};
+
+/// A run of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// The first address.
+    pub base: u64,
+    /// How many.
+    pub size: u64,
+}
+
+impl Span {
+    /// `size` addresses from `base`.
+    pub const fn new(base: u64, size: u64) -> Self {
+        Self { base, size }
+    }
+
+    /// One past the last address.
+    pub const fn end(&self) -> u64 {
+        self.base + self.size
+    }
+
+    /// The last address.
+    pub const fn last(&self) -> u64 {
+        self.base + self.size - 1
+    }
+
+    /// An address is in both.
+    pub const fn overlaps(&self, other: &Self) -> bool {
+        self.base < other.end() && other.base < self.end()
+    }
+}
+
+/// Smallest guest: the tables and loaders need the first MiB, a kernel the second.
+pub const RAM_BYTES_MIN: u64 = 2 << 20;
+/// Largest guest: what fits below the 64-bit PCI window.
+pub const RAM_BYTES_MAX: u64 = LOW_RAM_MAX + (PCI_WINDOW_64.base - HIGH_RAM_BASE);
+/// Where RAM below 4 GiB ends at the latest.
+pub const LOW_RAM_MAX: u64 = 0xc000_0000;
+/// Where RAM goes on above the 32-bit hole.
+pub const HIGH_RAM_BASE: u64 = 1 << 32;
+
+/// End of conventional memory. The kilobyte up to 0xa0000 is where a BIOS keeps its data.
+pub const CONVENTIONAL_END: u64 = 0x9_fc00;
+/// ACPI tables; the RSDP is at its base, where systems look for it on 16-byte boundaries.
+pub const ACPI: Span = Span::new(0xe_0000, 0x1_0000);
+/// SMBIOS entry points and tables, in the segment where systems look for them.
+pub const SMBIOS: Span = Span::new(0xf_0000, 0x1_0000);
+/// Where memory above the first MiB begins.
+pub const EXTENDED_BASE: u64 = 0x10_0000;
+
+/// 32-bit BARs.
+pub const PCI_WINDOW_32: Span = Span::new(0xc000_0000, 0x2000_0000);
+/// 64-bit BARs. Fixed, so that it does not move with the memory's size.
+pub const PCI_WINDOW_64: Span = Span::new(0x80_0000_0000, 0x80_0000_0000);
+/// PCI buses.
+pub const PCI_BUSES: u64 = 1;
+/// PCI configuration space.
+pub const ECAM: Span = Span::new(0xe000_0000, PCI_BUSES << 20);
+/// IOAPIC registers.
+pub const IOAPIC: Span = Span::new(0xfec0_0000, 0x1000);
+/// HPET registers.
+pub const HPET: Span = Span::new(0xfed0_0000, 0x400);
+/// Local APICs: inside the socket, so nothing of the board's is here.
+pub const LOCAL_APIC: Span = Span::new(0xfee0_0000, 0x10_0000);
+/// The test device's memory.
+pub const TESTDEV_RAM: Span = Span::new(0xff00_0000, 0x1_0000);
+
+/// I/O ports.
+pub mod port {
+    use super::Span;
+
+    /// The two PICs' command and mask registers.
+    pub const PIC: [Span; 2] = [Span::new(0x20, 2), Span::new(0xa0, 2)];
+    /// The PICs' edge and level registers.
+    pub const ELCR: Span = Span::new(0x4d0, 2);
+    /// Timer counters and mode.
+    pub const PIT: Span = Span::new(0x40, 4);
+    /// Keyboard controller, data.
+    pub const I8042_DATA: Span = Span::new(0x60, 1);
+    /// System control port B: speaker, and the gate of timer counter 2.
+    pub const PORT_B: Span = Span::new(0x61, 1);
+    /// Keyboard controller, command.
+    pub const I8042_COMMAND: Span = Span::new(0x64, 1);
+    /// Real-time clock and CMOS.
+    pub const RTC: Span = Span::new(0x70, 2);
+    /// Diagnostic codes: written, never answered.
+    pub const POST: Span = Span::new(0x80, 1);
+    /// QEMU's debug exit.
+    pub const DEBUG_EXIT: Span = Span::new(0xf4, 4);
+    /// The first serial port.
+    pub const COM1: Span = Span::new(0x3f8, 8);
+    /// PM1a event and enable registers.
+    pub const PM1A_EVENT: Span = Span::new(0x600, 4);
+    /// PM1a control register.
+    pub const PM1A_CONTROL: Span = Span::new(0x604, 2);
+    /// The PM timer.
+    pub const PM_TIMER: Span = Span::new(0x608, 4);
+    /// PCI configuration address and data.
+    pub const PCI_CONFIG: Span = Span::new(0xcf8, 8);
+    /// Reset control, inside of [`PCI_CONFIG`]'s address register.
+    pub const RESET_CONTROL: Span = Span::new(0xcf9, 1);
+    /// I/O BARs.
+    pub const PCI_WINDOW: Span = Span::new(0xd00, 0xf300);
+}
+
+/// Interrupt inputs of the IOAPIC; below 16, of the PICs too (where 0 is the timer and 2 the
+/// cascade, so that the IOAPIC has the timer at 2).
+pub mod irq {
+    /// The PIT, at the PIC.
+    pub const PIT: u32 = 0;
+    /// The PIT, at the IOAPIC.
+    pub const PIT_IOAPIC: u32 = 2;
+    /// The keyboard.
+    pub const KEYBOARD: u32 = 1;
+    /// The first serial port.
+    pub const COM1: u32 = 4;
+    /// The real-time clock.
+    pub const RTC: u32 = 8;
+    /// ACPI's system control interrupt: level, active high.
+    pub const SCI: u32 = 9;
+    /// The mouse.
+    pub const MOUSE: u32 = 12;
+    /// How many the IOAPIC has.
+    pub const IOAPIC_INPUTS: u32 = 24;
+}
+
+/// The memory size cannot be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LayoutError {
+    /// Too little or too much.
+    #[error(
+        "a VM cannot have {0} bytes of memory: give it between {min} MiB and {max} GiB",
+        min = RAM_BYTES_MIN >> 20,
+        max = RAM_BYTES_MAX >> 30
+    )]
+    Size(u64),
+    /// Not whole pages.
+    #[error("{0} bytes of memory are not a whole number of 4 KiB pages")]
+    Alignment(u64),
+}
+
+/// What an E820 entry says of its range (ACPI 6.5, table 15.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum RangeKind {
+    /// Free RAM.
+    Usable = 1,
+    /// Not to be used.
+    Reserved = 2,
+}
+
+/// The memory of one machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    ram_bytes: u64,
+}
+
+impl Layout {
+    /// For this much RAM.
+    ///
+    /// # Errors
+    /// When no machine can have it.
+    pub fn new(ram_bytes: u64) -> Result<Self, LayoutError> {
+        if !ram_bytes.is_multiple_of(PAGE_SIZE) {
+            return Err(LayoutError::Alignment(ram_bytes));
+        }
+        if !(RAM_BYTES_MIN..=RAM_BYTES_MAX).contains(&ram_bytes) {
+            return Err(LayoutError::Size(ram_bytes));
+        }
+        Ok(Self { ram_bytes })
+    }
+
+    /// All RAM.
+    pub const fn ram_bytes(&self) -> u64 {
+        self.ram_bytes
+    }
+
+    /// RAM below the 32-bit hole.
+    pub fn low_ram(&self) -> Span {
+        Span::new(0, self.ram_bytes.min(LOW_RAM_MAX))
+    }
+
+    /// RAM above 4 GiB.
+    pub fn high_ram(&self) -> Option<Span> {
+        let size = self.ram_bytes.saturating_sub(LOW_RAM_MAX);
+        (size > 0).then_some(Span::new(HIGH_RAM_BASE, size))
+    }
+
+    /// What is where, for the guest, in order of addresses.
+    pub fn ranges(&self) -> Vec<(Span, RangeKind)> {
+        let low_end = self.low_ram().end();
+        let mut ranges = vec![
+            (Span::new(0, CONVENTIONAL_END), RangeKind::Usable),
+            (Span::new(CONVENTIONAL_END, 0xa_0000 - CONVENTIONAL_END), RangeKind::Reserved),
+            (Span::new(ACPI.base, EXTENDED_BASE - ACPI.base), RangeKind::Reserved),
+            (Span::new(EXTENDED_BASE, low_end - EXTENDED_BASE), RangeKind::Usable),
+            (ECAM, RangeKind::Reserved),
+        ];
+        ranges.extend(self.high_ram().map(|high| (high, RangeKind::Usable)));
+        ranges
+    }
+
+    /// The guest's view of its RAM, whose backing begins at `at`.
+    pub fn view(&self, at: RamOffset) -> FlatView {
+        let mut view = FlatView::new();
+        let mut offset = at.0;
+        for span in std::iter::once(self.low_ram()).chain(self.high_ram()) {
+            let range = FlatRange {
+                gpa: span.base,
+                size: span.size,
+                at: RamOffset(offset),
+                backing: Backing::Ram,
+            };
+            let inserted = view.insert(range);
+            assert!(inserted.is_ok(), "low and high RAM are disjoint");
+            offset += span.size;
+        }
+        view
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZES: [u64; 9] = [
+        2 << 20,
+        16 << 20,
+        128 << 20,
+        (3 << 30) - 4096,
+        3 << 30,
+        (3 << 30) + 4096,
+        4 << 30,
+        64 << 30,
+        RAM_BYTES_MAX,
+    ];
+
+    fn mmio() -> [Span; 7] {
+        [PCI_WINDOW_32, PCI_WINDOW_64, ECAM, IOAPIC, HPET, LOCAL_APIC, TESTDEV_RAM]
+    }
+
+    #[test]
+    fn nothing_overlaps_whatever_the_memory_size() {
+        for size in SIZES {
+            let layout = Layout::new(size).unwrap();
+            let all: Vec<_> =
+                std::iter::once(layout.low_ram()).chain(layout.high_ram()).chain(mmio()).collect();
+            for (i, a) in all.iter().enumerate() {
+                for b in &all[i + 1..] {
+                    assert!(!a.overlaps(b), "{a:x?} and {b:x?} at {size:#x}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn all_ram_is_in_the_view_and_the_map_is_sorted() {
+        for size in SIZES {
+            let layout = Layout::new(size).unwrap();
+            let view = layout.view(RamOffset(0x1000));
+            assert_eq!(view.iter().map(|r| r.size).sum::<u64>(), size);
+            assert_eq!(view.lookup(0), Some((RamOffset(0x1000), Backing::Ram)));
+            assert_eq!(view.lookup(LOW_RAM_MAX), None);
+            let ranges = layout.ranges();
+            assert!(ranges.windows(2).all(|w| w[0].0.end() <= w[1].0.base), "{ranges:x?}");
+            let usable = ranges.iter().filter(|r| r.1 == RangeKind::Usable);
+            assert!(usable.clone().all(|r| view.lookup(r.0.last()).is_some()));
+            let hidden = EXTENDED_BASE - CONVENTIONAL_END;
+            assert_eq!(usable.map(|r| r.0.size).sum::<u64>(), size - hidden);
+        }
+    }
+
+    #[test]
+    fn ports_do_not_overlap() {
+        use port::*;
+        let all = [
+            PIC[0],
+            PIC[1],
+            ELCR,
+            PIT,
+            I8042_DATA,
+            PORT_B,
+            I8042_COMMAND,
+            RTC,
+            POST,
+            DEBUG_EXIT,
+            COM1,
+            PM1A_EVENT,
+            PM1A_CONTROL,
+            PM_TIMER,
+            PCI_CONFIG,
+            PCI_WINDOW,
+        ];
+        for (i, a) in all.iter().enumerate() {
+            assert!(all[i + 1..].iter().all(|b| !a.overlaps(b)), "{a:x?}");
+        }
+        assert_eq!(PCI_WINDOW.end(), 0x1_0000);
+    }
+
+    #[test]
+    fn impossible_sizes_are_refused() {
+        assert_eq!(Layout::new(0), Err(LayoutError::Size(0)));
+        assert_eq!(Layout::new((1 << 20) + 1), Err(LayoutError::Alignment((1 << 20) + 1)));
+        assert_eq!(Layout::new(1 << 20), Err(LayoutError::Size(1 << 20)));
+        let error = Layout::new(RAM_BYTES_MAX + 4096).unwrap_err().to_string();
+        assert!(error.contains("between 2 MiB and 511 GiB"), "{error}");
+    }
+}
