@@ -1,0 +1,56 @@
+//! Configuration space of a type 0 function (PCI Local Bus 3.0, chapter 6; MSI-X in 6.8.2).
+
+/// Bytes of conventional configuration space.
+pub const CONFIG_SIZE: usize = 256;
+/// Bytes of configuration space of a function in ECAM.
+pub const ECAM_FUNCTION_SIZE: u64 = 4096;
+
+pub(crate) const VENDOR_ID: usize = 0x00;
+pub(crate) const DEVICE_ID: usize = 0x02;
+pub(crate) const COMMAND: usize = 0x04;
+pub(crate) const STATUS: usize = 0x06;
+pub(crate) const REVISION_ID: usize = 0x08;
+pub(crate) const CLASS_CODE: usize = 0x09;
+pub(crate) const CACHE_LINE_SIZE: usize = 0x0c;
+pub(crate) const LATENCY_TIMER: usize = 0x0d;
+pub(crate) const HEADER_TYPE: usize = 0x0e;
+pub(crate) const BAR0: usize = 0x10;
+pub(crate) const SUBSYSTEM_VENDOR_ID: usize = 0x2c;
+pub(crate) const SUBSYSTEM_ID: usize = 0x2e;
+pub(crate) const CAPABILITIES_POINTER: usize = 0x34;
+pub(crate) const INTERRUPT_LINE: usize = 0x3c;
+/// First byte a function can use as it likes.
+pub(crate) const DEVICE_SPECIFIC: usize = 0x40;
+
+/// Base address registers of a type 0 function.
+pub(crate) const BAR_COUNT: usize = 6;
+
+pub(crate) const COMMAND_IO: u16 = 1 << 0;
+pub(crate) const COMMAND_MEMORY: u16 = 1 << 1;
+pub(crate) const COMMAND_BUS_MASTER: u16 = 1 << 2;
+/// Parity and SERR enables are kept though nothing ever fails; INTx disable because Linux sets it.
+pub(crate) const COMMAND_WRITABLE: u16 =
+    COMMAND_IO | COMMAND_MEMORY | COMMAND_BUS_MASTER | 1 << 6 | 1 << 8 | 1 << 10;
+
+pub(crate) const STATUS_CAPABILITIES: u16 = 1 << 4;
+
+pub(crate) const BAR_IO: u32 = 1;
+pub(crate) const BAR_MEMORY_64: u32 = 2 << 1;
+pub(crate) const BAR_PREFETCHABLE: u32 = 1 << 3;
+
+/// Several functions in this device: bit 7 of the header type.
+pub(crate) const HEADER_MULTIFUNCTION: u8 = 1 << 7;
+
+/// Vendor-specific capability.
+pub const CAPABILITY_VENDOR: u8 = 0x09;
+/// MSI-X capability.
+pub const CAPABILITY_MSIX: u8 = 0x11;
+
+pub(crate) const MSIX_ENTRY_SIZE: usize = 16;
+/// Vector control of a table entry; bit 0 masks.
+pub(crate) const MSIX_VECTOR_CONTROL: usize = 12;
+pub(crate) const MSIX_VECTOR_MASKED: u8 = 1;
+pub(crate) const MSIX_CONTROL_FUNCTION_MASK: u16 = 1 << 14;
+pub(crate) const MSIX_CONTROL_ENABLE: u16 = 1 << 15;
+/// Most vectors the 11 bits of the table size can say.
+pub(crate) const MSIX_VECTORS_MAX: u16 = 2048;
