@@ -1,7 +1,7 @@
 //! The CPU: registers, and what is derived from them.
 
 use x86_mmu::Mmu;
-use x86_state::bits::{Cr0, Efer, Rflags};
+use x86_state::bits::{self, Cr0, Efer, Rflags};
 use x86_state::{
     Activity, DebugRegs, DescriptorTable, Exception, InterruptShadow, Msrs, SegReg, Segment,
 };
@@ -83,11 +83,35 @@ pub struct Fpu {
     pub mxcsr: u32,
 }
 
+impl Default for Fpu {
+    /// After FNINIT, all registers zero.
+    fn default() -> Self {
+        Self {
+            st: [0; 8],
+            fcw: bits::FCW_INIT,
+            fsw: 0,
+            top: 0,
+            in_use: 0,
+            fop: 0,
+            fip: 0,
+            fdp: 0,
+            xmm: [0; 16],
+            mxcsr: bits::MXCSR_RESET,
+        }
+    }
+}
+
+/// Bounds the time a string instruction keeps interrupts waiting.
+pub(crate) const ITERATIONS_MAX: u64 = 1 << 16;
+
 /// One CPU in its environment.
 pub struct Cpu<E: Env> {
-    /// General registers by encoding number.
-    pub gpr: [u64; 16],
-    /// While an instruction that may change it runs: the address of the next one. See `run`.
+    /// General registers by encoding number, and what addresses are formed of besides: zero at
+    /// [`GPR_NONE`](x86_decode::GPR_NONE), and at [`GPR_RIP`](x86_decode::GPR_RIP) the RIP of the
+    /// running block. A power of two, so that a masked number needs no check.
+    pub gpr: [u64; 32],
+    /// Between instructions, the next one's address. While one that ends a block runs, too, and it
+    /// may change it; while any other runs, of no meaning: see [`Cpu::this_rip`].
     pub rip: u64,
     /// CF, PF, AF, ZF, SF, OF.
     pub flags: Flags,
@@ -138,7 +162,15 @@ pub struct Cpu<E: Env> {
     /// Set by whatever may make an event deliverable (STI, POPF, IRET, MOV CR8, end of a shadow):
     /// the loop clears it, and returns to its caller when [`Env::event_waiting`].
     pub check_events: bool,
-    /// Instructions retired since the CPU was made.
+    /// Set by a store into decoded code: the running block ends after this instruction.
+    pub code_written: bool,
+    /// To be set by a string instruction that has iterations left: it is begun again, after a look
+    /// at events. It does not count as retired.
+    pub again: bool,
+    /// How many iterations a string instruction may make at once.
+    pub iterations_max: u64,
+    /// Instructions retired since the CPU was made. Exact while an instruction that ends a block
+    /// runs; others see the count at the beginning of theirs.
     pub retired: u64,
     /// Why the last instruction did not happen, when it did not.
     pub fault: FaultInfo,
@@ -147,6 +179,46 @@ pub struct Cpu<E: Env> {
 }
 
 impl<E: Env> Cpu<E> {
+    /// With all registers as after power-up, except that it runs from 0:0.
+    pub fn new(env: E) -> Self {
+        let table = DescriptorTable { base: 0, limit: 0xffff };
+        let system = |attr| Segment { base: 0, limit: 0xffff, selector: 0, attr };
+        Self {
+            gpr: [0; 32],
+            rip: 0,
+            flags: Flags::default(),
+            system_flags: Rflags::FIXED.bits(),
+            segments: [Segment::real(0); 6],
+            ldtr: system(0x82),
+            tr: system(0x8b),
+            gdtr: table,
+            idtr: table,
+            cr0: (Cr0::CD | Cr0::NW | Cr0::ET).bits(),
+            cr2: 0,
+            cr3: 0,
+            cr4: 0,
+            efer: 0,
+            xcr0: x86_state::XSAVE_X87,
+            xss: 0,
+            debug: DebugRegs { address: [0; 4], dr6: bits::DR6_RESET, dr7: bits::DR7_RESET },
+            msrs: Msrs::default(),
+            fpu: Fpu::default(),
+            activity: Activity::Running,
+            shadow: InterruptShadow::None,
+            nmi_masked: false,
+            mmu: Mmu::default(),
+            mode: Mode::Real,
+            cpl: 0,
+            check_events: false,
+            code_written: false,
+            again: false,
+            iterations_max: ITERATIONS_MAX,
+            retired: 0,
+            fault: FaultInfo { exception: Exception::Ud, error_code: 0, payload: 0 },
+            env,
+        }
+    }
+
     /// Derives mode and privilege level anew, after CS, SS, CR0, EFER or RFLAGS.VM changed.
     pub fn update_mode(&mut self) {
         let cs = &self.segments[SegReg::Cs as usize];

@@ -10,14 +10,30 @@
 //! Follows the Intel SDM, volumes 2 (instructions) and 3A (system). Where the SDM leaves flags
 //! undefined, we do what the host CPUs of the tests do.
 
+pub mod plain;
+
 mod cpu;
+mod dispatch;
 mod env;
 mod fault;
 mod flags;
 mod memory;
+mod operands;
+mod run;
+
+// One module a family of instructions.
+mod control;
+mod integer;
+mod sse;
+mod stack;
+mod string;
+mod system;
+mod x87;
 
 pub use cpu::{Cpu, Fpu, Mode};
+pub use dispatch::{Handler, select};
 pub use env::{Backing, Env, HostAddr};
 pub use fault::{Fault, FaultInfo};
 pub use flags::Flags;
 pub use memory::{Access, Word};
+pub use run::RunExit;
