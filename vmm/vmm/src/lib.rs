@@ -1,1 +1,59 @@
-//! placeholder
+//! One VM: a board, an engine, and the threads that make them run.
+//!
+//! ```text
+//!                 start                    pause
+//!   built ──────────────────► running ───────────────► paused
+//!                             │  ▲  ▲ ◄───────────────  │  │
+//!                             │  │  │      resume       │  │
+//!             reset button,   │  │  └── move (comes back│to where it was)
+//!             guest's reset,  └──┘                     └──┘
+//!             triple fault                             reset button, move
+//!
+//!   running, paused ──────────► ended
+//!        power-off, debug exit, quit; guest's reset and triple fault when
+//!        the VM is not to restart; an engine's failure (as an error)
+//! ```
+//!
+//! *Threads*: one a vCPU (`cpus`), which does as it is told; one that waits for
+//! descriptors and machine time ([`io`]); one that writes console output ([`Output`]); those of
+//! the devices' back-ends; and the control thread, the caller of [`Vm::run`], which alone changes
+//! run state and engine. Everybody else posts to its [`Inbox`].
+//!
+//! *Invariants*: the clock runs exactly while the vCPUs may. A move that fails leaves the VM as
+//! it was. Nothing the guest does makes a queue here grow.
+//!
+//! What this crate may not know: HTTP, the store, the terminal.
+
+mod cpus;
+mod engines;
+mod error;
+mod inbox;
+mod moving;
+mod output;
+mod vm;
+
+pub use engines::{Chosen, EngineChoice, Engines};
+pub use error::VmError;
+pub use inbox::{Answering, Inbox};
+pub use output::Output;
+pub use vm::{OnReset, Outcome, Vm, VmConfig};
+
+/// Name of an engine, on the control socket.
+const fn name(kind: engine::EngineKind) -> vmm_rpc::EngineName {
+    match kind {
+        engine::EngineKind::Hw => vmm_rpc::EngineName::Hw,
+        engine::EngineKind::Emu => vmm_rpc::EngineName::Emu,
+        engine::EngineKind::Full => vmm_rpc::EngineName::Full,
+    }
+}
+
+const fn kind(name: vmm_rpc::EngineName) -> engine::EngineKind {
+    match name {
+        vmm_rpc::EngineName::Hw => engine::EngineKind::Hw,
+        vmm_rpc::EngineName::Emu => engine::EngineKind::Emu,
+        vmm_rpc::EngineName::Full => engine::EngineKind::Full,
+    }
+}
+
+#[cfg(test)]
+mod fake;

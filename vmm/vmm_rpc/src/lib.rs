@@ -18,7 +18,7 @@ mod packet;
 mod server;
 
 pub use client::Client;
-pub use message::{EngineName, Hello, Moved, Refusal, Reply, Request, RunState, Status, VcpuCount};
+pub use message::{EngineName, Hello, Moved, Refusal, Reply, Request, RunState, Status};
 pub use packet::RpcError;
 pub use server::{Listener, Peer, Received};
 

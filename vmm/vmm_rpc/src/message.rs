@@ -147,19 +147,14 @@ pub struct Status {
     pub moves: u64,
     /// Bytes of console output thrown away because nobody took them.
     pub console_lost_bytes: u64,
-    /// What each vCPU asked of the board, by vCPU.
-    pub vcpus: Vec<VcpuCount>,
-}
-
-/// What a vCPU asked of the board since the VM was started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct VcpuCount {
-    /// Port accesses.
-    pub ports: u64,
-    /// MMIO accesses.
-    pub mmio: u64,
-    /// Times it left the guest for the VM's process: to be stopped, kicked or looked at.
-    pub returns: u64,
+    /// Number of vCPUs.
+    pub vcpus: u32,
+    /// Port accesses that reached the board.
+    pub port_accesses: u64,
+    /// MMIO accesses that reached the board.
+    pub mmio_accesses: u64,
+    /// Accesses of both kinds that no device claimed.
+    pub unclaimed_accesses: u64,
 }
 
 /// A finished engine move.

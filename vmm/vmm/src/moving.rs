@@ -1,0 +1,46 @@
+//! A running VM goes on in another engine (design, "Moving a running VM").
+//!
+//! 1. All vCPUs stand and the clock stops.
+//! 2. The socket is unplugged: senders of interrupts wait.
+//! 3. Every vCPU is saved on its thread.
+//! 4. The other engine is built and told everything.
+//! 5. It is plugged in; senders, clock and vCPUs go on; only now the old one is dropped.
+//!
+//! What fails before 5 leaves the old one in place, which goes on as if nothing had been.
+
+use std::sync::Arc;
+
+use board::Machine;
+use engine::{Built, CpuComplex, Engine, EngineError};
+
+use crate::VmError;
+use crate::cpus::Cpus;
+
+/// Steps 2 to 5 for vCPUs that stand. They stand afterwards, in the new engine or, after an
+/// error, in the old one. What is left of the old engine is returned: taking it down can take the
+/// host milliseconds, which the guest need not wait for.
+pub(crate) fn change_engine(
+    machine: &Machine,
+    cpus: &mut Cpus,
+    engine: &Arc<dyn Engine>,
+) -> Result<Option<Arc<dyn CpuComplex>>, VmError> {
+    let failed = |source: EngineError| VmError::Engine { engine: engine.kind(), source };
+    engine.check(machine.profile())?;
+    let unplugged = machine.socket().unplug();
+    let states = cpus.save()?;
+    let parts = machine.engine_parts();
+    let Built { complex, vcpus } = engine.build(machine.profile(), &parts).map_err(failed)?;
+    assert_eq!(vcpus.len(), states.len(), "engine {} built too few vCPUs", engine.kind());
+    unplugged.prepare(&*complex).map_err(failed)?;
+    if let Err(error) = cpus.prepare(vcpus, states) {
+        cpus.abort()?;
+        return Err(error);
+    }
+    match unplugged.plug(complex.clone()) {
+        Ok(old) => cpus.commit(complex).map(|()| old),
+        Err(error) => {
+            cpus.abort()?;
+            Err(failed(error))
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! The control thread: what changes a VM's run state.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use board::{Machine, MachineEvent};
+use engine::{Bus, CpuComplex, EngineKind};
+use vmm_rpc::{Moved, Refusal, Reply, Request, RunState, Status};
+use x86_state::VcpuState;
+
+use crate::cpus::{Cpus, Stop};
+use crate::inbox::{Inbox, Mail};
+use crate::moving::change_engine;
+use crate::{Chosen, Engines, Output, VmError, kind, name};
+
+/// What becomes of a VM whose guest resets it or whose CPU gives up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnReset {
+    /// It ends.
+    End,
+    /// It starts anew, as a machine does.
+    Restart,
+}
+
+/// How a VM ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The guest turned it off.
+    PowerOff,
+    /// The guest reset it.
+    Reset,
+    /// A CPU gave up.
+    TripleFault,
+    /// The guest wrote this to the debug-exit port.
+    DebugExit(u32),
+    /// It was told to, from outside.
+    Quit,
+}
+
+/// Puts what the guest starts from into memory, and says what its first CPU is to be. Called at
+/// every start.
+pub type Boot = Box<dyn FnMut(&Machine) -> Result<VcpuState, VmError> + Send>;
+
+/// What a VM is made of besides its machine.
+pub struct VmConfig {
+    /// The engine to begin with.
+    pub chosen: Chosen,
+    /// What it can move to.
+    pub engines: Engines,
+    /// What the guest starts from.
+    pub boot: Boot,
+    /// What becomes of it after a reset.
+    pub on_reset: OnReset,
+    /// Where output goes: for its counters.
+    pub outputs: Vec<Arc<Output>>,
+}
+
+/// One VM.
+pub struct Vm {
+    machine: Arc<Machine>,
+    inbox: Arc<Inbox>,
+    cpus: Cpus,
+    state: RunState,
+    config: VmConfig,
+    engine: EngineKind,
+    resets: u64,
+    moves: u64,
+}
+
+impl Vm {
+    /// Plugs the chosen engine into the machine. `inbox` is the machine's owner.
+    ///
+    /// # Errors
+    /// When the engine cannot be brought up.
+    pub fn new(
+        machine: Arc<Machine>,
+        inbox: Arc<Inbox>,
+        config: VmConfig,
+    ) -> Result<Self, VmError> {
+        let engine = config.chosen.engine.clone();
+        let failed = |source| VmError::Engine { engine: engine.kind(), source };
+        let built = engine.build(machine.profile(), &machine.engine_parts()).map_err(failed)?;
+        machine.socket().plug(built.complex.clone()).map_err(failed)?;
+        let bus: Arc<dyn Bus> = machine.clone();
+        let cpus = Cpus::new(built.complex, built.vcpus, &bus, &inbox)?;
+        Ok(Self {
+            machine,
+            inbox,
+            cpus,
+            state: RunState::Paused,
+            engine: engine.kind(),
+            config,
+            resets: 0,
+            moves: 0,
+        })
+    }
+
+    /// Runs the VM to its end, on this thread.
+    ///
+    /// # Errors
+    /// When the host or an engine fails. All vCPUs stand then.
+    pub fn run(mut self) -> Result<Outcome, VmError> {
+        self.boot()?;
+        self.go()?;
+        loop {
+            let outcome = match self.inbox.wait() {
+                Mail::Quit => Some(Outcome::Quit),
+                Mail::Machine(event) => self.machine_event(event)?,
+                Mail::VcpuStopped => match self.stand()? {
+                    None => self.go().map(|()| None)?,
+                    outcome => outcome,
+                },
+                Mail::Request(request, answer) => {
+                    let (reply, outcome) = self.serve(&request)?;
+                    answer(reply);
+                    outcome
+                }
+            };
+            if let Some(outcome) = outcome {
+                self.stand()?;
+                return Ok(outcome);
+            }
+        }
+    }
+
+    /// Everything as after power-up, and the guest's first instruction next.
+    fn boot(&mut self) -> Result<(), VmError> {
+        let first = (self.config.boot)(&self.machine)?;
+        let profile = self.machine.profile();
+        let mut states = vec![first];
+        for id in 1..profile.topology().cores {
+            states.push(VcpuState::at_reset(profile, x86_state::VcpuId(id)));
+        }
+        self.cpus.load(states)
+    }
+
+    /// The machine starts anew. The vCPUs must stand; they stand afterwards.
+    fn reset(&mut self) -> Result<(), VmError> {
+        self.machine.reset();
+        self.boot()?;
+        // What was said before the reset is about a machine that is no more.
+        self.inbox.forget_machine();
+        self.resets += 1;
+        Ok(())
+    }
+
+    /// Clock and vCPUs go on.
+    fn go(&mut self) -> Result<(), VmError> {
+        self.machine.clock().start();
+        self.cpus.start()?;
+        self.state = RunState::Running;
+        Ok(())
+    }
+
+    /// vCPUs and clock stand. A vCPU that had stopped by itself decides what becomes of the VM:
+    /// the outcome if it ends, or a machine that has been reset.
+    fn stand(&mut self) -> Result<Option<Outcome>, VmError> {
+        let stop = self.cpus.stop();
+        self.machine.clock().stop();
+        self.state = RunState::Paused;
+        match stop? {
+            Stop::Asked => Ok(None),
+            Stop::TripleFault => self.ends_or_resets(Outcome::TripleFault),
+            Stop::Failed(source) => Err(VmError::Engine { engine: self.engine, source }),
+        }
+    }
+
+    fn ends_or_resets(&mut self, outcome: Outcome) -> Result<Option<Outcome>, VmError> {
+        match self.config.on_reset {
+            OnReset::End => Ok(Some(outcome)),
+            OnReset::Restart => self.reset().map(|()| None),
+        }
+    }
+
+    fn machine_event(&mut self, event: MachineEvent) -> Result<Option<Outcome>, VmError> {
+        let was = self.state;
+        // What the guest did first counts, even when a CPU has given up since.
+        let stopped = self.cpus.stop()?;
+        self.machine.clock().stop();
+        self.state = RunState::Paused;
+        if let Stop::Failed(source) = stopped {
+            return Err(VmError::Engine { engine: self.engine, source });
+        }
+        let outcome = match event {
+            MachineEvent::PowerOff => Some(Outcome::PowerOff),
+            MachineEvent::DebugExit(value) => Some(Outcome::DebugExit(value)),
+            MachineEvent::Reset => self.ends_or_resets(Outcome::Reset)?,
+            MachineEvent::Failed(source) => {
+                return Err(VmError::Engine { engine: self.engine, source });
+            }
+        };
+        if outcome.is_none() && was == RunState::Running {
+            self.go()?;
+        }
+        Ok(outcome)
+    }
+
+    /// Does what is asked. The outcome is `Some` when the VM has ended by it, or just then.
+    fn serve(&mut self, request: &Request) -> Result<(Reply, Option<Outcome>), VmError> {
+        let was = self.state;
+        let reply = match (request, was) {
+            (Request::Status, _) => Reply::Status(Box::new(self.status())),
+            (Request::PowerButton, _) => {
+                let _ = &self.machine; // POWER
+                Reply::Done
+            }
+            (Request::Quit, _) => return Ok((Reply::Done, Some(Outcome::Quit))),
+            (Request::Pause, RunState::Paused) | (Request::Resume, RunState::Running) => {
+                refused(Refusal::WrongState, format!("the VM is {was} already"))
+            }
+            (Request::Resume, RunState::Paused) => {
+                self.go()?;
+                Reply::Done
+            }
+            (Request::Pause | Request::Reset | Request::Move { .. }, _) => {
+                return self.serve_standing(request, was);
+            }
+        };
+        Ok((reply, None))
+    }
+
+    /// Does what needs the vCPUs to stand. They go on afterwards if they did before, but for a
+    /// pause.
+    fn serve_standing(
+        &mut self,
+        request: &Request,
+        was: RunState,
+    ) -> Result<(Reply, Option<Outcome>), VmError> {
+        let begin = Instant::now();
+        if let Some(outcome) = self.stand()? {
+            let reply = refused(Refusal::WrongState, "the VM has just ended".to_owned());
+            return Ok((reply, Some(outcome)));
+        }
+        let mut old = None;
+        let mut reply = match request {
+            Request::Reset => self.reset().map(|()| Reply::Done)?,
+            Request::Move { engine } => match self.move_to(kind(*engine)) {
+                Ok((left, moved)) => {
+                    old = left;
+                    Reply::Moved(moved)
+                }
+                Err(error @ VmError::Thread { .. }) => return Err(error),
+                Err(error) => refusal(&error),
+            },
+            _ => Reply::Done,
+        };
+        if was == RunState::Running && *request != Request::Pause {
+            self.go()?;
+        }
+        if let Reply::Moved(moved) = &mut reply {
+            moved.stopped_us = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
+        }
+        drop(old);
+        Ok((reply, None))
+    }
+
+    fn move_to(&mut self, to: EngineKind) -> Result<(Option<Arc<dyn CpuComplex>>, Moved), VmError> {
+        let engine = self.config.engines.get(to)?;
+        let old = change_engine(&self.machine, &mut self.cpus, &engine)?;
+        let moved = Moved { from: name(self.engine), to: name(to), stopped_us: 0 };
+        self.engine = to;
+        self.config.chosen = Chosen { engine, reason: format!("moved from {}", moved.from) };
+        self.moves += 1;
+        Ok((old, moved))
+    }
+
+    fn status(&self) -> Status {
+        let bus = self.machine.bus_counters();
+        Status {
+            pid: std::process::id(),
+            engine: name(self.engine),
+            engine_reason: self.config.chosen.reason.clone(),
+            state: self.state,
+            memory_bytes: self.machine.layout().ram_bytes(),
+            overhead_bytes: overhead_bytes(),
+            machine_time_ms: self.machine.clock().now_ns() / 1_000_000,
+            resets: self.resets,
+            moves: self.moves,
+            console_lost_bytes: self.config.outputs.iter().map(|output| output.lost_bytes()).sum(),
+            vcpus: self.machine.profile().topology().cores,
+            port_accesses: bus.ports,
+            mmio_accesses: bus.mmio,
+            unclaimed_accesses: bus.ports_unclaimed + bus.mmio_unclaimed,
+        }
+    }
+}
+
+fn refused(refusal: Refusal, message: String) -> Reply {
+    Reply::Refused { refusal, message }
+}
+
+fn refusal(error: &VmError) -> Reply {
+    let refusal = match error {
+        VmError::NotBuilt(..) | VmError::Unsupported(_) => Refusal::Unsupported,
+        _ => Refusal::Failed,
+    };
+    refused(refusal, errchain::Chain(error).to_string())
+}
+
+/// Host memory of this process that is not shared with the guest: guest memory is a memfd, which
+/// the kernel counts apart (proc(5), `RssShmem`).
+fn overhead_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kib = |field: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    };
+    (kib("RssAnon:").unwrap_or(0) + kib("RssFile:").unwrap_or(0)) * 1024
+}
+
+#[cfg(test)]
+mod tests;
