@@ -1,2 +1,46 @@
-//! placeholder
-fn main() {}
+//! Development commands. `cargo xtask up` shows the product, `cargo xtask test` tests it,
+//! `cargo xtask check` is for before every commit.
+//!
+//! One file a task; what they share with tests is in `tests/guests`.
+
+mod check;
+mod test;
+mod tidy;
+mod up;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Development commands of Trine")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what is missing, build, and boot Debian's own kernel to a shell
+    Up(up::Options),
+    /// Run every test that this machine can run
+    Test(test::Options),
+    /// Format, lints, layers, documentation and unit tests: before every commit
+    Check,
+    /// The layers and sizes of the code
+    Tidy,
+}
+
+fn main() -> std::process::ExitCode {
+    let done = match Cli::parse().task {
+        Task::Up(options) => up::run(&options),
+        Task::Test(options) => test::run(&options),
+        Task::Check => check::run(),
+        Task::Tidy => tidy::run(),
+    };
+    match done {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}

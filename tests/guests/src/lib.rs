@@ -1,0 +1,13 @@
+//! Guests made from Debian's packages: kernels, initial RAM disks, a root file system; and the
+//! programs and packages of the machine at hand that making them needs.
+//!
+//! Used by tests, benchmarks and `cargo xtask up`; no part of the product. Everything made is
+//! kept below `target/xtask` and made once.
+
+mod cpio;
+pub mod host;
+mod initrd;
+mod kernel;
+
+pub use initrd::{Init, UP, initrd};
+pub use kernel::{Kernel, kernel};

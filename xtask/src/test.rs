@@ -1,0 +1,30 @@
+//! `cargo xtask test`: every test that this machine can run.
+
+use clap::Args;
+
+use guests::host;
+
+use crate::check;
+
+/// What to test.
+#[derive(Args)]
+pub struct Options {
+    /// Only tests whose names contain this
+    filter: Option<String>,
+}
+
+/// Programs the tests use: the nested machine, guests, oracles.
+const PACKAGES: &[&str] =
+    &["acpica-tools", "busybox-static", "cpio", "qemu-system-x86", "xz-utils"];
+
+/// Runs them.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    host::need_packages(PACKAGES)?;
+    let filter = options.filter.as_deref();
+    if filter.is_none() {
+        check::lint()?;
+    }
+    let mut test = host::cargo(&["test", "--workspace", "--all-targets"]);
+    test.args(filter);
+    host::run(&mut test)
+}
