@@ -2,12 +2,14 @@
 
 use x86_mmu::Mmu;
 use x86_state::bits::{self, Cr0, Efer, Rflags};
+use x86_state::msr::MISC_ENABLE_RESET;
 use x86_state::{
     Activity, DebugRegs, DescriptorTable, Exception, InterruptShadow, Msrs, SegReg, Segment,
 };
 
 use crate::fault::FaultInfo;
 use crate::flags::ARITHMETIC;
+use crate::memory::SegmentWindow;
 use crate::{Env, Flags};
 
 /// How code is decoded and addresses are formed. Derived from CR0, EFER, RFLAGS.VM and CS.
@@ -169,6 +171,14 @@ pub struct Cpu<E: Env> {
     pub again: bool,
     /// How many iterations a string instruction may make at once.
     pub iterations_max: u64,
+    /// Data and I/O breakpoints met by this instruction, as bits of DR6.
+    pub debug_hits: u64,
+    /// Derived by [`Cpu::update_access`]: what each segment allows without further look.
+    pub(crate) windows: [SegmentWindow; 6],
+    /// Derived: data breakpoints that are enabled, as bits.
+    pub(crate) data_breakpoints: u8,
+    /// Derived: misaligned operands raise #AC.
+    pub(crate) alignment_checked: bool,
     /// Instructions retired since the CPU was made. Exact while an instruction that ends a block
     /// runs; others see the count at the beginning of theirs.
     pub retired: u64,
@@ -183,7 +193,7 @@ impl<E: Env> Cpu<E> {
     pub fn new(env: E) -> Self {
         let table = DescriptorTable { base: 0, limit: 0xffff };
         let system = |attr| Segment { base: 0, limit: 0xffff, selector: 0, attr };
-        Self {
+        let mut cpu = Self {
             gpr: [0; 32],
             rip: 0,
             flags: Flags::default(),
@@ -201,7 +211,7 @@ impl<E: Env> Cpu<E> {
             xcr0: x86_state::XSAVE_X87,
             xss: 0,
             debug: DebugRegs { address: [0; 4], dr6: bits::DR6_RESET, dr7: bits::DR7_RESET },
-            msrs: Msrs::default(),
+            msrs: Msrs { pat: bits::PAT_RESET, misc_enable: MISC_ENABLE_RESET, ..Msrs::default() },
             fpu: Fpu::default(),
             activity: Activity::Running,
             shadow: InterruptShadow::None,
@@ -213,10 +223,17 @@ impl<E: Env> Cpu<E> {
             code_written: false,
             again: false,
             iterations_max: ITERATIONS_MAX,
+            debug_hits: 0,
+            windows: [SegmentWindow::default(); 6],
+            data_breakpoints: 0,
+            alignment_checked: false,
             retired: 0,
             fault: FaultInfo { exception: Exception::Ud, error_code: 0, payload: 0 },
             env,
-        }
+        };
+        cpu.update_mode();
+        cpu.update_paging();
+        cpu
     }
 
     /// Derives mode and privilege level anew, after CS, SS, CR0, EFER or RFLAGS.VM changed.
@@ -243,6 +260,7 @@ impl<E: Env> Cpu<E> {
             Mode::Virtual8086 => 3,
             _ => self.segments[SegReg::Ss as usize].dpl(),
         };
+        self.update_access();
     }
 
     /// RFLAGS.

@@ -35,5 +35,6 @@ pub use dispatch::{Handler, select};
 pub use env::{Backing, Env, HostAddr};
 pub use fault::{Fault, FaultInfo};
 pub use flags::Flags;
-pub use memory::{Access, Word};
+pub use memory::{Access, Run, STRUCTURE_MAX, Word};
 pub use run::RunExit;
+pub use x86_mmu::Privilege;

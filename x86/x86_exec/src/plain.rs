@@ -312,5 +312,6 @@ impl Cpu<PlainEnv> {
         }
         self.system_flags = Rflags::FIXED.bits();
         self.update_mode();
+        self.update_paging();
     }
 }
