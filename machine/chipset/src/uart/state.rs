@@ -1,0 +1,148 @@
+//! The UART's state, and its saved form.
+
+use std::collections::VecDeque;
+
+use bus::{Saved, SectionError};
+use minicbor::{Decode, Encode};
+
+use super::spec::*;
+
+/// What changes while the guest runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct State {
+    pub ier: u8,
+    pub fcr: u8,
+    pub lcr: u8,
+    pub mcr: u8,
+    pub scr: u8,
+    pub divisor: u16,
+    /// Delta bits of MSR.
+    pub modem_deltas: u8,
+    pub overrun: bool,
+    /// The THRE interrupt is due, if enabled.
+    pub thre_due: bool,
+    pub received: VecDeque<u8>,
+    /// When a byte last came or was read, for the character timeout.
+    pub touched_ns: u64,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            ier: 0,
+            fcr: 0,
+            lcr: 0,
+            mcr: 0,
+            scr: 0,
+            divisor: 1,
+            modem_deltas: 0,
+            overrun: false,
+            thre_due: false,
+            received: VecDeque::with_capacity(FIFO_SIZE),
+            touched_ns: 0,
+        }
+    }
+}
+
+/// Saved form.
+#[derive(Encode, Decode)]
+#[cbor(map)]
+pub(super) struct SavedUart {
+    #[n(0)]
+    ier: u8,
+    #[n(1)]
+    fcr: u8,
+    #[n(2)]
+    lcr: u8,
+    #[n(3)]
+    mcr: u8,
+    #[n(4)]
+    scr: u8,
+    #[n(5)]
+    divisor: u16,
+    #[n(6)]
+    modem_deltas: u8,
+    #[n(7)]
+    overrun: bool,
+    #[n(8)]
+    thre_due: bool,
+    #[cbor(n(9), with = "minicbor::bytes")]
+    received: Vec<u8>,
+    #[n(10)]
+    touched_ns: u64,
+}
+
+impl Saved for SavedUart {
+    const KIND: &'static str = "uart";
+    const VERSION: u16 = 1;
+}
+
+impl From<&State> for SavedUart {
+    fn from(state: &State) -> Self {
+        let State {
+            ier,
+            fcr,
+            lcr,
+            mcr,
+            scr,
+            divisor,
+            modem_deltas,
+            overrun,
+            thre_due,
+            received,
+            touched_ns,
+        } = state.clone();
+        let received = received.into();
+        Self {
+            ier,
+            fcr,
+            lcr,
+            mcr,
+            scr,
+            divisor,
+            modem_deltas,
+            overrun,
+            thre_due,
+            received,
+            touched_ns,
+        }
+    }
+}
+
+impl TryFrom<SavedUart> for State {
+    type Error = SectionError;
+
+    fn try_from(saved: SavedUart) -> Result<Self, SectionError> {
+        let SavedUart {
+            ier,
+            fcr,
+            lcr,
+            mcr,
+            scr,
+            divisor,
+            modem_deltas,
+            overrun,
+            thre_due,
+            received,
+            touched_ns,
+        } = saved;
+        if received.len() > FIFO_SIZE {
+            let reason = format!("{} bytes in a FIFO of {FIFO_SIZE}", received.len());
+            return Err(SectionError::Impossible { kind: SavedUart::KIND, reason });
+        }
+        let received = received.into();
+        Ok(Self {
+            ier: ier & 0x0f,
+            fcr: fcr & FCR_KEPT,
+            lcr,
+            mcr: mcr & MCR_MASK,
+            scr,
+            divisor,
+            modem_deltas: modem_deltas & 0x0f,
+            overrun,
+            thre_due,
+            received,
+            touched_ns,
+        })
+    }
+}
