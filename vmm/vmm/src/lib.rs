@@ -15,7 +15,7 @@
 //! ```
 //!
 //! *Threads*: one a vCPU (`cpus`), which does as it is told; one that waits for
-//! descriptors and machine time ([`io`]); one that writes console output ([`Output`]); those of
+//! descriptors and machine time ([`Io`]); one that writes console output ([`Output`]); those of
 //! the devices' back-ends; and the control thread, the caller of [`Vm::run`], which alone changes
 //! run state and engine. Everybody else posts to its [`Inbox`].
 //!
@@ -28,6 +28,7 @@ mod cpus;
 mod engines;
 mod error;
 mod inbox;
+mod io;
 mod moving;
 mod output;
 mod vm;
@@ -35,6 +36,7 @@ mod vm;
 pub use engines::{Chosen, EngineChoice, Engines};
 pub use error::VmError;
 pub use inbox::{Answering, Inbox};
+pub use io::{Io, IoThread};
 pub use output::Output;
 pub use vm::{OnReset, Outcome, Vm, VmConfig};
 
