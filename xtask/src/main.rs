@@ -3,6 +3,7 @@
 //!
 //! One file a task; what they share with tests is in `tests/guests`.
 
+mod bench;
 mod check;
 mod test;
 mod tidy;
@@ -25,6 +26,8 @@ enum Task {
     Test(test::Options),
     /// Format, lints, layers, documentation and unit tests: before every commit
     Check,
+    /// Figures beside a peer's
+    Bench(bench::Options),
     /// The layers and sizes of the code
     Tidy,
 }
@@ -34,6 +37,7 @@ fn main() -> std::process::ExitCode {
         Task::Up(options) => up::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Check => check::run(),
+        Task::Bench(options) => bench::run(&options),
         Task::Tidy => tidy::run(),
     };
     match done {
