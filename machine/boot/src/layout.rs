@@ -82,6 +82,26 @@ pub const LOCAL_APIC: Span = Span::new(0xfee0_0000, 0x10_0000);
 /// The test device's memory.
 pub const TESTDEV_RAM: Span = Span::new(0xff00_0000, 0x1_0000);
 
+/// What loaders put into conventional memory. Kernels have read it before they reuse it.
+pub mod low {
+    use super::Span;
+
+    /// All of it. The first page is left to what a BIOS keeps there, and zero.
+    pub const BOOT_DATA: Span = Span::new(0x1000, 0x2_0000 - 0x1000);
+    /// Global descriptor table.
+    pub const GDT: u64 = 0x1000;
+    /// What the protocol hands over: `hvm_start_info` or Multiboot information.
+    pub const START_INFO: u64 = 0x2000;
+    /// Linux's `boot_params`, one page.
+    pub const BOOT_PARAMS: u64 = 0x3000;
+    /// Page tables, six pages.
+    pub const PAGE_TABLES: u64 = 0x4000;
+    /// Memory map and module list.
+    pub const LISTS: Span = Span::new(0xa000, 0x6000);
+    /// Command lines, each ended by a NUL.
+    pub const STRINGS: Span = Span::new(0x1_0000, 0x1_0000);
+}
+
 /// I/O ports.
 pub mod port {
     use super::Span;
