@@ -19,6 +19,8 @@ pub enum Init {
     PowerOff,
     /// Says that it is up, and reboots.
     Reboot,
+    /// Makes the first virtio disk the root, and starts its init.
+    SwitchRoot,
 }
 
 /// The line that says that user space is there.
@@ -30,6 +32,7 @@ impl Init {
             Self::Shell => "shell",
             Self::PowerOff => "poweroff",
             Self::Reboot => "reboot",
+            Self::SwitchRoot => "root",
         }
     }
 
@@ -41,6 +44,11 @@ impl Init {
             }
             Self::PowerOff => "poweroff -f",
             Self::Reboot => "reboot -f",
+            Self::SwitchRoot => {
+                "while ! [ -b /dev/vda ]; do sleep 0.05; done\n\
+                 mount -t ext4 /dev/vda /mnt\n\
+                 exec switch_root /mnt /sbin/init"
+            }
         };
         format!(
             "#!/bin/sh\n\

@@ -8,6 +8,8 @@ mod cpio;
 pub mod host;
 mod initrd;
 mod kernel;
+mod rootfs;
 
 pub use initrd::{Init, UP, initrd};
 pub use kernel::{Kernel, kernel};
+pub use rootfs::rootfs;
