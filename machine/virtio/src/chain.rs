@@ -1,0 +1,161 @@
+//! One request: the bytes a driver lets a device read, and those it lets it write.
+
+use guest_memory::{DmaMemory, ReadLease, WriteLease};
+use vm_memory::{Bytes, GuestAddress};
+
+/// Ranges of guest-physical addresses, as descriptors gave them. Nothing is known of them.
+pub(crate) type Ranges = Vec<(u64, usize)>;
+
+/// The descriptors of one request, gathered. Kept between requests, so that they need no memory.
+#[derive(Debug, Default)]
+pub(crate) struct Gathered {
+    pub(crate) readable: Ranges,
+    pub(crate) writable: Ranges,
+}
+
+/// An address in a descriptor is not RAM, or a request is shorter than its device needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a buffer is not in RAM or too short")]
+pub struct Fault;
+
+/// A request.
+///
+/// How a driver cuts it into descriptors means nothing (2.7.4): both parts are bytes from 0 on.
+pub struct Chain<'a> {
+    /// What the device reads.
+    pub readable: Span<'a>,
+    /// What the device writes.
+    pub writable: Span<'a>,
+}
+
+/// The readable or writable part of a request.
+#[derive(Clone, Copy)]
+pub struct Span<'a> {
+    memory: &'a DmaMemory,
+    ranges: &'a [(u64, usize)],
+    size: u64,
+}
+
+impl<'a> Chain<'a> {
+    pub(crate) fn new(memory: &'a DmaMemory, gathered: &'a Gathered) -> Self {
+        Self {
+            readable: Span::new(memory, &gathered.readable),
+            writable: Span::new(memory, &gathered.writable),
+        }
+    }
+}
+
+/// Ranges of a part of a span: borrowed when descriptors end where the part does, which is what
+/// drivers do.
+enum Cut<'a> {
+    Whole(&'a [(u64, usize)]),
+    Made(Ranges),
+}
+
+impl Cut<'_> {
+    fn ranges(&self) -> &[(u64, usize)] {
+        match self {
+            Self::Whole(ranges) => ranges,
+            Self::Made(ranges) => ranges,
+        }
+    }
+}
+
+impl<'a> Span<'a> {
+    fn new(memory: &'a DmaMemory, ranges: &'a [(u64, usize)]) -> Self {
+        // At most CHAIN_MAX lengths of 32 bits.
+        let size = ranges.iter().map(|(_, size)| *size as u64).sum();
+        Self { memory, ranges, size }
+    }
+
+    /// Bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Copies bytes from `offset` on out of guest memory.
+    ///
+    /// # Errors
+    /// When the span is shorter, or not RAM there.
+    pub fn read(&self, offset: u64, data: &mut [u8]) -> Result<(), Fault> {
+        let mut done = 0;
+        self.pieces(offset, data.len(), |gpa, size| {
+            let part = &mut data[done..done + size];
+            done += size;
+            self.memory.read_slice(part, gpa).map_err(|_| Fault)
+        })
+    }
+
+    /// Copies `data` into guest memory from `offset` on.
+    ///
+    /// # Errors
+    /// When the span is shorter, or not RAM there. Bytes before that are written.
+    pub fn write(&self, offset: u64, data: &[u8]) -> Result<(), Fault> {
+        let mut done = 0;
+        self.pieces(offset, data.len(), |gpa, size| {
+            let part = &data[done..done + size];
+            done += size;
+            self.memory.write_slice(part, gpa).map_err(|_| Fault)
+        })
+    }
+
+    /// A lease of `size` bytes from `offset` on, for a back-end to read.
+    ///
+    /// # Errors
+    /// When the span is shorter, or not RAM there.
+    pub fn read_lease(&self, offset: u64, size: u64) -> Result<ReadLease<'a>, Fault> {
+        ReadLease::new(self.memory, self.cut(offset, size)?.ranges()).map_err(|_| Fault)
+    }
+
+    /// A lease of `size` bytes from `offset` on, for a back-end to write.
+    ///
+    /// # Errors
+    /// When the span is shorter, or not RAM there.
+    pub fn write_lease(&self, offset: u64, size: u64) -> Result<WriteLease<'a>, Fault> {
+        WriteLease::new(self.memory, self.cut(offset, size)?.ranges()).map_err(|_| Fault)
+    }
+
+    fn pieces(
+        &self,
+        offset: u64,
+        size: usize,
+        mut each: impl FnMut(GuestAddress, usize) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let end = offset.checked_add(size as u64).filter(|end| *end <= self.size).ok_or(Fault)?;
+        let mut at = 0;
+        for (gpa, size) in self.ranges {
+            let next = at + *size as u64;
+            if next > offset && at < end {
+                let skip = offset.saturating_sub(at);
+                let gpa = gpa.checked_add(skip).ok_or(Fault)?;
+                each(GuestAddress(gpa), (next.min(end) - at - skip) as usize)?;
+            }
+            at = next;
+        }
+        Ok(())
+    }
+
+    fn cut(&self, offset: u64, size: u64) -> Result<Cut<'a>, Fault> {
+        let end = offset.checked_add(size).filter(|end| *end <= self.size).ok_or(Fault)?;
+        let (mut at, mut from, mut to) = (0, None, None);
+        for index in 0..=self.ranges.len() {
+            if at == offset && from.is_none() {
+                from = Some(index);
+            }
+            if at == end && to.is_none() {
+                to = Some(index);
+            }
+            at += self.ranges.get(index).map_or(0, |(_, size)| *size as u64);
+        }
+        if let (Some(from), Some(to)) = (from, to) {
+            return Ok(Cut::Whole(&self.ranges[from..to]));
+        }
+        let mut made = Ranges::new();
+        let size = usize::try_from(size).map_err(|_| Fault)?;
+        self.pieces(offset, size, |gpa, size| {
+            made.push((gpa.0, size));
+            Ok(())
+        })?;
+        Ok(Cut::Made(made))
+    }
+}

@@ -1,0 +1,279 @@
+//! Takes requests off a device's queues, on whatever thread the board chose.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use evloop::{Event, EventLoop, Interest, Registration};
+use guest_memory::{DmaMemory, GuestMemory};
+use pci::Msix;
+
+use crate::ring::Ring;
+use crate::spec::{NO_VECTOR, status};
+use crate::{Broken, Chain, Outcome, VirtioDevice};
+
+/// Requests served before the driver is told and other queues of the thread have their turn.
+const BATCH: usize = 64;
+
+/// ISR bits (4.1.4.5).
+pub(crate) const ISR_QUEUE: u8 = 1;
+pub(crate) const ISR_CONFIG: u8 = 2;
+
+/// Where a device's queues are served.
+#[derive(Clone)]
+pub enum Dispatch {
+    /// Inside the doorbell write, on the vCPU's thread. For repeatable runs, where vCPUs take
+    /// turns: a vCPU that feeds the queue while another is inside the doorbell keeps it there.
+    Inline,
+    /// On these loops: queue `i` on loop `i` modulo their number. At least one.
+    Loops(Vec<EventLoop>),
+}
+
+/// One queue's place.
+pub(crate) struct Slot {
+    /// Rung by doorbells.
+    pub(crate) event: Arc<Event>,
+    /// MSI-X vector, or [`NO_VECTOR`].
+    pub(crate) vector: AtomicU16,
+    /// The ring while the driver has it enabled.
+    pub(crate) ring: Mutex<Option<Ring>>,
+    /// The ring shall be left alone as soon as can be: it is being reset.
+    pub(crate) closing: AtomicBool,
+}
+
+/// A device's queues, and what decides whether they run.
+pub(crate) struct Runner {
+    // Wiring.
+    pub(crate) device: Arc<dyn VirtioDevice>,
+    pub(crate) memory: Arc<GuestMemory>,
+    pub(crate) msix: Arc<Msix>,
+    inline: bool,
+    // State.
+    pub(crate) slots: Box<[Slot]>,
+    pub(crate) status: AtomicU8,
+    pub(crate) isr: AtomicU8,
+    pub(crate) config_vector: AtomicU16,
+    pub(crate) config_generation: AtomicU8,
+    pub(crate) bus_master: AtomicBool,
+    paused: AtomicBool,
+    /// Why the device needs a reset.
+    broken: Mutex<Option<Broken>>,
+    // Counters.
+    pub(crate) interrupts: AtomicU64,
+}
+
+/// A device's way to its own queues and driver.
+#[derive(Clone, Default)]
+pub struct Handle(Weak<Runner>);
+
+impl Handle {
+    /// Looks at the queue again: what made requests wait is gone. To be called without locks of
+    /// the device's: with [`Dispatch::Inline`] the requests are served inside.
+    pub fn kick(&self, queue: usize) {
+        if let Some(runner) = self.0.upgrade() {
+            runner.kick(queue);
+        }
+    }
+
+    /// Tells the driver that device configuration has changed.
+    pub fn config_changed(&self) {
+        if let Some(runner) = self.0.upgrade() {
+            runner.config_generation.fetch_add(1, Ordering::AcqRel);
+            runner.interrupt_config();
+        }
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Runner {
+    pub(crate) fn new(
+        device: Arc<dyn VirtioDevice>,
+        memory: Arc<GuestMemory>,
+        msix: Arc<Msix>,
+        dispatch: &Dispatch,
+    ) -> io::Result<(Arc<Self>, Vec<Registration>)> {
+        let slot = |_| {
+            Ok(Slot {
+                event: Arc::new(Event::new()?),
+                vector: AtomicU16::new(NO_VECTOR),
+                ring: Mutex::new(None),
+                closing: AtomicBool::new(false),
+            })
+        };
+        let slots = device.queue_sizes().iter().map(slot).collect::<io::Result<Box<[_]>>>()?;
+        let runner = Arc::new(Self {
+            device,
+            memory,
+            msix,
+            inline: matches!(dispatch, Dispatch::Inline),
+            slots,
+            status: AtomicU8::new(0),
+            isr: AtomicU8::new(0),
+            config_vector: AtomicU16::new(NO_VECTOR),
+            config_generation: AtomicU8::new(0),
+            bus_master: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
+            broken: Mutex::new(None),
+            interrupts: AtomicU64::new(0),
+        });
+        runner.device.attach(Handle(Arc::downgrade(&runner)));
+        let registrations = match dispatch {
+            Dispatch::Inline => Vec::new(),
+            Dispatch::Loops(loops) => runner.register(loops)?,
+        };
+        Ok((runner, registrations))
+    }
+
+    fn register(self: &Arc<Self>, loops: &[EventLoop]) -> io::Result<Vec<Registration>> {
+        assert!(!loops.is_empty(), "a device has no loop");
+        let queue = |(index, slot): (usize, &Slot)| {
+            let (weak, event) = (Arc::downgrade(self), slot.event.clone());
+            loops[index % loops.len()].add(slot.event.clone(), Interest::Read, move || {
+                event.clear();
+                if let Some(runner) = weak.upgrade() {
+                    runner.run(index);
+                }
+            })
+        };
+        self.slots.iter().enumerate().map(queue).collect()
+    }
+
+    pub(crate) fn is_inline(&self) -> bool {
+        self.inline
+    }
+
+    /// Has the queue served.
+    pub(crate) fn kick(&self, queue: usize) {
+        match self.slots.get(queue) {
+            Some(slot) if !self.inline => slot.event.signal(),
+            Some(_) => self.run(queue),
+            None => {}
+        }
+    }
+
+    pub(crate) fn kick_all(&self) {
+        (0..self.slots.len()).for_each(|queue| self.kick(queue));
+    }
+
+    /// Ends service. When it returns, no request is in flight and guest memory stands still.
+    pub(crate) fn pause(&self) {
+        self.paused.store(true, Ordering::SeqCst);
+        for slot in &self.slots {
+            drop(lock(&slot.ring));
+        }
+    }
+
+    /// Begins service again, with what came meanwhile.
+    pub(crate) fn resume(&self) {
+        self.paused.store(false, Ordering::SeqCst);
+        self.kick_all();
+    }
+
+    fn may_run(&self, slot: &Slot) -> bool {
+        let status = self.status.load(Ordering::SeqCst);
+        status & status::DRIVER_OK != 0
+            && status & status::DEVICE_NEEDS_RESET == 0
+            && self.bus_master.load(Ordering::SeqCst)
+            && !self.paused.load(Ordering::SeqCst)
+            && !slot.closing.load(Ordering::SeqCst)
+    }
+
+    fn run(&self, queue: usize) {
+        let slot = &self.slots[queue];
+        let mut ring = lock(&slot.ring);
+        let Some(ring) = ring.as_mut() else { return };
+        let memory = self.memory.dma();
+        let served = self.serve(queue, ring, &memory);
+        // What was done before a mistake is told, too.
+        let told = ring.must_interrupt(&memory);
+        if told == Ok(true) {
+            self.interrupt(slot);
+        }
+        if let Err(broken) = served.and(told.map(drop)) {
+            self.needs_reset(broken);
+        }
+    }
+
+    fn serve(&self, queue: usize, ring: &mut Ring, memory: &DmaMemory) -> Result<(), Broken> {
+        let slot = &self.slots[queue];
+        for served in 0usize.. {
+            if !self.may_run(slot) {
+                return Ok(());
+            }
+            if served == BATCH && !self.inline {
+                slot.event.signal();
+                return Ok(());
+            }
+            if served == 0 {
+                ring.silence(memory)?;
+            }
+            let Some(head) = ring.pop(memory)? else {
+                if ring.listen(memory)? {
+                    ring.silence(memory)?;
+                    continue;
+                }
+                return Ok(());
+            };
+            match self.device.handle(queue, &Chain::new(memory, &ring.gathered))? {
+                Outcome::Done(written) => ring.complete(memory, head, written)?,
+                Outcome::Wait => {
+                    ring.put_back();
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn interrupt(&self, slot: &Slot) {
+        self.isr.fetch_or(ISR_QUEUE, Ordering::AcqRel);
+        self.interrupts.fetch_add(1, Ordering::Relaxed);
+        self.msix.notify(slot.vector.load(Ordering::Acquire));
+    }
+
+    fn interrupt_config(&self) {
+        if self.status.load(Ordering::SeqCst) & status::DRIVER_OK != 0 {
+            self.isr.fetch_or(ISR_CONFIG, Ordering::AcqRel);
+            self.msix.notify(self.config_vector.load(Ordering::Acquire));
+        }
+    }
+
+    /// Stops the device until the driver resets it (2.1.2).
+    pub(crate) fn needs_reset(&self, broken: Broken) {
+        *lock(&self.broken) = Some(broken);
+        self.status.fetch_or(status::DEVICE_NEEDS_RESET, Ordering::SeqCst);
+        self.interrupt_config();
+    }
+
+    /// What the driver did wrong last, since reset.
+    pub(crate) fn broken(&self) -> Option<Broken> {
+        *lock(&self.broken)
+    }
+
+    /// Takes a queue's ring away, when what is being done with it is finished.
+    pub(crate) fn close(&self, queue: usize) -> Option<Ring> {
+        let slot = &self.slots[queue];
+        slot.closing.store(true, Ordering::SeqCst);
+        let ring = lock(&slot.ring).take();
+        slot.closing.store(false, Ordering::SeqCst);
+        ring
+    }
+
+    /// Back to the state after power-up, but for what belongs to PCI and the board.
+    pub(crate) fn reset(&self) {
+        self.status.store(0, Ordering::SeqCst);
+        for (queue, slot) in self.slots.iter().enumerate() {
+            self.close(queue);
+            slot.vector.store(NO_VECTOR, Ordering::Release);
+        }
+        // A request that was in flight may have broken the device meanwhile.
+        self.status.store(0, Ordering::SeqCst);
+        self.isr.store(0, Ordering::Release);
+        self.config_vector.store(NO_VECTOR, Ordering::Release);
+        *lock(&self.broken) = None;
+        self.device.reset();
+    }
+}
