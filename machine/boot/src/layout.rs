@@ -102,6 +102,9 @@ pub mod low {
     pub const STRINGS: Span = Span::new(0x1_0000, 0x1_0000);
 }
 
+/// What goes into SLP_TYP to turn the machine off.
+pub const SLEEP_TYPE_S5: u8 = 5;
+
 /// I/O ports.
 pub mod port {
     use super::Span;

@@ -17,6 +17,7 @@
 //! allocate more than its limits say; every sum is checked. Guest memory is zero when [`load`] is
 //! called, and nothing that must be zero is written.
 
+mod acpi;
 mod decompress;
 mod elf;
 mod entry;
@@ -26,6 +27,7 @@ pub mod layout;
 mod linux;
 mod multiboot;
 mod pvh;
+mod smbios;
 mod strings;
 
 pub use entry::Entry;
@@ -59,6 +61,14 @@ pub struct Module<S> {
     pub image: Image<S>,
     /// Its arguments.
     pub args: String,
+}
+
+/// Writes the tables that say what the machine is: ACPI and SMBIOS. They are as long as the
+/// machine has CPUs, 1 to 32.
+pub fn write_tables(memory: &DmaMemory, layout: &Layout, cpus: u32) {
+    let guest = Guest::new(memory, layout);
+    guest.write(layout::ACPI.base, &acpi::tables(cpus));
+    guest.write(layout::SMBIOS.base, &smbios::tables(layout, cpus));
 }
 
 /// Loads what is to be booted into memory that is all zero, but for the machine's tables.

@@ -1,0 +1,168 @@
+//! The DSDT: devices that no bus can enumerate, and the PCI host bridge.
+
+use acpi_tables::Aml;
+use acpi_tables::aml::{
+    AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Memory32Fixed, Name,
+    Package, Path, ResourceTemplate, Scope, ZERO,
+};
+use acpi_tables::sdt::Sdt;
+
+use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
+use crate::layout::{self, SLEEP_TYPE_S5, Span, irq, port};
+
+const HEADER_SIZE: u32 = 36;
+/// Compliance with ACPI 2.0 and later: integers have 64 bits.
+const REVISION: u8 = 6;
+/// Device 31, function 0: the LPC bridge.
+const LPC_ADDRESS: u32 = 0x1f_0000;
+
+/// The whole table.
+pub(super) fn dsdt(cpus: u32) -> Vec<u8> {
+    let mut devices = Vec::new();
+    processors(&mut devices, cpus);
+    motherboard(&mut devices);
+    hpet(&mut devices);
+    pci_host(&mut devices);
+    let mut body = Scope::raw(Path::new("\\_SB_"), devices);
+    sleep_states(&mut body);
+
+    let mut table = Sdt::new(*b"DSDT", HEADER_SIZE, REVISION, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+    table.append_slice(&body);
+    table.as_slice().to_vec()
+}
+
+fn name<'a>(path: &str, value: &'a dyn Aml) -> Name {
+    Name::new(Path::new(path), value)
+}
+
+fn processors(body: &mut Vec<u8>, cpus: u32) {
+    for id in 0..cpus {
+        Device::new(
+            Path::new(&format!("C{id:03X}")),
+            vec![&name("_HID", &"ACPI0007"), &name("_UID", &id)],
+        )
+        .to_aml_bytes(body);
+    }
+}
+
+fn io(span: Span) -> IO {
+    IO::new(span.base as u16, span.base as u16, 1, span.size as u8)
+}
+
+fn memory(span: Span) -> Memory32Fixed {
+    Memory32Fixed::new(true, span.base as u32, span.size as u32)
+}
+
+/// ISA's interrupts: edge, active high, not shared.
+fn isa_interrupt(number: u32) -> Interrupt {
+    Interrupt::new(true, true, false, false, number)
+}
+
+/// Addresses of the board itself, which nobody else may use.
+fn motherboard(body: &mut Vec<u8>) {
+    let (ecam, apic) = (memory(layout::ECAM), memory(layout::LOCAL_APIC));
+    let ioapic = memory(layout::IOAPIC);
+    let pm = io(Span::new(port::PM1A_EVENT.base, port::PM_TIMER.end() - port::PM1A_EVENT.base));
+    let (elcr, post) = (io(port::ELCR), io(port::POST));
+    let resources: Vec<&dyn Aml> = vec![&ecam, &ioapic, &apic, &pm, &elcr, &post];
+    Device::new(
+        Path::new("MBRD"),
+        vec![
+            &name("_HID", &EISAName::new("PNP0C02")),
+            &name("_UID", &ZERO),
+            &name("_CRS", &ResourceTemplate::new(resources)),
+        ],
+    )
+    .to_aml_bytes(body);
+}
+
+fn hpet(body: &mut Vec<u8>) {
+    Device::new(
+        Path::new("HPET"),
+        vec![
+            &name("_HID", &EISAName::new("PNP0103")),
+            &name("_UID", &ZERO),
+            &name("_CRS", &ResourceTemplate::new(vec![&memory(layout::HPET)])),
+        ],
+    )
+    .to_aml_bytes(body);
+}
+
+/// The host bridge with its windows, and what hangs off the LPC bridge. There is no `_PRT`,
+/// because no function has INTx.
+fn pci_host(body: &mut Vec<u8>) {
+    let config = port::PCI_CONFIG;
+    let bus = AddressSpace::new_bus_number(0u16, layout::PCI_BUSES as u16 - 1);
+    let below = AddressSpace::new_io(0u16, config.base as u16 - 1, None);
+    let above = AddressSpace::new_io(port::PCI_WINDOW.base as u16, u16::MAX, None);
+    let low = AddressSpace::new_memory(
+        AddressSpaceCacheable::NotCacheable,
+        true,
+        layout::PCI_WINDOW_32.base as u32,
+        layout::PCI_WINDOW_32.last() as u32,
+        None,
+    );
+    let high = AddressSpace::new_memory(
+        AddressSpaceCacheable::NotCacheable,
+        true,
+        layout::PCI_WINDOW_64.base,
+        layout::PCI_WINDOW_64.last(),
+        None,
+    );
+    let config = io(config);
+    let windows = ResourceTemplate::new(vec![&bus, &config, &below, &above, &low, &high]);
+    let lpc = lpc();
+    Device::new(
+        Path::new("PCI0"),
+        vec![
+            &name("_HID", &EISAName::new("PNP0A08")),
+            &name("_CID", &EISAName::new("PNP0A03")),
+            &name("_UID", &ZERO),
+            &name("_SEG", &ZERO),
+            &name("_BBN", &ZERO),
+            &name("_CRS", &windows),
+            &Raw(lpc),
+        ],
+    )
+    .to_aml_bytes(body);
+}
+
+/// Bytes that are AML already.
+struct Raw(Vec<u8>);
+
+impl Aml for Raw {
+    fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
+        sink.vec(&self.0);
+    }
+}
+
+fn lpc() -> Vec<u8> {
+    let mut devices = Vec::new();
+    let mut add = |path: &str, id: &str, resources: Vec<&dyn Aml>| {
+        let id = EISAName::new(id);
+        let resources = ResourceTemplate::new(resources);
+        let (id, resources) = (name("_HID", &id), name("_CRS", &resources));
+        Device::new(Path::new(path), vec![&id, &resources]).to_aml_bytes(&mut devices);
+    };
+    add("RTC_", "PNP0B00", vec![&io(port::RTC), &isa_interrupt(irq::RTC)]);
+    add(
+        "KBD_",
+        "PNP0303",
+        vec![&io(port::I8042_DATA), &io(port::I8042_COMMAND), &isa_interrupt(irq::KEYBOARD)],
+    );
+    add("MOU_", "PNP0F13", vec![&isa_interrupt(irq::MOUSE)]);
+    add("COM1", "PNP0501", vec![&io(port::COM1), &isa_interrupt(irq::COM1)]);
+
+    let mut lpc = Vec::new();
+    let children = Raw(devices);
+    Device::new(Path::new("LPC_"), vec![&name("_ADR", &LPC_ADDRESS), &children])
+        .to_aml_bytes(&mut lpc);
+    lpc
+}
+
+/// Only S5. The values are what goes into SLP_TYP of PM1a's control register.
+fn sleep_states(body: &mut Vec<u8>) {
+    let (s5, zero) = (SLEEP_TYPE_S5, ZERO);
+    let package = Package::new(vec![&s5, &s5, &zero, &zero]);
+    name("\\_S5_", &package).to_aml_bytes(body);
+}
