@@ -87,9 +87,15 @@ impl Segment {
         self.attr & mask == mask
     }
 
-    /// The form equal guests share: an unusable segment keeps only selector and base.
+    /// The form equal guests share: an unusable segment keeps only selector and base, and the
+    /// granularity bit follows from the limit, which already has it applied. (No instruction shows
+    /// the loaded bit to a guest, and SVM hardware does not keep it.)
     pub const fn canonical(self) -> Self {
-        if self.has(Self::UNUSABLE) { Self::unusable(self.selector, self.base) } else { self }
+        if self.has(Self::UNUSABLE) {
+            return Self::unusable(self.selector, self.base);
+        }
+        let granularity = if self.limit > 0xf_ffff { Self::G } else { 0 };
+        Self { attr: self.attr & !Self::G | granularity, ..self }
     }
 }
 
