@@ -245,10 +245,10 @@ fn all_done(failed: Option<u32>) -> io::Result<()> {
 }
 
 impl Vcpu for HwVcpu {
-    fn run(&mut self, bus: &dyn Bus) -> Result<Exit, EngineError> {
+    fn run(&mut self, bus: &Arc<dyn Bus>) -> Result<Exit, EngineError> {
         self.prepare()?;
         self.kicker.enter();
-        let exit = self.execute(bus);
+        let exit = self.execute(&**bus);
         self.kicker.leave();
         if let Ok(Exit::Debug(engine::DebugStop::Breakpoint(address))) = exit {
             self.stopped_at = Some(address);
