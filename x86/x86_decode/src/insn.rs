@@ -150,6 +150,11 @@ impl Insn {
         self.flags.contains(InsnFlags::MEM)
     }
 
+    /// A string instruction: MOVSD and CMPSD name SSE instructions too.
+    pub fn is_string(&self) -> bool {
+        self.code.is_string_instruction()
+    }
+
     /// LOCK, or XCHG with memory.
     #[inline(always)]
     pub const fn locked(&self) -> bool {

@@ -5,6 +5,13 @@
 #[repr(transparent)]
 pub struct HostAddr(pub u64);
 
+impl HostAddr {
+    /// The byte this far up, on the same page.
+    pub const fn plus(self, bytes: usize) -> Self {
+        Self(self.0 + bytes as u64)
+    }
+}
+
 /// What is at a guest-physical page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backing {
