@@ -105,8 +105,12 @@ impl Insn {
 
     pub(crate) fn set_operand(&mut self, index: u32, kind: OperandKind, reg: u8) {
         self.kinds |= (kind as u8) << (2 * index);
-        if let Some(slot) = self.regs.get_mut(index as usize) {
-            *slot = reg;
+        let implicit = self.kind(0) != OperandKind::Reg;
+        match self.regs.get_mut(index as usize) {
+            Some(slot) => *slot = reg,
+            // Of MASKMOVQ and MASKMOVDQU, whose first operand is implicit memory.
+            None if implicit => self.regs[0] = reg,
+            None => {}
         }
     }
 
@@ -120,8 +124,8 @@ impl Insn {
         }
     }
 
-    /// Register number of the first operand, when it is a register. Numbers 0..=15 are encodings;
-    /// AH, CH, DH and BH are 16..=19.
+    /// Register number of the first operand, when it is a register; else of the third. Numbers
+    /// 0..=15 are encodings; AH, CH, DH and BH are 16..=19.
     #[inline(always)]
     pub const fn reg0(&self) -> u8 {
         self.regs[0]
