@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use rustix::fs::{FallocateFlags, fallocate};
+
 use crate::mapping::{Mapping, MemoryError, check_size};
 use crate::{DmaMemory, FlatView, PAGE_SIZE, PageBits, RamOffset};
 
@@ -109,6 +111,23 @@ impl GuestMemory {
     /// there, and nothing reads from there.
     pub fn dma(&self) -> Arc<DmaMemory> {
         self.dma.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes one of the regions zero, as RAM after power-up, and gives the host its pages back.
+    /// Nothing may use it meanwhile.
+    ///
+    /// # Errors
+    /// When the host refuses; some of it is then zero.
+    pub fn clear(&self, region: &Region) -> Result<(), MemoryError> {
+        let Region { name, at, size_bytes, file } = region;
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        fallocate(file, hole, 0, *size_bytes).map_err(|source| MemoryError::Host {
+            name: name.clone(),
+            size_bytes: *size_bytes,
+            source: source.into(),
+        })?;
+        self.bits.mark_written(*at, *size_bytes as usize);
+        Ok(())
     }
 
     /// Host address of guest memory's first byte, for an engine that maps it elsewhere. Using it

@@ -52,6 +52,19 @@ fn devices_reach_ram_and_not_rom() {
 }
 
 #[test]
+fn a_cleared_region_is_zero_and_written_and_the_others_stay() {
+    let m = memory();
+    m.store(RamOffset(PAGE_SIZE), 5u64);
+    m.store(RamOffset(4 * PAGE_SIZE), 6u64);
+    m.bits().mark_code(1, 0, 10);
+    let before = m.bits().code_generation(1);
+    m.clear(m.region("ram").unwrap()).unwrap();
+    assert_eq!(m.load::<u64>(RamOffset(PAGE_SIZE)), 0);
+    assert_eq!(m.load::<u64>(RamOffset(4 * PAGE_SIZE)), 6);
+    assert_ne!(m.bits().code_generation(1), before);
+}
+
+#[test]
 fn device_writes_and_leases_mark_pages() {
     let m = memory();
     let before = m.bits().code_generation(2);

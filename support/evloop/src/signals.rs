@@ -38,6 +38,34 @@ impl Signal {
     pub const fn number(self) -> i32 {
         self as i32
     }
+
+    fn is_ignored(self) -> bool {
+        let mut action = MaybeUninit::<libc::sigaction>::uninit();
+        // SAFETY: without a new action the call only writes to `action`, which is read when it
+        // says that it did.
+        unsafe {
+            libc::sigaction(self.number(), std::ptr::null(), action.as_mut_ptr()) == 0
+                && action.assume_init().sa_sigaction == libc::SIG_IGN
+        }
+    }
+
+    /// Lets the signal, taken over before, have its default action on this process: for most, to
+    /// end it, so that a parent sees what ended it. Returns when that is not to end it.
+    pub fn die_of(self) {
+        // A dump of the process would be of no use to anyone.
+        let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+        let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: `set` is initialised by `sigemptyset` before it is read; the number is that of
+        // a real signal, whose default action runs no code of ours.
+        unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            libc::sigaddset(set.as_mut_ptr(), self.number());
+            libc::signal(self.number(), libc::SIG_DFL);
+            libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), std::ptr::null_mut());
+            libc::raise(self.number());
+        }
+    }
 }
 
 /// A signalfd.
@@ -46,7 +74,8 @@ pub struct Signals(OwnedFd);
 
 impl Signals {
     /// Takes `signals` away from their handlers and default actions, in this thread and those it
-    /// makes from now on: call it before there are others.
+    /// makes from now on: call it before there are others. One that the process was started to
+    /// ignore (by nohup(1), say) stays ignored.
     ///
     /// # Errors
     /// When the host has no descriptor left.
@@ -56,7 +85,7 @@ impl Signals {
         // it or null where null is allowed. The numbers are those of real signals.
         let fd = unsafe {
             libc::sigemptyset(set.as_mut_ptr());
-            for signal in signals {
+            for signal in signals.iter().filter(|signal| !signal.is_ignored()) {
                 libc::sigaddset(set.as_mut_ptr(), signal.number());
             }
             let error = libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());

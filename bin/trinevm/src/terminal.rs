@@ -1,0 +1,77 @@
+//! The terminal in raw mode, and back, whatever happens.
+//!
+//! It is put back when the guard is dropped, when the process panics, and on SIGCONT it is made
+//! raw again (the shell has it cooked while a job is stopped). For a process that is killed,
+//! `trine run` does the same from outside.
+
+use std::io::{self, IsTerminal};
+use std::sync::{Mutex, PoisonError, TryLockError};
+
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
+
+/// What the terminal was before; `None` while it is not ours.
+static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// The terminal is raw for as long as this lives.
+#[derive(Debug)]
+pub struct RawTerminal(());
+
+impl RawTerminal {
+    /// Makes the terminal on the standard input raw; `None` when there is none, or when another
+    /// job has it.
+    ///
+    /// # Errors
+    /// When the terminal refuses.
+    pub fn enter() -> io::Result<Option<Self>> {
+        let stdin = io::stdin();
+        if !stdin.is_terminal() || !is_foreground() {
+            return Ok(None);
+        }
+        let before = tcgetattr(&stdin)?;
+        *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
+        let panicking = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            restore();
+            panicking(panic);
+        }));
+        let raw = Self(());
+        raw.renew()?;
+        Ok(Some(raw))
+    }
+
+    /// Makes it raw again, after a stop.
+    ///
+    /// # Errors
+    /// When the terminal refuses.
+    pub fn renew(&self) -> io::Result<()> {
+        let before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(before) = before.as_ref().filter(|_| is_foreground()) else { return Ok(()) };
+        let mut raw = before.clone();
+        raw.make_raw();
+        Ok(tcsetattr(io::stdin(), OptionalActions::Drain, &raw)?)
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+/// Puts the terminal back. Nothing happens when it is as it was. Never blocks.
+pub fn restore() {
+    let before = match BEFORE.try_lock() {
+        Ok(mut before) => before.take(),
+        Err(TryLockError::Poisoned(error)) => error.into_inner().take(),
+        // It is being changed by a thread that is still alive, which has it.
+        Err(TryLockError::WouldBlock) => None,
+    };
+    if let Some(before) = before {
+        // There is nobody to tell.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &before);
+    }
+}
+
+fn is_foreground() -> bool {
+    tcgetpgrp(io::stdin()).is_ok_and(|group| group == rustix::process::getpgrp())
+}
