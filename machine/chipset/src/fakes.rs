@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use bus::{BusDevice, Line, LineSink, MsiSink};
 use x86_state::Msi;
 
-use crate::{ByteSink, PowerEvent, PowerSink, RouteSink, lock};
+use crate::{ByteSink, PageUnmapSink, PowerEvent, PowerSink, RouteSink, lock};
 
 /// Remembers what it was told.
 #[derive(Default)]
@@ -15,6 +15,7 @@ pub(crate) struct Recorder {
     bytes: Mutex<Vec<u8>>,
     power: Mutex<Vec<PowerEvent>>,
     routes: Mutex<Vec<Vec<Option<Msi>>>>,
+    pages: Mutex<Vec<u64>>,
 }
 
 impl Recorder {
@@ -54,8 +55,18 @@ impl Recorder {
         std::mem::take(&mut lock(&self.power))
     }
 
+    pub(crate) fn take_pages(&self) -> Vec<u64> {
+        std::mem::take(&mut lock(&self.pages))
+    }
+
     pub(crate) fn take_routes(&self) -> Vec<Vec<Option<Msi>>> {
         std::mem::take(&mut lock(&self.routes))
+    }
+}
+
+impl PageUnmapSink for Recorder {
+    fn unmap_page(&self, gpa: u64) {
+        lock(&self.pages).push(gpa);
     }
 }
 

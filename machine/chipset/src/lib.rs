@@ -15,19 +15,28 @@
 //!
 //! What this crate may not know: engines, KVM, threads, sockets, files, the wall clock.
 
+pub mod debug_exit;
 pub mod ioapic;
 pub mod pic;
+pub mod pit;
+pub mod reset_control;
+pub mod testdev;
 pub mod uart;
 
 mod irq_lines;
 mod ports;
 mod power;
+mod time;
 
+pub use debug_exit::DebugExit;
 pub use ioapic::{IoApic, RouteSink};
 pub use irq_lines::IrqLines;
 pub use pic::Pic;
+pub use pit::Pit;
 pub use ports::{PortRange, map_ports};
 pub use power::{PowerEvent, PowerSink};
+pub use reset_control::ResetControl;
+pub use testdev::{PageUnmapSink, TestDevice};
 pub use uart::{ByteSink, Uart};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,0 +1,206 @@
+//! The 8254 interval timer (Intel 231164-005) and system control port B.
+//!
+//! Counter 0 drives IRQ 0, counter 2 the speaker's gate and port B; counter 1 refreshed memory.
+//! A timer is armed only for rising edges of counter 0, and for a periodic one only while the
+//! line is heard, plus once: that edge stays latched in a masked PIC, as all further ones would.
+
+mod counter;
+pub mod spec;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, Weak};
+
+use bus::{BusDevice, Device, Line, Section, SectionError};
+use machine_clock::{MachineClock, Timer};
+
+use crate::lock;
+use crate::ports::{read_bytes, write_bytes};
+use crate::time::WAKE_INTERVAL_NS_MIN;
+use spec::*;
+use state::{SavedPit, State};
+
+pub use spec::PORTS;
+
+/// Says whether a line's interrupt could get through now.
+pub type IsHeard = Box<dyn Fn() -> bool + Send + Sync>;
+
+/// The device.
+pub struct Pit {
+    // Wiring.
+    clock: Arc<MachineClock>,
+    irq: Line,
+    is_heard: IsHeard,
+    timer: Timer,
+    // State.
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    state: State,
+    /// The level of `irq`.
+    level: bool,
+    /// A periodic edge was sent while nobody heard: no more are needed.
+    hushed: bool,
+}
+
+impl Pit {
+    /// A PIT with counter 0 on `irq`. `is_heard` is asked under the device's lock;
+    /// [`Pit::unmasked`] must be called when its answer may have become true.
+    pub fn new(clock: &Arc<MachineClock>, irq: Line, is_heard: IsHeard) -> Arc<Self> {
+        irq.set(true);
+        Arc::new_cyclic(|weak: &Weak<Self>| {
+            let pit = weak.clone();
+            let timer = clock.timer(move || {
+                if let Some(pit) = pit.upgrade() {
+                    pit.sync(&mut lock(&pit.inner));
+                }
+            });
+            let state = State::at_reset(CLK.ticks(clock.now_ns()));
+            let inner = Mutex::new(Inner { state, level: true, hushed: false });
+            Self { clock: clock.clone(), irq, is_heard, timer, inner }
+        })
+    }
+
+    /// The line may be heard again.
+    pub fn unmasked(&self) {
+        let mut inner = lock(&self.inner);
+        if inner.hushed && (self.is_heard)() {
+            // The ticks missed are gone: the first of them is latched where it could be.
+            inner.hushed = false;
+            inner.state.told = self.now();
+            self.sync(&mut inner);
+        }
+    }
+
+    fn now(&self) -> u64 {
+        CLK.ticks(self.clock.now_ns())
+    }
+
+    /// Brings the line up to date and arms the timer for its next edge.
+    fn sync(&self, inner: &mut Inner) {
+        let now_ns = self.clock.now_ns();
+        let now = CLK.ticks(now_ns);
+        let Inner { state, level, hushed } = inner;
+        let rose = state.counters[0].next_rise(state.told).is_some_and(|rise| rise <= now);
+        state.settle(now);
+        let counter = &state.counters[0];
+        if rose {
+            // However many edges were missed, this is the one.
+            if *level {
+                self.irq.set(false);
+            }
+            self.irq.set(true);
+            *level = true;
+            *hushed = counter.periodic() && !(self.is_heard)();
+        }
+        state.told = state.told.max(now);
+        let out = counter.out(now);
+        if out != *level {
+            *level = out;
+            self.irq.set(out);
+        }
+        let next = counter.next_rise(now).filter(|_| !*hushed).map(|tick| CLK.ns(tick));
+        let pause_ns = if counter.periodic() { WAKE_INTERVAL_NS_MIN } else { 0 };
+        self.timer.set(next.map(|at| at.max(now_ns.saturating_add(pause_ns))));
+    }
+
+    /// Replaces the state, and drives the line whatever its level was.
+    fn replace(&self, state: State) {
+        let mut inner = lock(&self.inner);
+        inner.state = state;
+        inner.hushed = false;
+        inner.level = inner.state.counters[0].out(inner.state.told);
+        self.irq.set(inner.level);
+        self.sync(&mut inner);
+    }
+}
+
+impl State {
+    fn settle(&mut self, now: u64) {
+        for counter in &mut self.counters {
+            counter.settle(now);
+        }
+    }
+
+    fn read(&mut self, at: u64, now: u64, now_ns: u64) -> u8 {
+        match at {
+            COUNTER_0..=COUNTER_2 => self.counters[at as usize].read(now),
+            PORT_B => {
+                let refresh = if (now_ns / REFRESH_NS) & 1 != 0 { PORT_B_REFRESH } else { 0 };
+                let out = if self.counters[2].out(now) { PORT_B_OUT_2 } else { 0 };
+                self.port_b | refresh | out
+            }
+            _ => 0xff, // the control word register cannot be read
+        }
+    }
+
+    fn write(&mut self, at: u64, value: u8, now: u64) {
+        match at {
+            COUNTER_0..=COUNTER_2 => self.counters[at as usize].write(value, now),
+            CONTROL if value >> SC_SHIFT == SC_READ_BACK => self.read_back(value, now),
+            CONTROL => {
+                let counter = &mut self.counters[usize::from(value >> SC_SHIFT)];
+                if value >> RW_SHIFT & 3 == 0 {
+                    counter.latch_count(now);
+                } else {
+                    counter.set_control(value);
+                }
+            }
+            PORT_B => {
+                self.port_b = value & PORT_B_WRITABLE;
+                self.counters[2].set_gate(value & PORT_B_GATE_2 != 0, now);
+            }
+            _ => {}
+        }
+    }
+
+    fn read_back(&mut self, value: u8, now: u64) {
+        for (i, counter) in self.counters.iter_mut().enumerate() {
+            if value & 2 << i != 0 {
+                if value & READ_BACK_NO_COUNT == 0 {
+                    counter.latch_count(now);
+                }
+                if value & READ_BACK_NO_STATUS == 0 {
+                    counter.latch_status(now);
+                }
+            }
+        }
+    }
+}
+
+impl BusDevice for Pit {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        let inner = &mut *lock(&self.inner);
+        let now_ns = self.clock.now_ns();
+        let now = CLK.ticks(now_ns);
+        self.sync(inner);
+        read_bytes(offset, data, |at| inner.state.read(at, now, now_ns));
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        let inner = &mut *lock(&self.inner);
+        self.sync(inner); // edges until now belong to the old programming
+        let now = self.now();
+        write_bytes(offset, data, |at, value| inner.state.write(at, value, now));
+        inner.hushed &= inner.state.counters[0].periodic();
+        self.sync(inner);
+    }
+}
+
+impl Device for Pit {
+    fn reset(&self) {
+        self.replace(State::at_reset(self.now()));
+    }
+
+    fn save(&self) -> Section {
+        Section::encode(&SavedPit::from(&lock(&self.inner).state))
+    }
+
+    fn restore(&self, section: &Section) -> Result<(), SectionError> {
+        let state = State::try_from(section.decode::<SavedPit>()?)?;
+        self.replace(state);
+        Ok(())
+    }
+}
