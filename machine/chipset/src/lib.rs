@@ -13,13 +13,19 @@
 //! *Locks*: one a device, held while it drives its line. Their order is that of the wires: PIT and
 //! RTC before HPET before PIC and IOAPIC before the socket.
 //!
+//! *Restoring*: first the PIC and the IOAPIC, then what drives them, so that a line that rises
+//! while a device is restored is an edge like any other. A device restores the level its line had
+//! and leaves what was due to its timer, so nothing happens before the clock starts.
+//!
 //! What this crate may not know: engines, KVM, threads, sockets, files, the wall clock.
 
 pub mod debug_exit;
 pub mod ioapic;
 pub mod pic;
 pub mod pit;
+pub mod pm;
 pub mod reset_control;
+pub mod rtc;
 pub mod testdev;
 pub mod uart;
 
@@ -33,9 +39,11 @@ pub use ioapic::{IoApic, RouteSink};
 pub use irq_lines::IrqLines;
 pub use pic::Pic;
 pub use pit::Pit;
+pub use pm::{Pm, TimerWidth};
 pub use ports::{PortRange, map_ports};
 pub use power::{PowerEvent, PowerSink};
 pub use reset_control::ResetControl;
+pub use rtc::{Rtc, RtcConfig};
 pub use testdev::{PageUnmapSink, TestDevice};
 pub use uart::{ByteSink, Uart};
 

@@ -106,14 +106,15 @@ impl Pit {
         self.timer.set(next.map(|at| at.max(now_ns.saturating_add(pause_ns))));
     }
 
-    /// Replaces the state, and drives the line whatever its level was.
+    /// Replaces the state, and drives the line whatever its level was. Edges that have not
+    /// reached it wait for the clock.
     fn replace(&self, state: State) {
         let mut inner = lock(&self.inner);
+        inner.level = state.counters[0].out(state.told);
+        self.irq.set(inner.level);
+        self.timer.set(state.counters[0].next_rise(state.told).map(|tick| CLK.ns(tick)));
         inner.state = state;
         inner.hushed = false;
-        inner.level = inner.state.counters[0].out(inner.state.told);
-        self.irq.set(inner.level);
-        self.sync(&mut inner);
     }
 }
 
