@@ -37,3 +37,8 @@ pub use device::{Broken, DeviceType, Outcome, VirtioDevice};
 pub use entropy::{Entropy, EntropySource};
 pub use pci::{Doorbells, NoDoorbells, VirtioPci, Wiring};
 pub use runner::{Dispatch, Handle};
+
+#[cfg(test)]
+extern crate self as virtio;
+#[cfg(test)]
+mod testing;

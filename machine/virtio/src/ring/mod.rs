@@ -135,3 +135,6 @@ impl Ring {
         Ok(u16::from_le(flags) & AVAIL_NO_INTERRUPT == 0)
     }
 }
+
+#[cfg(test)]
+mod tests;
