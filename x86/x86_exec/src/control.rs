@@ -42,6 +42,15 @@ pub(crate) fn select<E: Env>(insn: &Insn) -> Option<Handler<E>> {
     })
 }
 
+/// A near transfer: it changes RIP and the stack, and no mode.
+pub(crate) fn is_near(insn: &Insn) -> bool {
+    use Mnemonic as M;
+    condition_of(insn.mnemonic()).is_some()
+        || matches!(insn.mnemonic(), M::Jmp | M::Call if !is_far(insn))
+        || matches!(insn.mnemonic(), M::Ret | M::Loop | M::Loope | M::Loopne)
+        || matches!(insn.mnemonic(), M::Jcxz | M::Jecxz | M::Jrcxz)
+}
+
 /// CALL and JMP through a far pointer share their mnemonics with the near ones.
 fn is_far(insn: &Insn) -> bool {
     matches!(

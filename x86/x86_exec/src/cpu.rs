@@ -7,6 +7,7 @@ use x86_state::{
     Activity, DebugRegs, DescriptorTable, Exception, InterruptShadow, Msrs, SegReg, Segment,
 };
 
+use crate::blocks::Blocks;
 use crate::fault::FaultInfo;
 use crate::flags::ARITHMETIC;
 use crate::memory::SegmentWindow;
@@ -184,6 +185,8 @@ pub struct Cpu<E: Env> {
     pub retired: u64,
     /// Why the last instruction did not happen, when it did not.
     pub fault: FaultInfo,
+    /// Decoded code.
+    pub(crate) blocks: Blocks<E>,
     /// What is around.
     pub env: E,
 }
@@ -229,6 +232,7 @@ impl<E: Env> Cpu<E> {
             alignment_checked: false,
             retired: 0,
             fault: FaultInfo { exception: Exception::Ud, error_code: 0, payload: 0 },
+            blocks: Blocks::default(),
             env,
         };
         cpu.update_mode();

@@ -12,6 +12,8 @@
 
 pub mod plain;
 
+mod blocks;
+mod careful;
 mod cpu;
 mod dispatch;
 mod env;

@@ -62,7 +62,7 @@ impl<E: Env> Cpu<E> {
     /// # Errors
     /// The exception that reading the byte at `offset` raises.
     pub fn host_for_read(&mut self, seg: SegReg, offset: u64) -> Result<Option<Run>, Fault> {
-        self.run(seg, offset, Access::Read)
+        self.run_of(seg, offset, Access::Read)
     }
 
     /// Bytes from `offset` upwards that can be written directly, by [`Env::write`], or with
@@ -71,10 +71,10 @@ impl<E: Env> Cpu<E> {
     /// # Errors
     /// The exception that writing the byte at `offset` raises.
     pub fn host_for_write(&mut self, seg: SegReg, offset: u64) -> Result<Option<Run>, Fault> {
-        self.run(seg, offset, Access::Write)
+        self.run_of(seg, offset, Access::Write)
     }
 
-    fn run(&mut self, seg: SegReg, offset: u64, access: Access) -> Result<Option<Run>, Fault> {
+    fn run_of(&mut self, seg: SegReg, offset: u64, access: Access) -> Result<Option<Run>, Fault> {
         if self.alignment_checked || self.data_breakpoints != 0 {
             return Ok(None);
         }

@@ -8,3 +8,17 @@ use crate::{Env, Handler};
 pub(crate) fn select<E: Env>(_insn: &Insn) -> Option<Handler<E>> {
     None
 }
+
+/// The CPU shuts down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TripleFault;
+
+impl<E: Env> crate::Cpu<E> {
+    /// Delivers the exception in [`crate::Cpu::fault`].
+    ///
+    /// # Errors
+    /// On shutdown.
+    pub fn deliver_fault(&mut self) -> Result<(), TripleFault> {
+        Err(TripleFault)
+    }
+}
