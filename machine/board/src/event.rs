@@ -11,7 +11,7 @@ pub enum MachineEvent {
     PowerOff,
     /// The guest has reset itself.
     Reset,
-    /// The guest has written this value to the debug-exit port.
+    /// The guest has ended the run with this exit status, through the debug-exit port.
     DebugExit(u32),
     /// The engine failed while a device was talking to it; the VM cannot go on.
     Failed(EngineError),

@@ -18,8 +18,8 @@ mod spec;
 mod vcpu_state;
 
 pub use event::{EventLog, MachineEvent, MachineOwner};
-pub use machine::{BusCounters, Machine};
+pub use machine::{BusCounters, Machine, RAM};
 pub use sections::{NamedSection, RestoreError};
-pub use socket::{DoorbellPath, InterruptPath, Socket, Unplugged};
-pub use spec::{BuildError, MachineSpec};
+pub use socket::{Socket, Unplugged};
+pub use spec::{BuildError, DiskSpec, MachineSpec, StartError};
 pub use vcpu_state::{restore_vcpu, save_vcpu};

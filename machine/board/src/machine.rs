@@ -1,21 +1,31 @@
 //! One wired machine.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+mod clock_part;
+mod pages;
+mod wiring;
 
-use boot::layout::Layout;
-use bus::{AddressSpace, Device, Section, SectionError};
-use engine::{Bus, EngineError};
-use guest_memory::{GuestMemory, RamOffset};
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use boot::Images;
+use boot::layout::{Layout, TESTDEV_RAM};
+use chipset::Uart;
+use engine::Bus;
+use guest_memory::{Backing, FlatRange, GuestMemory, RamOffset};
 use machine_clock::MachineClock;
-use minicbor::{Decode, Encode};
-use statecodec::Saved;
-use x86_state::{CpuProfile, Vector};
+use virtio::{Block, Console, VirtioPci};
+use x86_state::{CpuProfile, VcpuId, VcpuState, Vector};
 
 use crate::event::MachineOwner;
-use crate::sections::{NamedSection, Parts, RestoreError};
+use crate::sections::{NamedSection, RestoreError};
 use crate::socket::Socket;
-use crate::spec::{BuildError, MachineSpec};
+use crate::spec::{BuildError, MachineSpec, StartError};
+use wiring::{Board, Outside};
+
+/// Name of the memory region that is the guest's RAM.
+pub const RAM: &str = "ram";
+const TESTDEV: &str = "testdev";
 
 /// One machine: everything of a VM but the CPUs.
 pub struct Machine {
@@ -24,9 +34,9 @@ pub struct Machine {
     memory: Arc<GuestMemory>,
     clock: Arc<MachineClock>,
     socket: Arc<Socket>,
-    ports: Arc<AddressSpace>,
-    mmio: Arc<AddressSpace>,
-    parts: Parts,
+    board: Board,
+    /// Memory is as it was made: all zero.
+    fresh: AtomicBool,
     counters: Counters,
 }
 
@@ -57,26 +67,43 @@ impl Machine {
     /// When the spec asks for what cannot be, or the host has no memory for it.
     pub fn build(spec: MachineSpec, owner: Arc<dyn MachineOwner>) -> Result<Arc<Self>, BuildError> {
         let layout = Layout::new(spec.memory_bytes)?;
-        let memory = GuestMemory::new(&[("ram", spec.memory_bytes)])?;
-        memory.set_view(layout.view(RamOffset(0)));
+        let memory = build_memory(&layout, spec.testdev)?;
         let clock = MachineClock::new(spec.time);
-        let socket = Socket::new(owner);
-        // An empty socket refuses nothing.
-        let told: Result<(), EngineError> = socket.set_memory(memory.view());
-        assert!(told.is_ok());
-        let mut parts = Parts::default();
-        parts.push("clock", Arc::new(ClockPart(clock.clone())));
+        let socket = Socket::new(owner.clone());
+        socket.set_memory_or_fail(memory.view());
+        let profile = spec.profile.clone();
+        let outside = Outside { memory: &memory, clock: &clock, socket: &socket, owner: &owner };
+        let board = Board::new(spec, &outside)?;
         Ok(Arc::new(Self {
-            profile: spec.profile,
+            profile,
             layout,
             memory,
             clock,
             socket,
-            ports: AddressSpace::new(),
-            mmio: AddressSpace::new(),
-            parts,
+            board,
+            fresh: AtomicBool::new(true),
             counters: Counters::default(),
         }))
+    }
+
+    /// Puts the machine's tables and what is to be booted into memory, while vCPUs and I/O stand
+    /// still, and returns the first CPU's state; the others are as after reset. RAM is zero then
+    /// but for that: what was used is cleared.
+    ///
+    /// # Errors
+    /// When an image is not what it must be or does not fit.
+    pub fn boot(&self, images: &mut Images<File>) -> Result<VcpuState, StartError> {
+        if !self.fresh.swap(false, Ordering::Relaxed)
+            && let Some(ram) = self.memory.region(RAM)
+        {
+            self.memory.clear(ram)?;
+        }
+        let dma = self.memory.dma();
+        boot::write_tables(&dma, &self.layout, self.profile.topology().cores);
+        let entry = boot::load(&dma, &self.layout, images)?;
+        let mut state = VcpuState::at_reset(&self.profile, VcpuId(0));
+        entry.apply(&mut state);
+        Ok(state)
     }
 
     /// What an engine is built over.
@@ -112,7 +139,7 @@ impl Machine {
     /// All devices' state, in a fixed order, while vCPUs and I/O stand still. Memory and vCPUs
     /// are saved by the owner.
     pub fn save(&self) -> Vec<NamedSection> {
-        self.parts.save()
+        self.board.parts.save()
     }
 
     /// Puts state into the devices, while vCPUs and I/O stand still and the clock is stopped.
@@ -121,21 +148,59 @@ impl Machine {
     /// When the sections are not exactly those of this machine's parts. Some parts may then have
     /// the new state: the machine is only good for another restore or a reset.
     pub fn restore(&self, sections: &[NamedSection]) -> Result<(), RestoreError> {
-        self.parts.restore(sections)
+        self.fresh.store(false, Ordering::Relaxed);
+        self.board.parts.restore(sections)
     }
 
     /// Every device back to its state after power-up, while vCPUs stand still. Memory stays.
     pub fn reset(&self) {
-        self.parts.reset();
+        let reset = self.board.reset();
+        assert!(reset.is_ok(), "BARs that fitted once fit again");
+    }
+
+    /// Ends service of virtio queues: when it returns, no device changes guest memory. To be
+    /// called with vCPUs standing still, before anything is saved.
+    pub fn pause_io(&self) {
+        self.board.virtio.iter().for_each(|device| device.pause());
+    }
+
+    /// Begins it again, with what came meanwhile. Also to be called after a restore.
+    pub fn resume_io(&self) {
+        self.board.virtio.iter().for_each(|device| device.resume());
+    }
+
+    /// Presses the power button: a guest that listens turns itself off.
+    pub fn press_power_button(&self) {
+        self.board.pm.press_power_button();
+    }
+
+    /// The first serial port: what is typed goes there.
+    pub fn uart(&self) -> &Arc<Uart> {
+        &self.board.uart
+    }
+
+    /// The virtio console, if the machine has one.
+    pub fn console(&self) -> Option<&Arc<Console>> {
+        self.board.console.as_ref()
+    }
+
+    /// The disks, in their order, for their counters.
+    pub fn disks(&self) -> &[Arc<Block>] {
+        &self.board.blocks
+    }
+
+    /// All virtio devices, for their counters.
+    pub fn virtio(&self) -> &[Arc<VirtioPci>] {
+        &self.board.virtio
     }
 
     /// How often vCPUs have reached the bus.
     pub fn bus_counters(&self) -> BusCounters {
         BusCounters {
             ports: self.counters.ports.load(Ordering::Relaxed),
-            ports_unclaimed: self.ports.unclaimed(),
+            ports_unclaimed: self.board.ports.unclaimed(),
             mmio: self.counters.mmio.load(Ordering::Relaxed),
-            mmio_unclaimed: self.mmio.unclaimed(),
+            mmio_unclaimed: self.board.mmio.unclaimed(),
         }
     }
 }
@@ -143,57 +208,53 @@ impl Machine {
 impl Bus for Machine {
     fn pio_read(&self, port: u16, data: &mut [u8]) {
         self.counters.ports.fetch_add(1, Ordering::Relaxed);
-        self.ports.read(u64::from(port), data);
+        self.board.ports.read(u64::from(port), data);
     }
 
     fn pio_write(&self, port: u16, data: &[u8]) {
         self.counters.ports.fetch_add(1, Ordering::Relaxed);
-        self.ports.write(u64::from(port), data);
+        self.board.ports.write(u64::from(port), data);
     }
 
     fn mmio_read(&self, gpa: u64, data: &mut [u8]) {
         self.counters.mmio.fetch_add(1, Ordering::Relaxed);
-        self.mmio.read(gpa, data);
+        self.board.mmio.read(gpa, data);
     }
 
     fn mmio_write(&self, gpa: u64, data: &[u8]) {
         self.counters.mmio.fetch_add(1, Ordering::Relaxed);
-        self.mmio.write(gpa, data);
+        self.board.mmio.write(gpa, data);
     }
 
     fn ack_intr(&self) -> Option<Vector> {
-        None
+        self.board.pic.ack()
     }
 
-    fn eoi(&self, _vector: Vector) {}
-}
-
-/// The clock, as a part with state.
-struct ClockPart(Arc<MachineClock>);
-
-#[derive(Encode, Decode)]
-#[cbor(map)]
-struct SavedClock {
-    #[n(0)]
-    now_ns: u64,
-}
-
-impl Saved for SavedClock {
-    const KIND: &'static str = "machine-clock";
-    const VERSION: u16 = 1;
-}
-
-impl Device for ClockPart {
-    /// Time goes on through a reset, as it does on a board.
-    fn reset(&self) {}
-
-    fn save(&self) -> Section {
-        Section::encode(&SavedClock { now_ns: self.0.now_ns() })
-    }
-
-    fn restore(&self, section: &Section) -> Result<(), SectionError> {
-        let SavedClock { now_ns } = section.decode()?;
-        self.0.set_ns(now_ns);
-        Ok(())
+    fn eoi(&self, vector: Vector) {
+        self.board.ioapic.eoi(vector);
     }
 }
+
+/// RAM, and what the guest sees of it.
+fn build_memory(layout: &Layout, testdev: bool) -> Result<Arc<GuestMemory>, BuildError> {
+    let mut regions = vec![(RAM, layout.ram_bytes())];
+    if testdev {
+        regions.push((TESTDEV, TESTDEV_RAM.size));
+    }
+    let memory = GuestMemory::new(&regions)?;
+    let mut view = layout.view(RamOffset(0));
+    if let Some(region) = memory.region(TESTDEV) {
+        let inserted = view.insert(FlatRange {
+            gpa: TESTDEV_RAM.base,
+            size: TESTDEV_RAM.size,
+            at: region.at,
+            backing: Backing::Ram,
+        });
+        assert!(inserted.is_ok(), "the test device's memory overlaps RAM");
+    }
+    memory.set_view(view);
+    Ok(memory)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! The CPU socket: where an engine's complex is plugged in, and what it was last told.
 //!
 //! Devices hold the socket, never an engine. It remembers memory view, IOAPIC routes, INTR level,
-//! dirty switch and kernel paths, so that another engine can be brought up without asking a device
+//! dirty switch and doorbells, so that another engine can be brought up without asking a device
 //! or taking a device's lock.
 //!
 //! *Locks*, in this order: a device's own lock; `plugged`; `told`; `paths`. Senders hold `plugged`
@@ -11,14 +11,14 @@ mod paths;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use bus::MsiSink;
+use bus::{LineSink, MsiSink};
+use chipset::RouteSink;
 use engine::{CpuComplex, EngineError, IoApicRoutes};
 use guest_memory::{DirtyBitmap, FlatView};
 use x86_state::{Msi, VcpuId};
 
 use crate::event::{MachineEvent, MachineOwner};
 use paths::Paths;
-pub use paths::{DoorbellPath, InterruptPath};
 
 /// What the complex was last told.
 #[derive(Default)]
@@ -92,6 +92,11 @@ impl Socket {
         complex.as_ref().map_or(Ok(()), |complex| complex.set_memory(&told.view))
     }
 
+    /// The same, from a device: it cannot act on a refusal, so the owner is told.
+    pub(crate) fn set_memory_or_fail(&self, view: Arc<FlatView>) {
+        self.check(self.set_memory(view));
+    }
+
     /// Begins or ends tracking what vCPUs write.
     ///
     /// # Errors
@@ -111,30 +116,6 @@ impl Socket {
         self.read().as_ref().map_or(Ok(()), |complex| complex.harvest_dirty(into))
     }
 
-    /// The IOAPIC's table has changed. Called under the IOAPIC's lock, which orders the calls.
-    pub fn set_ioapic_routes(&self, routes: IoApicRoutes) {
-        let complex = self.read();
-        let mut told = lock(&self.told);
-        if told.routes == routes {
-            return;
-        }
-        told.routes = routes;
-        if let Some(complex) = complex.as_ref() {
-            self.check(complex.set_ioapic_routes(&told.routes));
-        }
-    }
-
-    /// The PIC's output has changed. Called under the PIC's lock, which orders the calls.
-    pub fn set_intr(&self, level: bool) {
-        let complex = self.read();
-        let mut told = lock(&self.told);
-        let before = std::mem::replace(&mut told.intr, level);
-        drop(told);
-        if let Some(complex) = complex.as_ref().filter(|_| before != level) {
-            complex.set_intr(level);
-        }
-    }
-
     /// Makes a vCPU's `run` return.
     pub fn kick(&self, vcpu: VcpuId) {
         if let Some(complex) = self.read().as_ref() {
@@ -150,6 +131,29 @@ impl Socket {
     fn check(&self, result: Result<(), EngineError>) {
         if let Err(error) = result {
             self.owner.event(MachineEvent::Failed(error));
+        }
+    }
+}
+
+/// The IOAPIC tells; its lock orders the calls.
+impl RouteSink for Socket {
+    fn set_routes(&self, routes: &[Option<Msi>]) {
+        let complex = self.read();
+        let mut told = lock(&self.told);
+        told.routes = IoApicRoutes { entries: routes.to_vec() };
+        if let Some(complex) = complex.as_ref() {
+            self.check(complex.set_ioapic_routes(&told.routes));
+        }
+    }
+}
+
+/// The PIC's output pin; the PIC's lock orders the calls.
+impl LineSink for Socket {
+    fn set_line(&self, _input: u32, level: bool) {
+        let complex = self.read();
+        let before = std::mem::replace(&mut lock(&self.told).intr, level);
+        if let Some(complex) = complex.as_ref().filter(|_| before != level) {
+            complex.set_intr(level);
         }
     }
 }

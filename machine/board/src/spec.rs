@@ -1,30 +1,79 @@
 //! What a machine is made of.
 
+use std::sync::Arc;
+
+use boot::BootError;
 use boot::layout::LayoutError;
+use chipset::ByteSink;
 use guest_memory::MemoryError;
 use machine_clock::TimeSource;
+use pci::NoRoom;
 use rangemap::RangeError;
+use storage::Disk;
+use virtio::{ConsoleConfig, Dispatch, EntropySource};
 use x86_state::CpuProfile;
 
 /// What a machine is made of. Everything the guest can see follows from it.
 pub struct MachineSpec {
     /// The CPUs, and how many.
     pub profile: CpuProfile,
-    /// RAM, in bytes.
+    /// RAM, in bytes: whole pages, 2 MiB to 511 GiB.
     pub memory_bytes: u64,
     /// Where its time comes from.
     pub time: TimeSource,
+    /// The wall clock's time when the machine's is zero, in seconds since 1970, for the RTC.
+    pub rtc_start_unix_s: i64,
+    /// Where virtio queues are served.
+    pub dispatch: Dispatch,
+    /// Where what the guest sends to its first serial port goes.
+    pub serial: Arc<dyn ByteSink>,
+    /// A virtio console.
+    pub console: Option<ConsoleConfig>,
+    /// Disks, in the order the guest sees them; at most [`MachineSpec::DISKS_MAX`].
+    pub disks: Vec<DiskSpec>,
+    /// Where the guest's entropy device gets its bytes; `None` for no device.
+    pub entropy: Option<EntropySource>,
     /// QEMU's debug-exit device at port 0xf4.
     pub debug_exit: bool,
-    /// The bare-metal test device.
+    /// The device of bare-metal test guests.
     pub testdev: bool,
 }
 
+/// A disk of a machine.
+pub struct DiskSpec {
+    /// The disk.
+    pub disk: Arc<dyn Disk>,
+    /// What the guest sees as its serial number; 20 bytes at most are kept.
+    pub serial: String,
+}
+
 impl MachineSpec {
-    /// A machine with nothing but what every machine has.
+    /// As many places as the bus has besides those of the board's own functions.
+    pub const DISKS_MAX: usize = 28;
+
+    /// A machine with nothing but what every machine has, and a serial port nobody listens to.
     pub fn new(profile: CpuProfile, memory_bytes: u64) -> Self {
-        Self { profile, memory_bytes, time: TimeSource::Host, debug_exit: false, testdev: false }
+        Self {
+            profile,
+            memory_bytes,
+            time: TimeSource::Host,
+            rtc_start_unix_s: 0,
+            dispatch: Dispatch::Inline,
+            serial: Arc::new(Nobody),
+            console: None,
+            disks: Vec::new(),
+            entropy: None,
+            debug_exit: false,
+            testdev: false,
+        }
     }
+}
+
+/// Listens to no byte.
+struct Nobody;
+
+impl ByteSink for Nobody {
+    fn put(&self, _byte: u8) {}
 }
 
 /// Why a machine cannot be built.
@@ -36,6 +85,15 @@ pub enum BuildError {
     /// Its memory cannot be had.
     #[error("there is no memory for the VM")]
     Memory(#[from] MemoryError),
+    /// More disks than places.
+    #[error("{0} disks given, but a VM has at most {max}", max = MachineSpec::DISKS_MAX)]
+    Disks(usize),
+    /// The host has no descriptor for it.
+    #[error("the host has no event descriptor for a virtio device")]
+    Event(#[source] std::io::Error),
+    /// Its BARs fit nowhere.
+    #[error(transparent)]
+    Bars(#[from] NoRoom),
     /// Two devices are at one address: our mistake.
     #[error("device '{device}' cannot be mapped")]
     Mapping {
@@ -44,4 +102,15 @@ pub enum BuildError {
         /// What is wrong.
         source: RangeError,
     },
+}
+
+/// Why what is to be booted cannot be put into memory.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An image is not what it must be.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// Memory cannot be made zero.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
 }

@@ -122,13 +122,15 @@ pub mod port {
     /// Keyboard controller, command.
     pub const I8042_COMMAND: Span = Span::new(0x64, 1);
     /// Real-time clock and CMOS.
-    pub const RTC: Span = Span::new(0x70, 2);
+    pub const RTC: Span = Span::new(0x70, 4);
     /// Diagnostic codes: written, never answered.
     pub const POST: Span = Span::new(0x80, 1);
     /// QEMU's debug exit.
     pub const DEBUG_EXIT: Span = Span::new(0xf4, 4);
     /// The first serial port.
     pub const COM1: Span = Span::new(0x3f8, 8);
+    /// ACPI fixed hardware, all of it.
+    pub const PM: Span = Span::new(0x600, 0x10);
     /// PM1a event and enable registers.
     pub const PM1A_EVENT: Span = Span::new(0x600, 4);
     /// PM1a control register.
@@ -325,9 +327,7 @@ mod tests {
             POST,
             DEBUG_EXIT,
             COM1,
-            PM1A_EVENT,
-            PM1A_CONTROL,
-            PM_TIMER,
+            PM,
             PCI_CONFIG,
             PCI_WINDOW,
         ];

@@ -1,8 +1,10 @@
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use engine::KernelPaths;
+use evloop::Event;
 use guest_memory::{Backing, FlatRange, RamOffset};
+use virtio::Doorbells;
 
 use super::*;
 use crate::event::EventLog;
@@ -88,8 +90,8 @@ fn msi(data: u32) -> Msi {
     Msi { address: 0xfee0_0000, data }
 }
 
-fn event() -> Arc<OwnedFd> {
-    Arc::new(std::fs::File::open("/dev/null").unwrap().into())
+fn event() -> Arc<Event> {
+    Arc::new(Event::new().unwrap())
 }
 
 #[test]
@@ -100,8 +102,8 @@ fn a_complex_is_told_all_that_was_said_before_it_came() {
     view.insert(range).unwrap();
     socket.set_memory(Arc::new(view)).unwrap();
     socket.set_dirty_log(true).unwrap();
-    socket.set_intr(true);
-    socket.set_ioapic_routes(IoApicRoutes { entries: vec![None; 24] });
+    socket.set_line(0, true);
+    socket.set_routes(&[None; 24]);
     for data in [5, 6, 5] {
         socket.send_msi(msi(data));
     }
@@ -115,46 +117,44 @@ fn a_complex_is_told_all_that_was_said_before_it_came() {
     assert!(Arc::ptr_eq(&old, &(first.clone() as Arc<dyn CpuComplex>)));
     assert_eq!(second.take(), state);
     socket.send_msi(msi(7));
-    socket.set_intr(true);
-    socket.set_intr(false);
+    socket.set_line(0, true);
+    socket.set_line(0, false);
     assert_eq!(second.take(), ["msi 7", "intr false"]);
     assert_eq!(first.take(), [""; 0]);
 }
 
 #[test]
-fn kernel_paths_follow_the_engine() {
+fn doorbells_follow_the_engine() {
     let socket = Socket::new(EventLog::new());
     let kernel = Fake::new(true);
-    let doorbell = socket.doorbell_path(0x1000, event());
-    let interrupt = socket.interrupt_path(event(), msi(9));
-    assert!(!interrupt.is_attached());
+    let (one, two) = (event(), event());
+    socket.attach(0x1000, &one);
+    socket.attach(0x1004, &two);
     socket.plug(kernel.clone()).unwrap();
-    assert!(interrupt.is_attached());
-    assert_eq!(kernel.take()[4..], ["+doorbell 0x1000", "+interrupt 9"]);
-
+    assert_eq!(kernel.take()[4..], ["+doorbell 0x1000", "+doorbell 0x1004"]);
     let plain = Fake::new(false);
-    socket.unplug().plug(plain).unwrap();
-    assert_eq!(kernel.take(), ["-doorbell 0x1000", "-interrupt"]);
-    assert!(!interrupt.is_attached());
-
+    socket.unplug().plug(plain.clone()).unwrap();
+    assert_eq!(kernel.take(), ["-doorbell 0x1000", "-doorbell 0x1004"]);
+    socket.detach(0x1000, &one);
     socket.unplug().plug(kernel.clone()).unwrap();
-    kernel.take();
-    drop((doorbell, interrupt));
-    assert_eq!(kernel.take(), ["-doorbell 0x1000", "-interrupt"]);
+    assert_eq!(kernel.take()[4..], ["+doorbell 0x1004"]);
+    socket.detach(0x1004, &one);
+    assert_eq!(kernel.take(), [""; 0], "that is another's doorbell");
+    socket.detach(0x1004, &two);
+    assert_eq!(kernel.take(), ["-doorbell 0x1004"]);
 }
 
 #[test]
 fn a_failed_replacement_leaves_the_old_complex_working() {
     let socket = Socket::new(EventLog::new());
     let old = Fake::new(true);
-    let interrupt = socket.interrupt_path(event(), msi(9));
+    socket.attach(0x1000, &event());
     socket.plug(old.clone()).unwrap();
     let new = Fake::new(false);
     new.broken.store(true, Ordering::Relaxed);
     assert!(socket.unplug().plug(new.clone()).is_err());
     drop(socket.unplug());
-    assert!(interrupt.is_attached());
-    old.take();
+    assert_eq!(old.take().last().unwrap(), "+doorbell 0x1000");
     socket.send_msi(msi(1));
     assert_eq!(old.take(), ["msi 1"]);
 }
@@ -185,6 +185,6 @@ fn an_engine_that_fails_under_a_device_is_the_owners_business() {
     let complex = Fake::new(false);
     socket.plug(complex.clone()).unwrap();
     complex.broken.store(true, Ordering::Relaxed);
-    socket.set_ioapic_routes(IoApicRoutes { entries: vec![None] });
+    socket.set_routes(&[None]);
     assert!(matches!(owner.take()[..], [MachineEvent::Failed(_)]));
 }

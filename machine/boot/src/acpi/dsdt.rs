@@ -31,7 +31,7 @@ pub(super) fn dsdt(cpus: u32) -> Vec<u8> {
     table.as_slice().to_vec()
 }
 
-fn name<'a>(path: &str, value: &'a dyn Aml) -> Name {
+fn name(path: &str, value: &dyn Aml) -> Name {
     Name::new(Path::new(path), value)
 }
 
@@ -62,7 +62,7 @@ fn isa_interrupt(number: u32) -> Interrupt {
 fn motherboard(body: &mut Vec<u8>) {
     let (ecam, apic) = (memory(layout::ECAM), memory(layout::LOCAL_APIC));
     let ioapic = memory(layout::IOAPIC);
-    let pm = io(Span::new(port::PM1A_EVENT.base, port::PM_TIMER.end() - port::PM1A_EVENT.base));
+    let pm = io(port::PM);
     let (elcr, post) = (io(port::ELCR), io(port::POST));
     let resources: Vec<&dyn Aml> = vec![&ecam, &ioapic, &apic, &pm, &elcr, &post];
     Device::new(

@@ -1,0 +1,271 @@
+//! Which device is where, and what its lines are wired to.
+
+use std::sync::Arc;
+
+use boot::layout::{self, irq, port};
+use bus::{AddressSpace, BusDevice, Device, Line};
+use chipset::{
+    DebugExit, IoApic, IrqLines, Pic, Pit, Pm, PortRange, PowerEvent, PowerSink, ResetControl, Rtc,
+    RtcConfig, TestDevice, TimerWidth, Uart, map_ports,
+};
+use guest_memory::GuestMemory;
+use machine_clock::MachineClock;
+use pci::{ConfigPorts, DevFn, Function, NoRoom, PciBus, Spaces, Windows, host_bridge, lpc_bridge};
+use virtio::{Block, BlockConfig, Console, Doorbells, Entropy, VirtioDevice, VirtioPci, Wiring};
+
+use super::clock_part::ClockPart;
+use super::pages::TestPages;
+use crate::event::{MachineEvent, MachineOwner};
+use crate::sections::Parts;
+use crate::socket::Socket;
+use crate::spec::{BuildError, DiskSpec, MachineSpec};
+
+/// Places on the PCI bus. Disks come right after the host bridge.
+const HOST_BRIDGE: DevFn = DevFn::new(0, 0);
+const FIRST_DISK: u8 = 1;
+const CONSOLE: DevFn = DevFn::new(29, 0);
+const ENTROPY: DevFn = DevFn::new(30, 0);
+const LPC_BRIDGE: DevFn = DevFn::new(31, 0);
+
+/// More queues than this gain a disk nothing and cost the guest's start.
+const DISK_QUEUES_MAX: u32 = 4;
+
+/// What a machine's parts are connected with.
+pub(super) struct Board {
+    pub(super) ports: Arc<AddressSpace>,
+    pub(super) mmio: Arc<AddressSpace>,
+    pub(super) pic: Arc<Pic>,
+    pub(super) ioapic: Arc<IoApic>,
+    pub(super) pm: Arc<Pm>,
+    pub(super) uart: Arc<Uart>,
+    pub(super) console: Option<Arc<Console>>,
+    pub(super) blocks: Vec<Arc<Block>>,
+    pub(super) pci: Arc<PciBus>,
+    pub(super) virtio: Vec<Arc<VirtioPci>>,
+    pub(super) parts: Parts,
+}
+
+/// What they are wired to outside.
+pub(super) struct Outside<'a> {
+    pub(super) memory: &'a Arc<GuestMemory>,
+    pub(super) clock: &'a Arc<MachineClock>,
+    pub(super) socket: &'a Arc<Socket>,
+    pub(super) owner: &'a Arc<dyn MachineOwner>,
+}
+
+/// Devices that end runs tell the owner.
+struct Power(Arc<dyn MachineOwner>);
+
+impl PowerSink for Power {
+    fn power(&self, event: PowerEvent) {
+        self.0.event(match event {
+            PowerEvent::PowerOff => MachineEvent::PowerOff,
+            PowerEvent::Reset => MachineEvent::Reset,
+            PowerEvent::DebugExit(status) => MachineEvent::DebugExit(status),
+        });
+    }
+}
+
+/// Where BARs go in a machine without firmware.
+fn windows() -> Windows {
+    let range = |span: layout::Span| span.base..span.end();
+    Windows {
+        memory32: range(layout::PCI_WINDOW_32),
+        memory64: range(layout::PCI_WINDOW_64),
+        io: range(port::PCI_WINDOW),
+    }
+}
+
+impl Board {
+    /// Wires the machine. The clock and the interrupt chips come first in the list of parts, so
+    /// that a restored device finds them as they were.
+    pub(super) fn new(spec: MachineSpec, outside: &Outside<'_>) -> Result<Self, BuildError> {
+        let (ports, mmio) = (AddressSpace::new(), AddressSpace::new());
+        let pic = Pic::new(Line::new(outside.socket.clone(), 0));
+        let ioapic = IoApic::new(outside.socket.clone(), outside.socket.clone());
+        let irqs = IrqLines::new(pic.clone(), ioapic.clone());
+        let line = |irq| Line::new(irqs.clone(), irq);
+        let power: Arc<dyn PowerSink> = Arc::new(Power(outside.owner.clone()));
+        let clock = outside.clock;
+        // The FADT says that the timer has 32 bits.
+        let pm = Pm::new(clock, line(irq::SCI), power.clone(), TimerWidth::Bits32);
+        let uart = Uart::new(clock, line(irq::COM1), spec.serial.clone());
+
+        let mut board = Self {
+            ports,
+            mmio,
+            pic: pic.clone(),
+            ioapic: ioapic.clone(),
+            pm: pm.clone(),
+            uart: uart.clone(),
+            console: None,
+            blocks: Vec::new(),
+            pci: PciBus::new(),
+            virtio: Vec::new(),
+            parts: Parts::default(),
+        };
+        board.parts.push("clock", Arc::new(ClockPart(clock.clone())));
+        board.add_ports("pic", pic, chipset::pic::PORTS)?;
+        let at = layout::IOAPIC;
+        let mapped = board.mmio.map(at.base, at.size, ioapic.clone());
+        mapped.map_err(|source| BuildError::Mapping { device: "ioapic", source })?;
+        board.parts.push("ioapic", ioapic);
+        board.add_timers(&irqs, clock, spec.rtc_start_unix_s)?;
+        board.add_port("pm", pm, port::PM)?;
+        board.add_port("com1", uart, port::COM1)?;
+        board.add_power(&spec, power)?;
+        if spec.testdev {
+            let pages = TestPages::new(outside.memory.clone(), outside.socket.clone());
+            let testdev = TestDevice::new(irqs.clone(), pages);
+            board.add_ports("testdev", testdev, chipset::testdev::PORTS)?;
+        }
+        board.add_bridges();
+        board.add_virtio(spec, outside)?;
+        board.add_pci_parts();
+        board.reset()?;
+        Ok(board)
+    }
+
+    /// Every part as after power-up. A new board goes through it too, so that none remembers the
+    /// edges of being wired.
+    pub(super) fn reset(&self) -> Result<(), NoRoom> {
+        self.parts.reset();
+        self.pci.assign_bars(&windows())
+    }
+
+    /// Timers ask for time only while they are heard.
+    fn add_timers(
+        &mut self,
+        irqs: &Arc<IrqLines>,
+        clock: &Arc<MachineClock>,
+        start_unix_s: i64,
+    ) -> Result<(), BuildError> {
+        let line = |irq| Line::new(irqs.clone(), irq);
+        let heard = irqs.clone();
+        let pit = Pit::new(clock, line(irq::PIT), Box::new(move || heard.is_heard(irq::PIT)));
+        let told = Arc::downgrade(&pit);
+        irqs.set_on_unmask(move || {
+            if let Some(pit) = told.upgrade() {
+                pit.unmasked();
+            }
+        });
+        let rtc = Rtc::new(clock, line(irq::RTC), &RtcConfig { start_unix_s, cmos: Vec::new() });
+        self.add_ports("pit", pit, chipset::pit::PORTS)?;
+        self.add_ports("rtc", rtc, chipset::rtc::PORTS)
+    }
+
+    /// What ends runs, and the PCI configuration ports that one of them sits in.
+    fn add_power(
+        &mut self,
+        spec: &MachineSpec,
+        power: Arc<dyn PowerSink>,
+    ) -> Result<(), BuildError> {
+        let reset = ResetControl::new(power.clone());
+        let config = ConfigPorts::new(self.pci.clone(), Some(reset.clone()));
+        self.add_port("pci-config", config, port::PCI_CONFIG)?;
+        self.add_ports("reset-control", reset, &[chipset::reset_control::PORT_A])?;
+        if spec.debug_exit {
+            self.add_ports("debug-exit", DebugExit::new(power), chipset::debug_exit::PORTS)?;
+        }
+        Ok(())
+    }
+
+    fn add_pci_parts(&mut self) {
+        for (at, function) in self.pci.functions() {
+            self.parts.push(format!("pci/{at}"), function);
+        }
+        for (at, device) in self.virtio_places() {
+            self.parts.push(format!("pci/{at}/virtio"), device);
+        }
+    }
+
+    /// Maps a device at one range of ports and adds it to the parts.
+    fn add_port<D: BusDevice + Device + 'static>(
+        &mut self,
+        name: &'static str,
+        device: Arc<D>,
+        span: layout::Span,
+    ) -> Result<(), BuildError> {
+        self.add_ports(name, device, &[PortRange { base: span.base, size: span.size, offset: 0 }])
+    }
+
+    /// Maps a device at its ports and adds it to the parts.
+    fn add_ports<D: BusDevice + Device + 'static>(
+        &mut self,
+        name: &'static str,
+        device: Arc<D>,
+        ports: &[PortRange],
+    ) -> Result<(), BuildError> {
+        map_ports(&self.ports, &device, ports)
+            .map_err(|source| BuildError::Mapping { device: name, source })?;
+        self.parts.push(name, device);
+        Ok(())
+    }
+
+    fn spaces(&self) -> Spaces {
+        Spaces { memory: self.mmio.clone(), io: self.ports.clone() }
+    }
+
+    fn add_bridges(&self) {
+        let host = host_bridge(&self.pci, self.mmio.clone(), Some(layout::ECAM.base));
+        let lpc = lpc_bridge(&self.spaces(), port::PM1A_EVENT.base as u16);
+        self.plug(HOST_BRIDGE, host);
+        self.plug(LPC_BRIDGE, lpc);
+    }
+
+    fn plug(&self, at: DevFn, function: Arc<Function>) {
+        let plugged = self.pci.add(at, function);
+        assert!(plugged.is_ok(), "two functions at {at}");
+    }
+
+    fn add_virtio(&mut self, spec: MachineSpec, outside: &Outside<'_>) -> Result<(), BuildError> {
+        let doorbells: Arc<dyn Doorbells> = outside.socket.clone();
+        let wiring = Wiring {
+            memory: outside.memory.clone(),
+            spaces: self.spaces(),
+            msi: outside.socket.clone(),
+            dispatch: spec.dispatch,
+            doorbells,
+        };
+        if spec.disks.len() > MachineSpec::DISKS_MAX {
+            return Err(BuildError::Disks(spec.disks.len()));
+        }
+        let queues = spec.profile.topology().cores.min(DISK_QUEUES_MAX) as u16;
+        for (device, DiskSpec { disk, serial }) in (FIRST_DISK..).zip(spec.disks) {
+            let block = Block::new(disk, &BlockConfig { serial, queues });
+            self.add_device(DevFn::new(device, 0), block.clone(), &wiring)?;
+            self.blocks.push(block);
+        }
+        if let Some(config) = spec.console {
+            let console = Console::new(config);
+            self.add_device(CONSOLE, console.clone(), &wiring)?;
+            self.console = Some(console);
+        }
+        if let Some(source) = spec.entropy {
+            self.add_device(ENTROPY, Entropy::new(source), &wiring)?;
+        }
+        Ok(())
+    }
+
+    fn add_device(
+        &mut self,
+        at: DevFn,
+        device: Arc<dyn VirtioDevice>,
+        wiring: &Wiring,
+    ) -> Result<(), BuildError> {
+        let device = VirtioPci::new(device, wiring).map_err(BuildError::Event)?;
+        self.plug(at, device.function().clone());
+        self.virtio.push(device);
+        Ok(())
+    }
+
+    /// Virtio devices by their places on the bus.
+    fn virtio_places(&self) -> Vec<(DevFn, Arc<VirtioPci>)> {
+        let functions = self.pci.functions();
+        let place = |device: &Arc<VirtioPci>| {
+            let found = functions.iter().find(|(_, f)| Arc::ptr_eq(f, device.function()));
+            found.map(|(at, _)| (*at, device.clone()))
+        };
+        self.virtio.iter().filter_map(place).collect()
+    }
+}
