@@ -20,6 +20,7 @@
 //! What this crate may not know: engines, KVM, threads, sockets, files, the wall clock.
 
 pub mod debug_exit;
+pub mod hpet;
 pub mod ioapic;
 pub mod pic;
 pub mod pit;
@@ -35,6 +36,7 @@ mod power;
 mod time;
 
 pub use debug_exit::DebugExit;
+pub use hpet::Hpet;
 pub use ioapic::{IoApic, RouteSink};
 pub use irq_lines::IrqLines;
 pub use pic::Pic;
