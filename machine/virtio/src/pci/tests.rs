@@ -274,7 +274,7 @@ fn queues_that_are_not_in_ram_or_misaligned_break_the_device() {
     for (register, address) in [
         (0x20, RAM_SIZE - 64),
         (0x28, RAM_SIZE - 2),
-        (0x30, u64::MAX & !3),
+        (0x30, !3),
         (0x20, RINGS + 8),
         (0x28, RINGS + 1),
         (0x30, RINGS + 2),
