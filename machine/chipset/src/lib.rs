@@ -21,6 +21,7 @@
 
 pub mod debug_exit;
 pub mod hpet;
+pub mod i8042;
 pub mod ioapic;
 pub mod pic;
 pub mod pit;
@@ -37,6 +38,7 @@ mod time;
 
 pub use debug_exit::DebugExit;
 pub use hpet::Hpet;
+pub use i8042::{I8042, Key, Motion};
 pub use ioapic::{IoApic, RouteSink};
 pub use irq_lines::IrqLines;
 pub use pic::Pic;
