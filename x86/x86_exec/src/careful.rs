@@ -64,7 +64,6 @@ impl<E: Env> Cpu<E> {
             let hits = self.instruction_breakpoints();
             if hits != 0 {
                 self.fault = FaultInfo { exception: Exception::Db, error_code: 0, payload: hits };
-                self.system_flags |= Rflags::RF.bits();
                 return Step::Raised;
             }
         }

@@ -4,7 +4,8 @@ use x86_mmu::Mmu;
 use x86_state::bits::{self, Cr0, Efer, Rflags};
 use x86_state::msr::MISC_ENABLE_RESET;
 use x86_state::{
-    Activity, DebugRegs, DescriptorTable, Exception, InterruptShadow, Msrs, SegReg, Segment,
+    Activity, DebugRegs, DescriptorTable, Exception, InDelivery, InterruptShadow, Msrs, Raised,
+    SegReg, Segment,
 };
 
 use crate::blocks::Blocks;
@@ -174,6 +175,10 @@ pub struct Cpu<E: Env> {
     pub iterations_max: u64,
     /// Data and I/O breakpoints met by this instruction, as bits of DR6.
     pub debug_hits: u64,
+    /// Of a state that was loaded: an exception to be delivered first.
+    pub(crate) raised: Option<Raised>,
+    /// Of a state that was loaded: an event whose delivery is to be finished first.
+    pub(crate) in_delivery: Option<InDelivery>,
     /// Derived by [`Cpu::update_access`]: what each segment allows without further look.
     pub(crate) windows: [SegmentWindow; 6],
     /// Derived: data breakpoints that are enabled, as bits.
@@ -227,6 +232,8 @@ impl<E: Env> Cpu<E> {
             again: false,
             iterations_max: ITERATIONS_MAX,
             debug_hits: 0,
+            raised: None,
+            in_delivery: None,
             windows: [SegmentWindow::default(); 6],
             data_breakpoints: 0,
             alignment_checked: false,
@@ -243,7 +250,7 @@ impl<E: Env> Cpu<E> {
     /// Derives mode and privilege level anew, after CS, SS, CR0, EFER or RFLAGS.VM changed.
     pub fn update_mode(&mut self) {
         let cs = &self.segments[SegReg::Cs as usize];
-        let big = cs.has(Segment::DB);
+        let (big, cs_rpl) = (cs.has(Segment::DB), cs.selector as u8 & 3);
         self.mode = if self.cr0 & Cr0::PE.bits() == 0 {
             Mode::Real
         } else if self.system_flags & Rflags::VM.bits() != 0 {
@@ -262,7 +269,11 @@ impl<E: Env> Cpu<E> {
         self.cpl = match self.mode {
             Mode::Real => 0,
             Mode::Virtual8086 => 3,
-            _ => self.segments[SegReg::Ss as usize].dpl(),
+            _ => {
+                let ss = &self.segments[SegReg::Ss as usize];
+                // A null SS, which 64-bit code may have, has no DPL; its CS does.
+                if ss.has(Segment::UNUSABLE) { cs_rpl } else { ss.dpl() }
+            }
         };
         self.update_access();
     }

@@ -22,6 +22,7 @@ mod flags;
 mod memory;
 mod operands;
 mod run;
+mod state;
 
 // One module a family of instructions.
 mod control;
@@ -39,4 +40,5 @@ pub use fault::{Fault, FaultInfo};
 pub use flags::Flags;
 pub use memory::{Access, Run, STRUCTURE_MAX, Word};
 pub use run::RunExit;
+pub use system::TripleFault;
 pub use x86_mmu::Privilege;

@@ -11,8 +11,9 @@ mod tables;
 mod window;
 
 pub use bulk::{Run, STRUCTURE_MAX};
+pub(crate) use slow::{in_limit, is_canonical};
 pub(crate) use tables::Tables;
-pub(crate) use window::SegmentWindow;
+pub(crate) use window::{SegmentWindow, dr7_condition, dr7_enabled, dr7_length};
 pub use x86_mmu::Access;
 
 use x86_state::SegReg;

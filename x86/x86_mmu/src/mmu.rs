@@ -9,7 +9,7 @@
 //! live there and map themselves global. Its few entries that are not global are remembered one
 //! by one, and dropped when CR3 is loaded.
 
-use crate::{Format, Paging, Privilege, Translation};
+use crate::{Access, Format, Paging, Privilege, Translation};
 
 const ENTRIES: usize = 1024;
 const PAGE_BITS: u64 = (1 << 52) - 1;
@@ -149,13 +149,32 @@ impl Mmu {
         hit_fetch, fetch, fetch_mask, fetch_key
     }
 
-    /// Where to load `size` bytes from on the CPU's own behalf (descriptor tables), when that is
-    /// known.
-    pub fn hit_system_read(&self, linear: u64, size: u64) -> Option<u64> {
+    /// Where to access `size` bytes (at least 1) on behalf of another than the instruction that
+    /// runs, when that is known.
+    pub fn hit_as(
+        &self,
+        linear: u64,
+        size: u64,
+        access: Access,
+        privilege: Privilege,
+    ) -> Option<u64> {
         let entry = &self.entries[index(linear)];
+        let tag = match access {
+            Access::Read => entry.read,
+            Access::Write => entry.write,
+            Access::Execute => entry.fetch,
+        };
         let page = linear.wrapping_add(size - 1) >> 12;
         let space = u64::from(self.spaces[(linear >> 63) as usize]) << SPACE_SHIFT;
-        (page ^ entry.read == space).then(|| entry.host + (linear & 0xfff))
+        let user = tag & USER_BIT != 0;
+        let allowed = match (privilege, access) {
+            (Privilege::User, _) => user,
+            (_, Access::Execute) => !(user && self.paging.smep),
+            (Privilege::SupervisorAc, _) => true,
+            (Privilege::Supervisor, _) => !(user && self.paging.smap),
+        };
+        let same = (page ^ tag ^ space) & !USER_BIT == 0;
+        (same && allowed).then(|| entry.host.wrapping_add(linear & 0xfff))
     }
 
     /// The registers in force.

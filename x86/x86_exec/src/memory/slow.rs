@@ -316,14 +316,12 @@ impl<E: Env> Cpu<E> {
     ///
     /// # Errors
     /// The page fault.
-    pub fn read_linear<T: Word>(&mut self, linear: u64, as_: Privilege) -> Result<T, Fault> {
-        if as_ == Privilege::Supervisor
-            && let Some(at) = self.mmu.hit_system_read(linear, T::SIZE as u64)
-        {
+    pub fn read_linear<T: Word>(&mut self, linear: u64, privilege: Privilege) -> Result<T, Fault> {
+        let linear = self.wrap_linear(linear);
+        if let Some(at) = self.mmu.hit_as(linear, T::SIZE as u64, Access::Read, privilege) {
             return Ok(T::load(&self.env, HostAddr(at)));
         }
-        let linear = self.wrap_linear(linear);
-        let place = self.place(linear, T::SIZE, Access::Read, as_)?;
+        let place = self.place(linear, T::SIZE, Access::Read, privilege)?;
         Ok(T::from_u64(self.place_read(&place)))
     }
 
@@ -335,17 +333,66 @@ impl<E: Env> Cpu<E> {
         &mut self,
         linear: u64,
         value: T,
-        as_: Privilege,
+        privilege: Privilege,
     ) -> Result<(), Fault> {
         let linear = self.wrap_linear(linear);
-        let place = self.place(linear, T::SIZE, Access::Write, as_)?;
+        if let Some(at) = self.mmu.hit_as(linear, T::SIZE as u64, Access::Write, privilege) {
+            T::store(&self.env, HostAddr(at), value);
+            self.stored(HostAddr(at), T::SIZE);
+            return Ok(());
+        }
+        let place = self.place(linear, T::SIZE, Access::Write, privilege)?;
         self.place_write(&place, value.to_u64());
         Ok(())
+    }
+
+    /// Replaces bits of a descriptor-table word, atomically.
+    ///
+    /// # Errors
+    /// The page fault.
+    pub(crate) fn change_linear32(
+        &mut self,
+        linear: u64,
+        clear: u32,
+        set: u32,
+    ) -> Result<(), Fault> {
+        let linear = self.wrap_linear(linear);
+        let place = self.place(linear, 4, Access::Write, Privilege::Supervisor)?;
+        let Some(at) = place.ram() else {
+            let old = self.place_read(&place);
+            self.place_write(&place, old & !u64::from(clear) | u64::from(set));
+            return Ok(());
+        };
+        let mut old = self.env.load32(at);
+        loop {
+            let seen = self.env.cmpxchg32(at, old, old & !clear | set);
+            if seen == old {
+                break;
+            }
+            old = seen;
+        }
+        self.stored(at, 4);
+        Ok(())
+    }
+
+    /// `size` bytes at a linear address can be accessed on behalf of `privilege`.
+    ///
+    /// # Errors
+    /// The page fault.
+    pub(crate) fn probe_linear(
+        &mut self,
+        linear: u64,
+        size: usize,
+        access: Access,
+        privilege: Privilege,
+    ) -> Result<(), Fault> {
+        let linear = self.wrap_linear(linear);
+        self.place(linear, size, access, privilege).map(|_| ())
     }
 }
 
 /// Offsets `offset..=offset + last` are inside of the segment.
-fn in_limit(segment: &Segment, offset: u64, last: u64) -> bool {
+pub(crate) fn in_limit(segment: &Segment, offset: u64, last: u64) -> bool {
     let above_start = !expands_down(segment) || offset > u64::from(segment.limit);
     let end = offset.checked_add(last);
     above_start && end.is_some_and(|end| end <= last_offset(segment))

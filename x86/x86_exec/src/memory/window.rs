@@ -18,17 +18,17 @@ pub(crate) struct SegmentWindow {
 }
 
 /// DR7 bits that enable breakpoint `index`, locally or globally.
-const fn dr7_enabled(dr7: u64, index: u32) -> bool {
+pub(crate) const fn dr7_enabled(dr7: u64, index: u32) -> bool {
     dr7 >> (index * 2) & 3 != 0
 }
 
 /// DR7's condition of breakpoint `index`: 0 execute, 1 write, 2 I/O, 3 read or write.
-const fn dr7_condition(dr7: u64, index: u32) -> u64 {
+pub(crate) const fn dr7_condition(dr7: u64, index: u32) -> u64 {
     dr7 >> (16 + index * 4) & 3
 }
 
 /// Bytes breakpoint `index` covers.
-const fn dr7_length(dr7: u64, index: u32) -> u64 {
+pub(crate) const fn dr7_length(dr7: u64, index: u32) -> u64 {
     match dr7 >> (18 + index * 4) & 3 {
         0 => 1,
         1 => 2,
@@ -84,6 +84,19 @@ impl<E: Env> Cpu<E> {
     /// translations are dropped when they may have become others. PDPTEs are kept.
     pub fn update_paging(&mut self) {
         self.mmu.set_paging(self.paging());
+    }
+
+    /// Memory or all registers are others: PDPTEs are read again, and no translation is kept. A
+    /// guest whose PDPTEs are wrong by now keeps none of them.
+    pub(crate) fn reload_translation(&mut self) {
+        let physical_bits = self.env.physical_bits();
+        let mut paging = Paging::new(self.cr0, self.cr3, self.cr4, self.efer, physical_bits);
+        if paging.format == x86_mmu::Format::Pae {
+            let found = paging.load_pdptes(&mut super::Tables(&mut self.env));
+            paging.pdptes = found.unwrap_or_default();
+        }
+        self.mmu.set_paging(paging);
+        self.mmu.flush();
     }
 
     /// What the control registers say now.
