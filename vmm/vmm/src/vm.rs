@@ -31,7 +31,7 @@ pub enum Outcome {
     Reset,
     /// A CPU gave up.
     TripleFault,
-    /// The guest wrote this to the debug-exit port.
+    /// The guest ended it with this exit status, through the debug-exit port.
     DebugExit(u32),
     /// It was told to, from outside.
     Quit,
@@ -68,10 +68,11 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// Plugs the chosen engine into the machine. `inbox` is the machine's owner.
+    /// Plugs the chosen engine into the machine and loads what is to be booted. `inbox` is the
+    /// machine's owner.
     ///
     /// # Errors
-    /// When the engine cannot be brought up.
+    /// When the engine cannot be brought up, or there is nothing to boot.
     pub fn new(
         machine: Arc<Machine>,
         inbox: Arc<Inbox>,
@@ -83,7 +84,7 @@ impl Vm {
         machine.socket().plug(built.complex.clone()).map_err(failed)?;
         let bus: Arc<dyn Bus> = machine.clone();
         let cpus = Cpus::new(built.complex, built.vcpus, &bus, &inbox)?;
-        Ok(Self {
+        let mut vm = Self {
             machine,
             inbox,
             cpus,
@@ -92,7 +93,9 @@ impl Vm {
             config,
             resets: 0,
             moves: 0,
-        })
+        };
+        vm.boot()?;
+        Ok(vm)
     }
 
     /// Runs the VM to its end, on this thread.
@@ -100,7 +103,6 @@ impl Vm {
     /// # Errors
     /// When the host or an engine fails. All vCPUs stand then.
     pub fn run(mut self) -> Result<Outcome, VmError> {
-        self.boot()?;
         self.go()?;
         loop {
             let outcome = match self.inbox.wait() {
