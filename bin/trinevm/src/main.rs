@@ -62,7 +62,7 @@ fn run() -> Result<Ending, Ending> {
     let is_terminal = terminal.is_some();
     let input = stdio.map(|console| take_input(&io, console, &inbox, is_terminal)).transpose()?;
     let signalled = serve_signals(&mut io, signals, &inbox, terminal)?;
-    let io = io.start()?;
+    let io = io.start("io")?;
     let result = vm.run();
     for output in outputs {
         output.flush(FLUSH_LIMIT);

@@ -3,8 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use ::boot::BootError;
-use board::BuildError;
+use board::{BuildError, StartError};
 use engine::{EngineError, EngineKind, Unsupported};
 use storage::OpenError;
 use x86_state::{ProfileError, VcpuId};
@@ -38,7 +37,7 @@ pub enum VmError {
     Profile(#[from] ProfileError),
     /// The guest cannot be loaded.
     #[error(transparent)]
-    Boot(#[from] BootError),
+    Start(#[from] StartError),
     /// A repeatable run on an engine that has none.
     #[error("a deterministic run needs the engine that counts instructions: use --engine emu")]
     NotDeterministic,
@@ -107,13 +106,14 @@ impl VmError {
             | Self::NotAFile { .. }
             | Self::Disk(_)
             | Self::Profile(_)
-            | Self::Boot(_)
+            | Self::Start(StartError::Boot(_))
             | Self::NotDeterministic
             | Self::NotBuilt(..)
-            | Self::Machine(BuildError::Layout(_)) => true,
+            | Self::Machine(BuildError::Layout(_) | BuildError::Disks(_)) => true,
             Self::HostMemory { .. }
             | Self::Unsupported(_)
             | Self::Machine(_)
+            | Self::Start(_)
             | Self::Engine { .. }
             | Self::Vcpu { .. }
             | Self::Thread { .. }

@@ -24,11 +24,11 @@
 //!
 //! What this crate may not know: HTTP, the store, the terminal.
 
-mod boot;
 mod console;
 mod cpus;
 mod engines;
 mod error;
+mod images;
 mod inbox;
 mod io;
 mod launch;

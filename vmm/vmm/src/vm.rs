@@ -1,9 +1,11 @@
 //! The control thread: what changes a VM's run state.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Instant;
 
 use board::{Machine, MachineEvent};
+use boot::Images;
 use engine::{Bus, CpuComplex, EngineKind};
 use vmm_rpc::{Moved, Refusal, Reply, Request, RunState, Status};
 use x86_state::VcpuState;
@@ -11,7 +13,7 @@ use x86_state::VcpuState;
 use crate::cpus::{Cpus, Stop};
 use crate::inbox::{Inbox, Mail};
 use crate::moving::change_engine;
-use crate::{Chosen, Engines, Output, VmError, kind, name};
+use crate::{Chosen, Engines, IoThread, Output, VmError, kind, name};
 
 /// What becomes of a VM whose guest resets it or whose CPU gives up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,10 +39,6 @@ pub enum Outcome {
     Quit,
 }
 
-/// Puts what the guest starts from into memory, and says what its first CPU is to be. Called at
-/// every start.
-pub type Boot = Box<dyn FnMut(&Machine) -> Result<VcpuState, VmError> + Send>;
-
 /// What a VM is made of besides its machine.
 pub struct VmConfig {
     /// The engine to begin with.
@@ -48,11 +46,13 @@ pub struct VmConfig {
     /// What it can move to.
     pub engines: Engines,
     /// What the guest starts from.
-    pub boot: Boot,
+    pub images: Images<File>,
     /// What becomes of it after a reset.
     pub on_reset: OnReset,
     /// Where output goes: for its counters.
     pub outputs: Vec<Arc<Output>>,
+    /// What serves its devices, for as long as it lives.
+    pub threads: Vec<IoThread>,
 }
 
 /// One VM.
@@ -127,7 +127,7 @@ impl Vm {
 
     /// Everything as after power-up, and the guest's first instruction next.
     fn boot(&mut self) -> Result<(), VmError> {
-        let first = (self.config.boot)(&self.machine)?;
+        let first = self.machine.boot(&mut self.config.images)?;
         let profile = self.machine.profile();
         let mut states = vec![first];
         for id in 1..profile.topology().cores {
@@ -138,6 +138,7 @@ impl Vm {
 
     /// The machine starts anew. The vCPUs must stand; they stand afterwards.
     fn reset(&mut self) -> Result<(), VmError> {
+        self.machine.pause_io();
         self.machine.reset();
         self.boot()?;
         // What was said before the reset is about a machine that is no more.
@@ -148,6 +149,7 @@ impl Vm {
 
     /// Clock and vCPUs go on.
     fn go(&mut self) -> Result<(), VmError> {
+        self.machine.resume_io();
         self.machine.clock().start();
         self.cpus.start()?;
         self.state = RunState::Running;
@@ -203,7 +205,7 @@ impl Vm {
         let reply = match (request, was) {
             (Request::Status, _) => Reply::Status(Box::new(self.status())),
             (Request::PowerButton, _) => {
-                let _ = &self.machine; // POWER
+                self.machine.press_power_button();
                 Reply::Done
             }
             (Request::Quit, _) => return Ok((Reply::Done, Some(Outcome::Quit))),
@@ -244,7 +246,10 @@ impl Vm {
                 Err(error @ VmError::Thread { .. }) => return Err(error),
                 Err(error) => refusal(&error),
             },
-            _ => Reply::Done,
+            _ => {
+                self.machine.pause_io();
+                Reply::Done
+            }
         };
         if was == RunState::Running && *request != Request::Pause {
             self.go()?;

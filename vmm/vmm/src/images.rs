@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use ::boot::{Image, Images, Module};
+use boot::{Image, Images, Module};
 
 use crate::{VmError, VmSpec};
 
