@@ -1,7 +1,6 @@
 //! Whole VMs in a fake engine, asked through their inbox.
 
-use std::io::Write;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -9,6 +8,7 @@ use std::time::Duration;
 use board::MachineSpec;
 use engine::EngineError;
 use vmm_rpc::EngineName;
+use x86_state::VcpuId;
 
 use super::*;
 use crate::EngineChoice;
@@ -19,6 +19,7 @@ const CORES: u32 = 2;
 struct Running {
     inbox: Arc<Inbox>,
     world: Arc<World>,
+    boots: Arc<AtomicU64>,
     thread: JoinHandle<Result<Outcome, VmError>>,
 }
 
@@ -31,19 +32,16 @@ fn start(on_reset: OnReset) -> Running {
         engines.add(Arc::new(FakeEngine(kind, world.clone())), || Ok("it is a fake".to_owned()));
     }
     let chosen = engines.choose(EngineChoice::Auto, machine.profile()).unwrap();
-    let mut kernel = tempfile::tempfile().unwrap();
-    kernel.write_all(&tinyguest::multiboot(&tinyguest::idle())).unwrap();
-    let images = Images {
-        kernel: boot::Image::new("kernel", kernel),
-        initrd: None,
-        cmdline: String::new(),
-        modules: Vec::new(),
-    };
-    let (outputs, threads) = Default::default();
-    let config = VmConfig { chosen, engines, images, on_reset, outputs, threads };
+    let boots = Arc::new(AtomicU64::new(0));
+    let count = boots.clone();
+    let boot: Boot = Box::new(move |machine| {
+        count.fetch_add(1, Ordering::SeqCst);
+        Ok(VcpuState::at_reset(machine.profile(), VcpuId(0)))
+    });
+    let config = VmConfig { chosen, engines, boot, on_reset, outputs: Vec::new() };
     let vm = Vm::new(machine, inbox.clone(), config).unwrap();
     let thread = std::thread::spawn(move || vm.run());
-    Running { inbox, world, thread }
+    Running { inbox, world, boots, thread }
 }
 
 impl Running {
@@ -129,7 +127,7 @@ fn a_vm_that_restarts_boots_again_and_goes_on() {
     vm.wait_for_steps();
     assert_eq!(vm.ask(Request::Reset), Reply::Done);
     vm.wait_for_steps();
-    assert_eq!(vm.status().resets, 3);
+    assert_eq!((vm.status().resets, vm.boots.load(Ordering::SeqCst)), (3, 4));
     vm.world.will(Deed::Tell(MachineEvent::PowerOff));
     assert_eq!(vm.end().unwrap(), Outcome::PowerOff);
 }

@@ -1,0 +1,160 @@
+//! What the vCPUs share: memory view, local APICs, mailboxes.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use engine::{CpuComplex, EngineError, IoApicRoutes, Parts};
+use guest_memory::{DirtyBitmap, FlatView, GuestMemory};
+use machine_clock::{MachineClock, TimeSource};
+use x86_lapic::{Accepted, Ipi, Lapic, Shorthand};
+use x86_state::{CpuProfile, DeliveryMode, Msi, VcpuId};
+
+use crate::mailbox::{INIT, INTERRUPT, KICK, MEMORY, Mailbox, NMI};
+use crate::turns::Turns;
+
+/// One vCPU, as the others see it.
+pub(crate) struct Slot {
+    lapic: Mutex<Lapic>,
+    pub(crate) mail: Mailbox,
+}
+
+impl Slot {
+    pub(crate) fn lapic(&self) -> MutexGuard<'_, Lapic> {
+        self.lapic.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn accept(&self, mode: DeliveryMode, vector: u8, level: bool) {
+        let accepted = self.lapic().accept(mode, vector, level);
+        self.act(accepted);
+    }
+
+    fn act(&self, accepted: Accepted) {
+        match accepted {
+            Accepted::Nothing => {}
+            Accepted::Pending => self.mail.post(INTERRUPT),
+            Accepted::Nmi => self.mail.post(NMI),
+            Accepted::Init => self.mail.post(INIT),
+            Accepted::StartUp(vector) => self.mail.post_start_up(vector),
+        }
+    }
+}
+
+/// Inside the socket.
+pub(crate) struct Complex {
+    pub(crate) profile: CpuProfile,
+    pub(crate) memory: Arc<GuestMemory>,
+    pub(crate) clock: Arc<MachineClock>,
+    pub(crate) slots: Vec<Slot>,
+    /// Counted clock: who runs.
+    pub(crate) turns: Option<Turns>,
+    view: RwLock<Arc<FlatView>>,
+    intr: AtomicBool,
+}
+
+impl Complex {
+    pub(crate) fn new(profile: &CpuProfile, parts: &Parts) -> Arc<Self> {
+        let cores = profile.topology().cores;
+        let slots = (0..cores).map(|id| Slot {
+            lapic: Mutex::new(Lapic::new(id, id == 0)),
+            mail: Mailbox::default(),
+        });
+        let counted = parts.clock.source() == TimeSource::Counted;
+        Arc::new(Self {
+            profile: profile.clone(),
+            memory: parts.memory.clone(),
+            clock: parts.clock.clone(),
+            slots: slots.collect(),
+            turns: counted.then(|| Turns::new(cores as usize)),
+            view: RwLock::default(),
+            intr: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn view(&self) -> Arc<FlatView> {
+        self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The PIC's pin is high.
+    pub(crate) fn intr(&self) -> bool {
+        self.intr.load(Ordering::Acquire)
+    }
+
+    /// Delivers an interrupt message to whom it addresses; `sender` is by index.
+    pub(crate) fn deliver(&self, ipi: Ipi, sender: Option<usize>) {
+        let wanted = |index: &usize| match ipi.shorthand {
+            Shorthand::None => self.slots[*index].lapic().is_addressed_by(ipi.destination),
+            Shorthand::Own => sender == Some(*index),
+            Shorthand::All => true,
+            Shorthand::Others => sender != Some(*index),
+        };
+        let targets = (0..self.slots.len()).filter(wanted);
+        if ipi.mode == DeliveryMode::LowestPriority {
+            let least = targets.min_by_key(|index| self.slots[*index].lapic().ppr());
+            if let Some(index) = least {
+                self.slots[index].accept(ipi.mode, ipi.vector, ipi.level);
+            }
+        } else {
+            for index in targets {
+                self.slots[index].accept(ipi.mode, ipi.vector, ipi.level);
+            }
+        }
+        self.wake_turns();
+    }
+
+    /// A vCPU that waits for its turn may have mail.
+    fn wake_turns(&self) {
+        if let Some(turns) = &self.turns {
+            turns.wake();
+        }
+    }
+}
+
+impl CpuComplex for Complex {
+    fn set_memory(&self, view: &FlatView) -> Result<(), EngineError> {
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view.clone());
+        for slot in &self.slots {
+            slot.mail.post(MEMORY);
+        }
+        self.wake_turns();
+        Ok(())
+    }
+
+    fn set_dirty_log(&self, _on: bool) -> Result<(), EngineError> {
+        Ok(()) // every store looks at guest_memory's own bits
+    }
+
+    fn harvest_dirty(&self, _into: &DirtyBitmap) -> Result<(), EngineError> {
+        Ok(()) // as above: nothing is known here alone
+    }
+
+    fn send_msi(&self, msi: Msi) {
+        if let Some(ipi) = Ipi::from_msi(msi) {
+            self.deliver(ipi, None);
+        }
+    }
+
+    fn set_intr(&self, level: bool) {
+        if self.intr.swap(level, Ordering::AcqRel) || !level {
+            return;
+        }
+        for slot in &self.slots {
+            let (ext_int, accepted) = {
+                let mut lapic = slot.lapic();
+                (lapic.takes_ext_int(), lapic.raise_lint0())
+            };
+            slot.act(if ext_int { Accepted::Pending } else { accepted });
+        }
+        self.wake_turns();
+    }
+
+    fn set_ioapic_routes(&self, _routes: &IoApicRoutes) -> Result<(), EngineError> {
+        Ok(()) // the APIC's trigger-mode bits say whose EOI is to be reported
+    }
+
+    fn kick(&self, vcpu: VcpuId) {
+        if let Some(slot) = self.slots.get(vcpu.0 as usize) {
+            slot.mail.post(KICK);
+            self.wake_turns();
+        }
+    }
+}

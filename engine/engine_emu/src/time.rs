@@ -1,0 +1,76 @@
+//! Machine clock, TSC and instruction count.
+
+use std::sync::Arc;
+
+use machine_clock::{MachineClock, TimeSource};
+use x86_lapic::Now;
+
+/// A vCPU's view of time.
+pub(crate) struct Time {
+    clock: Arc<MachineClock>,
+    tsc_khz: u32,
+    /// Guest TSC at machine clock zero.
+    pub(crate) tsc_offset: u64,
+    /// Counted clock: the clock has been advanced for this many retired instructions.
+    accounted: u64,
+}
+
+impl Time {
+    pub(crate) fn new(clock: Arc<MachineClock>, tsc_khz: u32) -> Self {
+        Self { clock, tsc_khz, tsc_offset: 0, accounted: 0 }
+    }
+
+    /// Instructions drive the clock.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.clock.source() == TimeSource::Counted
+    }
+
+    /// Machine clock, in nanoseconds, when `retired` instructions have been executed.
+    pub(crate) fn now_ns(&self, retired: u64) -> u64 {
+        let ahead = if self.is_counted() { retired - self.accounted } else { 0 };
+        self.clock.now_ns() + ahead
+    }
+
+    /// Counted clock: what was executed has taken its time. Timers fire.
+    pub(crate) fn account(&mut self, retired: u64) {
+        if self.is_counted() {
+            let to = self.now_ns(retired);
+            self.accounted = retired;
+            self.clock.advance_to(to);
+        }
+    }
+
+    /// Counted clock: nobody has anything to do before this time.
+    pub(crate) fn skip_to(&self, ns: u64) {
+        self.clock.advance_to(ns);
+    }
+
+    /// When a device's timer is due next.
+    pub(crate) fn next_device_deadline_ns(&self) -> Option<u64> {
+        self.clock.next_deadline_ns()
+    }
+
+    pub(crate) fn now(&self, retired: u64) -> Now {
+        let ns = self.now_ns(retired);
+        Now { ns, tsc: self.tsc_at(ns), tsc_khz: self.tsc_khz }
+    }
+
+    fn ticks(&self, ns: u64) -> u64 {
+        match ns.checked_mul(u64::from(self.tsc_khz)) {
+            Some(product) => product / 1_000_000,
+            None => (u128::from(ns) * u128::from(self.tsc_khz) / 1_000_000) as u64,
+        }
+    }
+
+    fn tsc_at(&self, ns: u64) -> u64 {
+        self.ticks(ns).wrapping_add(self.tsc_offset)
+    }
+
+    pub(crate) fn tsc(&self, retired: u64) -> u64 {
+        self.tsc_at(self.now_ns(retired))
+    }
+
+    pub(crate) fn set_tsc(&mut self, value: u64, retired: u64) {
+        self.tsc_offset = value.wrapping_sub(self.ticks(self.now_ns(retired)));
+    }
+}

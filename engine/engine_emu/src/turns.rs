@@ -1,0 +1,127 @@
+//! Counted clock: one vCPU runs at a time, in a fixed order, so that two runs are identical.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seat {
+    /// Not in `run`: its turns are skipped.
+    Away,
+    /// Wants its turn.
+    Ready,
+    /// Had nothing to do in its last turn before this time, or for ever.
+    Idle(Option<u64>),
+}
+
+struct Table {
+    seats: Vec<Seat>,
+    turn: usize,
+    /// Someone got mail since everyone was found idle.
+    mail: bool,
+}
+
+impl Table {
+    fn advance(&mut self) {
+        let count = self.seats.len();
+        let next = (1..=count)
+            .map(|n| (self.turn + n) % count)
+            .find(|index| self.seats[*index] != Seat::Away);
+        self.turn = next.unwrap_or(self.turn);
+    }
+}
+
+/// Whose turn it is.
+pub(crate) struct Turns {
+    table: Mutex<Table>,
+    changed: Condvar,
+}
+
+impl Turns {
+    pub(crate) fn new(vcpus: usize) -> Self {
+        let table = Table { seats: vec![Seat::Away; vcpus], turn: 0, mail: false };
+        Self { table: Mutex::new(table), changed: Condvar::new() }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the turn of `vcpu`; false when it is to leave first.
+    pub(crate) fn wait(&self, vcpu: usize, leaves: impl Fn() -> bool) -> bool {
+        let mut table = self.table();
+        if table.seats[vcpu] == Seat::Away {
+            table.seats[vcpu] = Seat::Ready;
+        }
+        if table.seats[table.turn] == Seat::Away {
+            table.turn = vcpu;
+        }
+        while table.turn != vcpu && !leaves() {
+            table = self.changed.wait(table).unwrap_or_else(PoisonError::into_inner);
+        }
+        table.turn == vcpu
+    }
+
+    /// Ends the turn of `vcpu`, which has more to do.
+    pub(crate) fn pass(&self, vcpu: usize) {
+        let mut table = self.table();
+        table.seats[vcpu] = Seat::Ready;
+        table.advance();
+        drop(table);
+        self.changed.notify_all();
+    }
+
+    /// Ends the turn of `vcpu`, which has nothing to do before `deadline_ns`. When that is so of
+    /// everyone, it keeps its turn, and is told the earliest deadline.
+    pub(crate) fn idle(&self, vcpu: usize, deadline_ns: Option<u64>) -> Option<Option<u64>> {
+        let mut table = self.table();
+        table.seats[vcpu] = Seat::Idle(deadline_ns);
+        let present = table.seats.iter().filter(|seat| **seat != Seat::Away);
+        let deadlines: Option<Vec<Option<u64>>> = present
+            .map(|seat| if let Seat::Idle(deadline) = seat { Some(*deadline) } else { None })
+            .collect();
+        if let Some(deadlines) = deadlines {
+            return Some(deadlines.into_iter().flatten().min());
+        }
+        table.advance();
+        drop(table);
+        self.changed.notify_all();
+        None
+    }
+
+    /// Time has moved, or mail has come: everyone is to look again, beginning after `vcpu`.
+    pub(crate) fn everyone_looks(&self, vcpu: usize) {
+        let mut table = self.table();
+        for seat in table.seats.iter_mut().filter(|seat| **seat != Seat::Away) {
+            *seat = Seat::Ready;
+        }
+        table.turn = vcpu;
+        table.mail = false;
+        table.advance();
+        drop(table);
+        self.changed.notify_all();
+    }
+
+    /// Sleeps until someone has mail.
+    pub(crate) fn sleep(&self) {
+        let mut table = self.table();
+        while !table.mail {
+            table = self.changed.wait(table).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Someone has mail.
+    pub(crate) fn wake(&self) {
+        self.table().mail = true;
+        self.changed.notify_all();
+    }
+
+    /// `vcpu` leaves `run`.
+    pub(crate) fn leave(&self, vcpu: usize) {
+        let mut table = self.table();
+        table.seats[vcpu] = Seat::Away;
+        if table.turn == vcpu {
+            table.advance();
+        }
+        drop(table);
+        self.changed.notify_all();
+    }
+}
