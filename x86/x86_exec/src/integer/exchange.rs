@@ -57,11 +57,20 @@ fn xadd<E: Env, T: Word>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The destination is written in any case: memory must be writable.
+/// Memory is written in any case; a register keeps its upper half when it does not match.
 fn cmpxchg<E: Env, T: Word>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), Fault> {
     let expected = cpu.reg::<T>(AX);
     let new = cpu.reg::<T>(insn.reg1());
-    let old = cpu.modify_op(insn, |old: T| (if old == expected { new } else { old }, old))?;
+    let old = if insn.is_mem() {
+        let exchange = |old: T| (if old == expected { new } else { old }, old);
+        cpu.modify(insn.seg, cpu.ea(insn), insn.locked(), exchange)?
+    } else {
+        let old = cpu.reg::<T>(insn.reg0());
+        if old == expected {
+            cpu.set_reg(insn.reg0(), new);
+        }
+        old
+    };
     cpu.flags.sub(expected, old);
     if old != expected {
         cpu.set_reg(AX, old);
