@@ -19,3 +19,6 @@ mod walk;
 pub use mmu::{Mmu, Rights};
 pub use paging::{Format, Paging};
 pub use walk::{Access, ErrorCode, Privilege, TableMemory, Translation, inspect, walk};
+
+#[cfg(test)]
+mod tests;
