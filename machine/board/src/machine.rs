@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use boot::Images;
 use boot::layout::{Layout, TESTDEV_RAM};
-use chipset::Uart;
+use chipset::{I8042, Uart};
 use engine::Bus;
 use guest_memory::{Backing, FlatRange, GuestMemory, RamOffset};
 use machine_clock::MachineClock;
@@ -172,6 +172,11 @@ impl Machine {
     /// Presses the power button: a guest that listens turns itself off.
     pub fn press_power_button(&self) {
         self.board.pm.press_power_button();
+    }
+
+    /// Keyboard and mouse.
+    pub fn i8042(&self) -> &Arc<I8042> {
+        &self.board.i8042
     }
 
     /// The first serial port: what is typed goes there.

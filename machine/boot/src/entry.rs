@@ -16,6 +16,8 @@ const CODE: u16 = 0x809b;
 const DATA: u16 = 0xc093;
 const PAGE_PRESENT_WRITABLE: u64 = 3;
 const PAGE_LARGE: u64 = 1 << 7;
+/// IA32_MTRR_DEF_TYPE: all of memory is write-back.
+const MTRR_ENABLED_WRITE_BACK: u64 = 1 << 11 | 6;
 /// Page directories of the identity map: one for each GiB below 4 GiB.
 const DIRECTORIES: u64 = 4;
 
@@ -60,6 +62,8 @@ impl Entry {
         state.tr = Segment { base: 0, limit: 0x67, selector: 0, attr: 0x8b };
         state.gdtr = DescriptorTable { base: low::GDT, limit: DATA_SELECTOR + 7 };
         state.idtr = DescriptorTable::default();
+        // As firmware leaves it. Without, Linux does not use the PAT.
+        state.msrs.mtrr.def_type = MTRR_ENABLED_WRITE_BACK;
         state.regs.gpr = [0; 16];
         state.regs.rflags = Rflags::FIXED.bits();
         match *self {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use boot::layout::{self, irq, port};
 use bus::{AddressSpace, BusDevice, Device, Line};
 use chipset::{
-    DebugExit, IoApic, IrqLines, Pic, Pit, Pm, PortRange, PowerEvent, PowerSink, ResetControl, Rtc,
-    RtcConfig, TestDevice, TimerWidth, Uart, map_ports,
+    DebugExit, Hpet, I8042, IoApic, IrqLines, Pic, Pit, Pm, PortRange, PowerEvent, PowerSink,
+    ResetControl, Rtc, RtcConfig, TestDevice, TimerWidth, Uart, map_ports,
 };
 use guest_memory::GuestMemory;
 use machine_clock::MachineClock;
@@ -37,6 +37,7 @@ pub(super) struct Board {
     pub(super) pic: Arc<Pic>,
     pub(super) ioapic: Arc<IoApic>,
     pub(super) pm: Arc<Pm>,
+    pub(super) i8042: Arc<I8042>,
     pub(super) uart: Arc<Uart>,
     pub(super) console: Option<Arc<Console>>,
     pub(super) blocks: Vec<Arc<Block>>,
@@ -89,6 +90,7 @@ impl Board {
         let clock = outside.clock;
         // The FADT says that the timer has 32 bits.
         let pm = Pm::new(clock, line(irq::SCI), power.clone(), TimerWidth::Bits32);
+        let i8042 = I8042::new(line(irq::KEYBOARD), line(irq::MOUSE), power.clone());
         let uart = Uart::new(clock, line(irq::COM1), spec.serial.clone());
 
         let mut board = Self {
@@ -97,6 +99,7 @@ impl Board {
             pic: pic.clone(),
             ioapic: ioapic.clone(),
             pm: pm.clone(),
+            i8042: i8042.clone(),
             uart: uart.clone(),
             console: None,
             blocks: Vec::new(),
@@ -106,12 +109,10 @@ impl Board {
         };
         board.parts.push("clock", Arc::new(ClockPart(clock.clone())));
         board.add_ports("pic", pic, chipset::pic::PORTS)?;
-        let at = layout::IOAPIC;
-        let mapped = board.mmio.map(at.base, at.size, ioapic.clone());
-        mapped.map_err(|source| BuildError::Mapping { device: "ioapic", source })?;
-        board.parts.push("ioapic", ioapic);
-        board.add_timers(&irqs, clock, spec.rtc_start_unix_s)?;
+        board.add_mmio("ioapic", ioapic, layout::IOAPIC)?;
+        board.add_timers(&irqs, outside, spec.rtc_start_unix_s)?;
         board.add_port("pm", pm, port::PM)?;
+        board.add_ports("i8042", i8042, chipset::i8042::PORTS)?;
         board.add_port("com1", uart, port::COM1)?;
         board.add_power(&spec, power)?;
         if spec.testdev {
@@ -133,14 +134,17 @@ impl Board {
         self.pci.assign_bars(&windows())
     }
 
-    /// Timers ask for time only while they are heard.
+    /// Timers ask for time only while they are heard. The HPET is between the others and the
+    /// interrupt controllers, because it can replace them.
     fn add_timers(
         &mut self,
         irqs: &Arc<IrqLines>,
-        clock: &Arc<MachineClock>,
+        outside: &Outside<'_>,
         start_unix_s: i64,
     ) -> Result<(), BuildError> {
-        let line = |irq| Line::new(irqs.clone(), irq);
+        let clock = outside.clock;
+        let hpet = Hpet::new(clock, irqs.clone(), outside.socket.clone());
+        let line = |irq| Line::new(hpet.clone(), irq);
         let heard = irqs.clone();
         let pit = Pit::new(clock, line(irq::PIT), Box::new(move || heard.is_heard(irq::PIT)));
         let told = Arc::downgrade(&pit);
@@ -150,6 +154,7 @@ impl Board {
             }
         });
         let rtc = Rtc::new(clock, line(irq::RTC), &RtcConfig { start_unix_s, cmos: Vec::new() });
+        self.add_mmio("hpet", hpet, layout::HPET)?;
         self.add_ports("pit", pit, chipset::pit::PORTS)?;
         self.add_ports("rtc", rtc, chipset::rtc::PORTS)
     }
@@ -198,6 +203,19 @@ impl Board {
     ) -> Result<(), BuildError> {
         map_ports(&self.ports, &device, ports)
             .map_err(|source| BuildError::Mapping { device: name, source })?;
+        self.parts.push(name, device);
+        Ok(())
+    }
+
+    /// Maps a device in memory and adds it to the parts.
+    fn add_mmio<D: BusDevice + Device + 'static>(
+        &mut self,
+        name: &'static str,
+        device: Arc<D>,
+        span: layout::Span,
+    ) -> Result<(), BuildError> {
+        let mapped = self.mmio.map(span.base, span.size, device.clone());
+        mapped.map_err(|source| BuildError::Mapping { device: name, source })?;
         self.parts.push(name, device);
         Ok(())
     }
