@@ -30,36 +30,62 @@ pub struct DmaRegion {
     bits: Arc<PageBits>,
 }
 
-/// [`PageBits`] from an offset on, as `vm-memory` wants them.
+/// The bits of a region: what hands out [`SliceBits`].
 #[derive(Clone)]
 pub struct RegionBits {
     bits: Arc<PageBits>,
     at: u64,
 }
 
-impl std::fmt::Debug for RegionBits {
+/// [`PageBits`] from an offset on. `vm-memory` makes several for each access, so they borrow:
+/// counting references would cost more than the access.
+#[derive(Clone, Copy)]
+pub struct SliceBits<'a> {
+    bits: &'a PageBits,
+    at: u64,
+}
+
+impl std::fmt::Debug for SliceBits<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "RegionBits({:#x}..)", self.at)
+        write!(f, "SliceBits({:#x}..)", self.at)
     }
 }
 
-impl WithBitmapSlice<'_> for RegionBits {
+impl<'a> WithBitmapSlice<'a> for RegionBits {
+    type S = SliceBits<'a>;
+}
+
+impl<'a> WithBitmapSlice<'a> for SliceBits<'_> {
     type S = Self;
 }
 
-impl BitmapSlice for RegionBits {}
+impl BitmapSlice for SliceBits<'_> {}
 
 impl Bitmap for RegionBits {
     fn mark_dirty(&self, offset: usize, len: usize) {
-        self.bits.mark_written(RamOffset(self.at + offset as u64), len);
+        self.slice_at(0).mark_dirty(offset, len);
     }
 
     fn dirty_at(&self, _offset: usize) -> bool {
         false // nobody but migration reads the bits, and it harvests them
     }
 
+    fn slice_at(&self, offset: usize) -> SliceBits<'_> {
+        SliceBits { bits: &self.bits, at: self.at + offset as u64 }
+    }
+}
+
+impl Bitmap for SliceBits<'_> {
+    fn mark_dirty(&self, offset: usize, len: usize) {
+        self.bits.mark_written(RamOffset(self.at + offset as u64), len);
+    }
+
+    fn dirty_at(&self, _offset: usize) -> bool {
+        false // as above
+    }
+
     fn slice_at(&self, offset: usize) -> Self {
-        Self { bits: self.bits.clone(), at: self.at + offset as u64 }
+        Self { bits: self.bits, at: self.at + offset as u64 }
     }
 }
 
@@ -75,7 +101,7 @@ impl GuestMemoryRegion for DmaRegion {
     }
 
     fn bitmap(&self) -> BS<'_, Self::B> {
-        RegionBits { bits: self.bits.clone(), at: self.range.at.0 }
+        SliceBits { bits: &self.bits, at: self.range.at.0 }
     }
 
     fn get_slice(
@@ -156,7 +182,7 @@ pub struct LeaseError {
 
 /// Permission to let the host's kernel or a back-end access a range of guest RAM directly.
 pub struct Lease<'a, const WRITE: bool> {
-    slices: Vec<VolatileSlice<'a, RegionBits>>,
+    slices: Vec<VolatileSlice<'a, SliceBits<'a>>>,
 }
 
 /// To read from guest RAM.

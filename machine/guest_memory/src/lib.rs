@@ -25,7 +25,9 @@ mod view;
 mod word;
 
 pub use bits::{CodeWatcher, DirtyBitmap, LINE_SIZE, PageBits};
-pub use dma::{DmaMemory, DmaRegion, Lease, LeaseError, ReadLease, RegionBits, WriteLease};
+pub use dma::{
+    DmaMemory, DmaRegion, Lease, LeaseError, ReadLease, RegionBits, SliceBits, WriteLease,
+};
 pub use mapping::MemoryError;
 pub use memory::{GuestMemory, Region};
 pub use view::{Backing, FlatRange, FlatView};

@@ -17,8 +17,9 @@ use spec::*;
 use state::BlockState;
 
 /// Descriptors of a queue. With the header and the status that leaves [`DATA_MAX`] for data.
-const QUEUE_SIZE: u16 = 256;
-/// Most data descriptors of one request: what makes 1 MiB of scattered pages one request.
+const QUEUE_SIZE: u16 = 512;
+/// Most data descriptors of one request. 1 MiB of scattered pages needs 256: with fewer it would
+/// be two requests.
 const DATA_MAX: u32 = QUEUE_SIZE as u32 - 2;
 
 /// Fixed configuration of a disk.

@@ -247,7 +247,7 @@ fn configuration_describes_the_disk() {
     b.m.start(ALL);
     let at = |offset: usize, size| b.m.read(b.m.config + offset as u64, size);
     assert_eq!(at(CAPACITY, 8), DISK_SIZE / 512);
-    assert_eq!((at(SEG_MAX, 4), at(BLK_SIZE, 4), at(NUM_QUEUES, 2)), (254, 512, 4));
+    assert_eq!((at(SEG_MAX, 4), at(BLK_SIZE, 4), at(NUM_QUEUES, 2)), (510, 512, 4));
     assert_eq!(b.m.common(0x12, 2), 4);
     assert_eq!(at(WRITEBACK, 1), 1);
     assert_eq!(at(CONFIG_SIZE, 8), 0);

@@ -48,19 +48,15 @@ impl Ring {
     /// head, for [`Ring::complete`].
     pub(crate) fn pop(&mut self, memory: &DmaMemory) -> Result<Option<u16>, Broken> {
         let Self { queue, gathered, .. } = self;
-        let before = queue.next_avail();
+        let wild = Broken("put an available ring where no RAM is");
+        let available = queue.avail_idx(memory, Ordering::Acquire).map_err(|_| wild)?;
+        if available.0 == queue.next_avail() {
+            return Ok(None);
+        }
         let mut heads = queue
             .iter(memory)
             .map_err(|_| Broken("moved an available index by more than the queue's size"))?;
-        let Some(chain) = heads.next() else {
-            // The iterator is also at its end when the ring is not RAM.
-            let index = queue.avail_idx(memory, Ordering::Acquire).map(|index| index.0);
-            return match index {
-                Ok(index) if index == before => Ok(None),
-                Ok(_) if self.check(memory).is_ok() => Ok(None), // it came just now
-                _ => Err(Broken("put an available ring where no RAM is")),
-            };
-        };
+        let chain = heads.next().ok_or(wild)?;
         let head = chain.head_index();
         gathered.readable.clear();
         gathered.writable.clear();
