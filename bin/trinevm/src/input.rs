@@ -37,10 +37,10 @@ struct State {
     reading: Option<Registration>,
 }
 
-/// The way of the standard input's bytes, on the I/O loop.
+/// The way of the standard input's bytes, on the I/O loop, for as long as this lives.
 pub struct Input {
-    state: Arc<Mutex<State>>,
-    /// Kept for its handler.
+    /// Kept for their handlers.
+    _state: Arc<Mutex<State>>,
     _room: Registration,
 }
 
@@ -73,21 +73,17 @@ impl Input {
             }
             other => other?,
         }
-        let (on_room, event, of_room) = (state.clone(), room.clone(), of.clone());
+        let (on_room, event, again) = (Arc::downgrade(&state), room.clone(), of.clone());
         let _room = of.add(room, Interest::Read, move || {
             event.clear();
-            let wants_more = lock(&on_room).room();
+            let Some(state) = on_room.upgrade() else { return };
+            let wants_more = lock(&state).room();
             // A pipe that cannot be waited for any more has ended for us.
-            if wants_more && listen(&of_room, &on_room).is_err() {
-                lock(&on_room).ended = true;
+            if wants_more && listen(&again, &state).is_err() {
+                lock(&state).ended = true;
             }
         })?;
-        Ok(Self { state, _room })
-    }
-
-    /// Bytes that wait for the guest.
-    pub fn waiting(&self) -> usize {
-        lock(&self.state).waiting.len()
+        Ok(Self { _state: state, _room })
     }
 }
 
@@ -148,7 +144,9 @@ impl State {
                 return;
             }
             Ok(length) => length,
-            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) =>
+            {
                 return;
             }
             // A terminal that has hung up.

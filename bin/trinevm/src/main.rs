@@ -1,2 +1,150 @@
-//! placeholder
-fn main() {}
+//! `trinevm`: the process of one VM.
+//!
+//! It parses its command line, takes over the terminal and signals, and leaves the rest to
+//! [`vmm`]. `trine run` starts it; so may anyone.
+
+mod ending;
+mod escape;
+mod input;
+mod options;
+mod terminal;
+
+use std::io::{IsTerminal, stdin};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use evloop::{Interest, Signal, Signals};
+use vmm::{Console, Inbox, Io, Launched, Outcome};
+use vmm_rpc::{Listener, Request};
+
+use ending::Ending;
+use escape::Typed;
+use input::Input;
+use options::Options;
+use terminal::RawTerminal;
+
+/// How long the last output may take to reach a slow reader.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
+/// One signal may come twice at once: from a terminal, and passed on by `trine run`.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Who answers on the control socket.
+const PROGRAM: &str = concat!("trinevm ", env!("CARGO_PKG_VERSION"));
+/// Signals that end the VM, and those a terminal sends to jobs.
+const SIGNALS: [Signal; 6] =
+    [Signal::Term, Signal::Int, Signal::Hup, Signal::Quit, Signal::Cont, Signal::Ttou];
+
+fn main() -> ExitCode {
+    run().unwrap_or_else(|ending| ending).end()
+}
+
+fn run() -> Result<Ending, Ending> {
+    let options = Options::from_command_line()?;
+    let spec = options.spec()?;
+    // Before there are threads, which inherit the mask.
+    let signals =
+        Signals::take_over(&SIGNALS).map_err(|e| Ending::host("cannot take signals over", &e))?;
+    if let Some(parent) = options.tied_to {
+        tie_to(parent)?;
+    }
+    let inbox = Arc::new(Inbox::default());
+    let mut io = Io::new()?;
+    if let Some(path) = &options.control {
+        let listener = Listener::bind(path);
+        let listener = listener.map_err(|e| Ending::usage(errchain::Chain(&e).to_string()))?;
+        io.serve_control(listener, &inbox, PROGRAM)?;
+    }
+    let Launched { vm, clock, consoles, outputs, engine } = vmm::launch(spec, &inbox)?;
+    eprintln!("trinevm: {engine}");
+    io.serve_clock(&clock)?;
+    let stdio = consoles.into_iter().find(Console::is_stdio);
+    let terminal = if stdio.is_some() { take_terminal()? } else { None };
+    let is_terminal = terminal.is_some();
+    let input = stdio.map(|console| take_input(&io, console, &inbox, is_terminal)).transpose()?;
+    let signalled = serve_signals(&mut io, signals, &inbox, terminal)?;
+    let io = io.start("io")?;
+    let result = vm.run();
+    for output in outputs {
+        output.flush(FLUSH_LIMIT);
+    }
+    drop((input, io));
+    terminal::restore();
+    let signal = *signalled.lock().unwrap_or_else(PoisonError::into_inner);
+    match (result?, signal) {
+        (Outcome::Quit, Some(signal)) => Ok(Ending::Signal(signal)),
+        (outcome, _) => Ok(Ending::Ran(outcome)),
+    }
+}
+
+/// Ends this process when its parent does.
+fn tie_to(parent: i32) -> Result<(), Ending> {
+    let term = rustix::process::Signal::TERM;
+    rustix::process::set_parent_process_death_signal(Some(term))
+        .map_err(|e| Ending::host("cannot be tied to the parent process", &e.into()))?;
+    // It may have gone before the signal was asked for.
+    let is_there =
+        rustix::process::getppid().is_some_and(|pid| pid.as_raw_nonzero().get() == parent);
+    if is_there { Ok(()) } else { Err(Ending::Host("the parent process has gone".to_owned())) }
+}
+
+/// Makes a terminal on the standard input raw, and says how to get out.
+fn take_terminal() -> Result<Option<RawTerminal>, Ending> {
+    if !stdin().is_terminal() {
+        return Ok(None);
+    }
+    eprintln!("trinevm: {}", escape::HINT);
+    RawTerminal::enter().map(Some).map_err(|e| Ending::host("cannot make the terminal raw", &e))
+}
+
+/// Brings the standard input to a console. Only what is typed at a terminal has escapes.
+fn take_input(
+    io: &Io,
+    console: Console,
+    inbox: &Arc<Inbox>,
+    is_terminal: bool,
+) -> Result<Input, Ending> {
+    let failed = |e| Ending::host("cannot use the standard input", &e);
+    let inbox = inbox.clone();
+    let obey: input::Obey = Box::new(move |typed| match typed {
+        Typed::Quit => inbox.quit(),
+        Typed::PowerButton => inbox.request(Request::PowerButton, Box::new(|_| ())),
+        Typed::Help => eprint!("{}", escape::HELP),
+        Typed::Byte(_) | Typed::Nothing => {}
+    });
+    let room = console.room().clone();
+    let offer: input::Offer = Box::new(move |bytes| console.offer(bytes));
+    let source = input::standard_input().map_err(failed)?;
+    Input::new(io.event_loop(), source, room, offer, is_terminal.then_some(obey)).map_err(failed)
+}
+
+/// Has signals end the VM; returns where the one that did will be. Another one after
+/// [`AGAIN`] ends the process on the spot, should the VM hang.
+fn serve_signals(
+    io: &mut Io,
+    signals: Signals,
+    inbox: &Arc<Inbox>,
+    terminal: Option<RawTerminal>,
+) -> Result<Arc<Mutex<Option<Signal>>>, Ending> {
+    let first = Arc::new(Mutex::new(None));
+    let (signals, seen, inbox) = (Arc::new(signals), first.clone(), inbox.clone());
+    let mut since: Option<Instant> = None;
+    let source = signals.clone();
+    let handler = move || match signals.take() {
+        None | Some(Signal::Ttou) => {}
+        Some(Signal::Cont) => {
+            // A terminal that refuses now leaves the guest a cooked one.
+            let _ = terminal.as_ref().map(RawTerminal::renew);
+        }
+        Some(signal) => {
+            *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(signal);
+            if since.get_or_insert_with(Instant::now).elapsed() >= AGAIN {
+                terminal::restore();
+                signal.die_of();
+            }
+            inbox.quit();
+        }
+    };
+    io.add(source, Interest::Read, handler)
+        .map_err(|e| Ending::host("cannot wait for signals", &e))?;
+    Ok(first)
+}

@@ -4,7 +4,7 @@
 //! raw again (the shell has it cooked while a job is stopped). For a process that is killed,
 //! `trine run` does the same from outside.
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::sync::{Mutex, PoisonError, TryLockError};
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
@@ -17,18 +17,11 @@ static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 pub struct RawTerminal(());
 
 impl RawTerminal {
-    /// Makes the terminal on the standard input raw; `None` when there is none, or when another
-    /// job has it.
+    /// Makes the terminal on the standard input raw; later, if another job has it now.
     ///
     /// # Errors
     /// When the terminal refuses.
-    pub fn enter() -> io::Result<Option<Self>> {
-        let stdin = io::stdin();
-        if !stdin.is_terminal() || !is_foreground() {
-            return Ok(None);
-        }
-        let before = tcgetattr(&stdin)?;
-        *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
+    pub fn enter() -> io::Result<Self> {
         let panicking = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             restore();
@@ -36,17 +29,22 @@ impl RawTerminal {
         }));
         let raw = Self(());
         raw.renew()?;
-        Ok(Some(raw))
+        Ok(raw)
     }
 
-    /// Makes it raw again, after a stop.
+    /// Makes it raw, again after a stop, unless another job has it.
     ///
     /// # Errors
     /// When the terminal refuses.
     pub fn renew(&self) -> io::Result<()> {
-        let before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(before) = before.as_ref().filter(|_| is_foreground()) else { return Ok(()) };
-        let mut raw = before.clone();
+        if !is_foreground() {
+            return Ok(());
+        }
+        let mut before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner);
+        if before.is_none() {
+            *before = Some(tcgetattr(io::stdin())?);
+        }
+        let Some(mut raw) = before.clone() else { return Ok(()) };
         raw.make_raw();
         Ok(tcsetattr(io::stdin(), OptionalActions::Drain, &raw)?)
     }

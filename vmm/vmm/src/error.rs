@@ -1,14 +1,54 @@
 //! Why a VM cannot be, or cannot go on.
 
 use std::io;
+use std::path::PathBuf;
 
-use board::BuildError;
+use board::{BuildError, StartError};
 use engine::{EngineError, EngineKind, Unsupported};
-use x86_state::VcpuId;
+use storage::OpenError;
+use x86_state::{ProfileError, VcpuId};
 
 /// Why a VM cannot be, or cannot go on. Never the guest's doing.
 #[derive(Debug, thiserror::Error)]
 pub enum VmError {
+    /// A file cannot be used.
+    #[error("cannot open {what} {}", path.display())]
+    File {
+        /// What it was to be.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the host says.
+        source: io::Error,
+    },
+    /// Something that is there, but no file.
+    #[error("{what} {} is not a file", path.display())]
+    NotAFile {
+        /// What it was to be.
+        what: &'static str,
+        /// It.
+        path: PathBuf,
+    },
+    /// A disk cannot be used.
+    #[error(transparent)]
+    Disk(#[from] OpenError),
+    /// The CPUs cannot be.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    /// The guest cannot be loaded.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// A repeatable run on an engine that has none.
+    #[error("a deterministic run needs the engine that counts instructions: use --engine emu")]
+    NotDeterministic,
+    /// More memory than the host will ever have.
+    #[error("the VM is to have {asked_mib} MiB of memory, but the host has {has_mib} MiB in all")]
+    HostMemory {
+        /// Asked for.
+        asked_mib: u64,
+        /// RAM and swap.
+        has_mib: u64,
+    },
     /// The engine is not part of this program.
     #[error("this version has no engine '{0}': use one of {1}")]
     NotBuilt(EngineKind, String),
@@ -16,8 +56,8 @@ pub enum VmError {
     #[error(transparent)]
     Unsupported(#[from] Unsupported),
     /// The machine cannot be built.
-    #[error("the machine cannot be built")]
-    Machine(#[source] BuildError),
+    #[error(transparent)]
+    Machine(#[from] BuildError),
     /// The engine cannot be brought up, or failed outside a vCPU.
     #[error("engine {engine} fails")]
     Engine {
@@ -56,4 +96,29 @@ pub enum VmError {
         /// What it says.
         source: io::Error,
     },
+}
+
+impl VmError {
+    /// What was asked for cannot be, on any host: a wrong file or number.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::File { .. }
+            | Self::NotAFile { .. }
+            | Self::Disk(_)
+            | Self::Profile(_)
+            | Self::Start(StartError::Boot(_))
+            | Self::NotDeterministic
+            | Self::NotBuilt(..)
+            | Self::Machine(BuildError::Layout(_) | BuildError::Disks(_)) => true,
+            Self::HostMemory { .. }
+            | Self::Unsupported(_)
+            | Self::Machine(_)
+            | Self::Start(_)
+            | Self::Engine { .. }
+            | Self::Vcpu { .. }
+            | Self::Thread { .. }
+            | Self::NoThread { .. }
+            | Self::Host { .. } => false,
+        }
+    }
 }

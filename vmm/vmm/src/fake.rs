@@ -147,7 +147,7 @@ impl Vcpu for FakeVcpu {
                 return Ok(Exit::Kicked);
             }
             drop(guard);
-            self.state.regs.gpr[0] += 1;
+            self.state.regs.gpr[15] += 1;
             world.steps[self.id].fetch_add(1, Ordering::SeqCst);
             let deed = if self.id == 0 { world.deeds.lock().unwrap().pop_front() } else { None };
             match deed {
@@ -170,7 +170,7 @@ impl Vcpu for FakeVcpu {
             self.complex.world.refuses(self.complex.kind, Refuse::Load)?;
         }
         // A state that was lost or loaded twice on the way tears the two counts apart.
-        let (own, all) = (state.regs.gpr[0], &self.complex.world.steps[self.id]);
+        let (own, all) = (state.regs.gpr[15], &self.complex.world.steps[self.id]);
         assert!(own == 0 || own == all.load(Ordering::SeqCst), "vCPU {} lost steps", self.id);
         self.state = state.clone();
         Ok(())

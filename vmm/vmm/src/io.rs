@@ -1,4 +1,4 @@
-//! The I/O thread: waits for descriptors and for machine time.
+//! I/O threads: they wait for descriptors and for machine time.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,7 +20,7 @@ const CLIENTS_MAX: usize = 16;
 /// A host without descriptors must not make the thread spin on a client it cannot take in.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
-/// What the I/O thread is to wait for.
+/// What an I/O thread is to wait for.
 pub struct Io {
     of: EventLoop,
     registrations: Vec<Registration>,
@@ -106,14 +106,14 @@ impl Io {
             .map_err(|e| refused("wait for the control socket", e))
     }
 
-    /// Starts the thread.
+    /// Starts the thread, under this name.
     ///
     /// # Errors
     /// When the host has no thread left.
-    pub fn start(self) -> Result<IoThread, VmError> {
+    pub fn start(self, name: &str) -> Result<IoThread, VmError> {
         let of = self.of.clone();
         let thread = std::thread::Builder::new()
-            .name("io".to_owned())
+            .name(name.to_owned())
             .stack_size(STACK_BYTES)
             .spawn(move || of.run())
             .map_err(|source| VmError::NoThread { name: "I/O", source })?;
@@ -121,7 +121,7 @@ impl Io {
     }
 }
 
-/// The running I/O thread. Dropping it ends it and closes what it served.
+/// A running I/O thread. Dropping it ends it and closes what it served.
 pub struct IoThread {
     io: Io,
     thread: Option<JoinHandle<io::Result<()>>>,

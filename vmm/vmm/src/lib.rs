@@ -24,20 +24,27 @@
 //!
 //! What this crate may not know: HTTP, the store, the terminal.
 
+mod console;
 mod cpus;
 mod engines;
 mod error;
+mod images;
 mod inbox;
 mod io;
+mod launch;
 mod moving;
 mod output;
+mod spec;
 mod vm;
 
+pub use console::Console;
 pub use engines::{Chosen, EngineChoice, Engines};
 pub use error::VmError;
 pub use inbox::{Answering, Inbox};
 pub use io::{Io, IoThread};
+pub use launch::{Launched, launch};
 pub use output::Output;
+pub use spec::{ConsoleSpec, DiskSpec, ModuleSpec, VmSpec};
 pub use vm::{OnReset, Outcome, Vm, VmConfig};
 
 /// Name of an engine, on the control socket.

@@ -1,9 +1,11 @@
 //! The control thread: what changes a VM's run state.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Instant;
 
 use board::{Machine, MachineEvent};
+use boot::Images;
 use engine::{Bus, CpuComplex, EngineKind};
 use vmm_rpc::{Moved, Refusal, Reply, Request, RunState, Status};
 use x86_state::VcpuState;
@@ -11,7 +13,7 @@ use x86_state::VcpuState;
 use crate::cpus::{Cpus, Stop};
 use crate::inbox::{Inbox, Mail};
 use crate::moving::change_engine;
-use crate::{Chosen, Engines, Output, VmError, kind, name};
+use crate::{Chosen, Engines, IoThread, Output, VmError, kind, name};
 
 /// What becomes of a VM whose guest resets it or whose CPU gives up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,15 +33,11 @@ pub enum Outcome {
     Reset,
     /// A CPU gave up.
     TripleFault,
-    /// The guest wrote this to the debug-exit port.
+    /// The guest ended it with this exit status, through the debug-exit port.
     DebugExit(u32),
     /// It was told to, from outside.
     Quit,
 }
-
-/// Puts what the guest starts from into memory, and says what its first CPU is to be. Called at
-/// every start.
-pub type Boot = Box<dyn FnMut(&Machine) -> Result<VcpuState, VmError> + Send>;
 
 /// What a VM is made of besides its machine.
 pub struct VmConfig {
@@ -48,11 +46,13 @@ pub struct VmConfig {
     /// What it can move to.
     pub engines: Engines,
     /// What the guest starts from.
-    pub boot: Boot,
+    pub images: Images<File>,
     /// What becomes of it after a reset.
     pub on_reset: OnReset,
     /// Where output goes: for its counters.
     pub outputs: Vec<Arc<Output>>,
+    /// What serves its devices, for as long as it lives.
+    pub threads: Vec<IoThread>,
 }
 
 /// One VM.
@@ -68,10 +68,11 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// Plugs the chosen engine into the machine. `inbox` is the machine's owner.
+    /// Plugs the chosen engine into the machine and loads what is to be booted. `inbox` is the
+    /// machine's owner.
     ///
     /// # Errors
-    /// When the engine cannot be brought up.
+    /// When the engine cannot be brought up, or there is nothing to boot.
     pub fn new(
         machine: Arc<Machine>,
         inbox: Arc<Inbox>,
@@ -83,7 +84,7 @@ impl Vm {
         machine.socket().plug(built.complex.clone()).map_err(failed)?;
         let bus: Arc<dyn Bus> = machine.clone();
         let cpus = Cpus::new(built.complex, built.vcpus, &bus, &inbox)?;
-        Ok(Self {
+        let mut vm = Self {
             machine,
             inbox,
             cpus,
@@ -92,7 +93,9 @@ impl Vm {
             config,
             resets: 0,
             moves: 0,
-        })
+        };
+        vm.boot()?;
+        Ok(vm)
     }
 
     /// Runs the VM to its end, on this thread.
@@ -100,7 +103,6 @@ impl Vm {
     /// # Errors
     /// When the host or an engine fails. All vCPUs stand then.
     pub fn run(mut self) -> Result<Outcome, VmError> {
-        self.boot()?;
         self.go()?;
         loop {
             let outcome = match self.inbox.wait() {
@@ -125,7 +127,7 @@ impl Vm {
 
     /// Everything as after power-up, and the guest's first instruction next.
     fn boot(&mut self) -> Result<(), VmError> {
-        let first = (self.config.boot)(&self.machine)?;
+        let first = self.machine.boot(&mut self.config.images)?;
         let profile = self.machine.profile();
         let mut states = vec![first];
         for id in 1..profile.topology().cores {
@@ -136,6 +138,7 @@ impl Vm {
 
     /// The machine starts anew. The vCPUs must stand; they stand afterwards.
     fn reset(&mut self) -> Result<(), VmError> {
+        self.machine.pause_io();
         self.machine.reset();
         self.boot()?;
         // What was said before the reset is about a machine that is no more.
@@ -146,6 +149,7 @@ impl Vm {
 
     /// Clock and vCPUs go on.
     fn go(&mut self) -> Result<(), VmError> {
+        self.machine.resume_io();
         self.machine.clock().start();
         self.cpus.start()?;
         self.state = RunState::Running;
@@ -201,7 +205,7 @@ impl Vm {
         let reply = match (request, was) {
             (Request::Status, _) => Reply::Status(Box::new(self.status())),
             (Request::PowerButton, _) => {
-                let _ = &self.machine; // POWER
+                self.machine.press_power_button();
                 Reply::Done
             }
             (Request::Quit, _) => return Ok((Reply::Done, Some(Outcome::Quit))),
@@ -242,7 +246,10 @@ impl Vm {
                 Err(error @ VmError::Thread { .. }) => return Err(error),
                 Err(error) => refusal(&error),
             },
-            _ => Reply::Done,
+            _ => {
+                self.machine.pause_io();
+                Reply::Done
+            }
         };
         if was == RunState::Running && *request != Request::Pause {
             self.go()?;

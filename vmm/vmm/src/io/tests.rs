@@ -14,7 +14,7 @@ fn timers_fire_while_the_clock_runs_and_wait_while_it_stands() {
     let clock = MachineClock::new(TimeSource::Host);
     let mut io = Io::new().unwrap();
     io.serve_clock(&clock).unwrap();
-    let _thread = io.start().unwrap();
+    let _thread = io.start("test").unwrap();
     let (sender, receiver) = channel();
     let now = clock.clone();
     let timer = clock.timer(move || sender.send(now.now_ns()).unwrap());
@@ -36,7 +36,7 @@ fn clients_are_served_through_the_inbox_and_the_path_goes_with_the_thread() {
     let inbox = Arc::new(Inbox::default());
     let mut io = Io::new().unwrap();
     io.serve_control(Listener::bind(&path).unwrap(), &inbox, "test").unwrap();
-    let thread = io.start().unwrap();
+    let thread = io.start("test").unwrap();
     let answering = {
         let inbox = inbox.clone();
         std::thread::spawn(move || {
@@ -66,7 +66,7 @@ fn one_client_too_many_is_turned_away() {
     let inbox = Arc::new(Inbox::default());
     let mut io = Io::new().unwrap();
     io.serve_control(Listener::bind(&path).unwrap(), &inbox, "test").unwrap();
-    let _thread = io.start().unwrap();
+    let _thread = io.start("test").unwrap();
     let _clients: Vec<_> = (0..CLIENTS_MAX).map(|_| Client::connect(&path).unwrap()).collect();
     let mut late = Client::connect(&path).unwrap();
     assert!(late.ask(&Request::Pause).is_err());

@@ -1,6 +1,7 @@
 //! Whole VMs in a fake engine, asked through their inbox.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io::Write;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -8,7 +9,6 @@ use std::time::Duration;
 use board::MachineSpec;
 use engine::EngineError;
 use vmm_rpc::EngineName;
-use x86_state::VcpuId;
 
 use super::*;
 use crate::EngineChoice;
@@ -19,7 +19,6 @@ const CORES: u32 = 2;
 struct Running {
     inbox: Arc<Inbox>,
     world: Arc<World>,
-    boots: Arc<AtomicU64>,
     thread: JoinHandle<Result<Outcome, VmError>>,
 }
 
@@ -32,16 +31,19 @@ fn start(on_reset: OnReset) -> Running {
         engines.add(Arc::new(FakeEngine(kind, world.clone())), || Ok("it is a fake".to_owned()));
     }
     let chosen = engines.choose(EngineChoice::Auto, machine.profile()).unwrap();
-    let boots = Arc::new(AtomicU64::new(0));
-    let count = boots.clone();
-    let boot: Boot = Box::new(move |machine| {
-        count.fetch_add(1, Ordering::SeqCst);
-        Ok(VcpuState::at_reset(machine.profile(), VcpuId(0)))
-    });
-    let config = VmConfig { chosen, engines, boot, on_reset, outputs: Vec::new() };
+    let mut kernel = tempfile::tempfile().unwrap();
+    kernel.write_all(&tinyguest::multiboot(&tinyguest::idle())).unwrap();
+    let images = Images {
+        kernel: boot::Image::new("kernel", kernel),
+        initrd: None,
+        cmdline: String::new(),
+        modules: Vec::new(),
+    };
+    let (outputs, threads) = Default::default();
+    let config = VmConfig { chosen, engines, images, on_reset, outputs, threads };
     let vm = Vm::new(machine, inbox.clone(), config).unwrap();
     let thread = std::thread::spawn(move || vm.run());
-    Running { inbox, world, boots, thread }
+    Running { inbox, world, thread }
 }
 
 impl Running {
@@ -127,7 +129,7 @@ fn a_vm_that_restarts_boots_again_and_goes_on() {
     vm.wait_for_steps();
     assert_eq!(vm.ask(Request::Reset), Reply::Done);
     vm.wait_for_steps();
-    assert_eq!((vm.status().resets, vm.boots.load(Ordering::SeqCst)), (3, 4));
+    assert_eq!(vm.status().resets, 3);
     vm.world.will(Deed::Tell(MachineEvent::PowerOff));
     assert_eq!(vm.end().unwrap(), Outcome::PowerOff);
 }

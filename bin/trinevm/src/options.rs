@@ -1,0 +1,241 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::error::ErrorKind;
+use clap::{Parser, ValueEnum};
+use vmm::{ConsoleSpec, DiskSpec, EngineChoice, ModuleSpec, OnReset, VmSpec};
+
+use crate::ending::{self, Ending};
+
+/// Run one VM in this process until its guest ends it.
+#[derive(Parser, Debug)]
+#[command(version, after_help = ending::TABLE)]
+pub struct Options {
+    /// Who executes the guest's CPUs: auto, hw, full or emu
+    #[arg(long, value_name = "ENGINE", default_value = "auto")]
+    engine: EngineChoice,
+    /// Number of CPUs, 1 to 32
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    cpus: u32,
+    /// Guest memory, with its unit: 512M, 4G
+    #[arg(long, value_name = "SIZE", default_value = "512M")]
+    memory: Size,
+    /// Kernel: a Linux bzImage or vmlinux, or a PVH or Multiboot ELF
+    #[arg(long, value_name = "FILE")]
+    kernel: PathBuf,
+    /// Initial RAM disk of a Linux kernel
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
+    /// Module of a Multiboot kernel: a file, and what to tell about it
+    #[arg(long = "module", value_name = "FILE[ ARGS]")]
+    modules: Vec<Module>,
+    /// Command line of the kernel
+    #[arg(long, value_name = "STRING", default_value = "", allow_hyphen_values = true)]
+    cmdline: String,
+    /// Raw image or block device as a virtio disk, for reading only with ",ro"
+    #[arg(long = "disk", value_name = "PATH[,ro]")]
+    disks: Vec<Disk>,
+    /// Where the serial port goes: stdio, file=PATH or none
+    #[arg(long, value_name = "TO", default_value = "stdio")]
+    serial: Console,
+    /// Where the virtio console goes: stdio, file=PATH, or none for no such device
+    #[arg(long, value_name = "TO", default_value = "none")]
+    console: Console,
+    /// Let the guest end the run by a write to port 0xf4
+    #[arg(long)]
+    debug_exit: bool,
+    /// Add the test device of bare-metal CPU tests
+    #[arg(long)]
+    testdev: bool,
+    /// What a reset of the guest, or a CPU's triple fault, does
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = Reset::End)]
+    on_reset: Reset,
+    /// Let the guest's time follow from its instructions: repeatable runs (emu, one CPU)
+    #[arg(long)]
+    deterministic: bool,
+    /// Make a socket that answers trine status, pause, move and so on
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+    /// End when this parent process does
+    #[arg(long, value_name = "PID", hide = true)]
+    pub tied_to: Option<i32>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Reset {
+    /// It ends the run
+    End,
+    /// The VM starts anew
+    Restart,
+}
+
+/// Bytes, given with a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Size(u64);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let shift = match unit.strip_suffix("iB").unwrap_or(unit) {
+            "K" | "k" => 10,
+            "M" => 20,
+            "G" => 30,
+            "T" => 40,
+            "" if !number.is_empty() => return Err(format!("no unit: say {number}M or {number}G")),
+            _ => return Err("not a size: give a number and K, M, G or T".to_owned()),
+        };
+        let number: u64 = number.parse().map_err(|_| "not a number that makes sense".to_owned())?;
+        let bytes = number.checked_mul(1 << shift).ok_or("too large for any machine")?;
+        if bytes == 0 {
+            return Err("a VM needs memory: try 512M".to_owned());
+        }
+        Ok(Self(bytes))
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Disk(DiskSpec);
+
+impl FromStr for Disk {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (path, read_only) = text.strip_suffix(",ro").map_or((text, false), |path| (path, true));
+        if path.is_empty() {
+            return Err("no file is named".to_owned());
+        }
+        Ok(Self(DiskSpec { path: path.into(), read_only }))
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Module(ModuleSpec);
+
+impl FromStr for Module {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (path, args) = text.split_once(' ').unwrap_or((text, ""));
+        if path.is_empty() {
+            return Err("no file is named".to_owned());
+        }
+        Ok(Self(ModuleSpec { path: path.into(), args: args.to_owned() }))
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Console(ConsoleSpec);
+
+impl FromStr for Console {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let spec = match text.split_once('=') {
+            None if text == "stdio" => ConsoleSpec::Stdio,
+            None if text == "none" => ConsoleSpec::None,
+            Some(("file", path)) if !path.is_empty() => ConsoleSpec::File(path.into()),
+            _ => return Err("give stdio, file=PATH or none".to_owned()),
+        };
+        Ok(Self(spec))
+    }
+}
+
+impl Options {
+    /// The process's own. Help and version are printed here, and end the process's work.
+    pub fn from_command_line() -> Result<Self, Ending> {
+        Self::try_parse().map_err(|error| match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                // To a reader who has gone, there is nothing to say.
+                let _ = error.print();
+                Ending::Told
+            }
+            _ => Ending::usage(one_line(&error.to_string())),
+        })
+    }
+
+    /// What VM is asked for.
+    pub fn spec(&self) -> Result<VmSpec, Ending> {
+        if (&self.serial.0, &self.console.0) == (&ConsoleSpec::Stdio, &ConsoleSpec::Stdio) {
+            let message = "--serial and --console cannot both be stdio: say --serial none";
+            return Err(Ending::usage(message.to_owned()));
+        }
+        Ok(VmSpec {
+            engine: self.engine,
+            cpus: self.cpus,
+            memory_bytes: self.memory.0,
+            kernel: self.kernel.clone(),
+            initrd: self.initrd.clone(),
+            modules: self.modules.iter().map(|module| module.0.clone()).collect(),
+            cmdline: self.cmdline.clone(),
+            disks: self.disks.iter().map(|disk| disk.0.clone()).collect(),
+            serial: self.serial.0.clone(),
+            console: self.console.0.clone(),
+            debug_exit: self.debug_exit,
+            testdev: self.testdev,
+            deterministic: self.deterministic,
+            on_reset: match self.on_reset {
+                Reset::End => OnReset::End,
+                Reset::Restart => OnReset::Restart,
+            },
+        })
+    }
+}
+
+/// clap explains itself over several lines, of which the first paragraph says what is wrong.
+fn one_line(message: &str) -> String {
+    let paragraph = message.split("\n\n").next().unwrap_or_default();
+    let words: Vec<_> = paragraph.split_whitespace().collect();
+    let line = words.join(" ");
+    format!("{} (--help lists all options)", line.strip_prefix("error: ").unwrap_or(&line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!("512M".parse(), Ok(Size(512 << 20)));
+        assert_eq!("4GiB".parse(), Ok(Size(4 << 30)));
+        for bad in ["", "M", "512", "0M", "-1M", "1.5G", "99999999999999T", "12Q", "1 G"] {
+            assert!(bad.parse::<Size>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn disks_are_paths_that_may_end_in_ro() {
+        let disk = |path: &str, read_only| Disk(DiskSpec { path: path.into(), read_only });
+        assert_eq!("a.img".parse(), Ok(disk("a.img", false)));
+        assert_eq!("a,b.img,ro".parse(), Ok(disk("a,b.img", true)));
+        assert!(",ro".parse::<Disk>().is_err() && "".parse::<Disk>().is_err());
+    }
+
+    #[test]
+    fn consoles_are_stdio_a_file_or_none() {
+        assert_eq!("file=/tmp/a=b".parse(), Ok(Console(ConsoleSpec::File("/tmp/a=b".into()))));
+        assert_eq!("stdio".parse(), Ok(Console(ConsoleSpec::Stdio)));
+        for bad in ["", "file=", "file", "pty", "stdio=1"] {
+            assert!(bad.parse::<Console>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_command_line_is_said_in_one_line() {
+        for bad in [
+            &["trinevm"][..],
+            &["trinevm", "--kernel", "k", "--memory", "lots"],
+            &["trinevm", "--kernel", "k", "--wings", "2"],
+            &["trinevm", "--kernel", "k", "--engine", "warp"],
+            &["trinevm", "--kernel", "k", "--cpus", "-1"],
+        ] {
+            let error = Options::try_parse_from(bad).unwrap_err();
+            let line = one_line(&error.to_string());
+            assert!(!line.contains('\n') && line.len() > 30 && line.len() < 200, "{line}");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! From what an operator asks for to a VM that is ready to run.
+
+use std::fs;
+use std::sync::Arc;
+
+use board::{Machine, MachineSpec};
+use engine::EngineKind;
+use engine_emu::EmuEngine;
+use engine_hw::{HwEngine, Probe};
+use machine_clock::{MachineClock, TimeSource};
+use storage::RawDisk;
+use virtio::{ConsoleConfig, Dispatch, EntropySource};
+use x86_state::{CpuProfile, Topology};
+
+use crate::images;
+use crate::{
+    Console, ConsoleSpec, EngineChoice, Engines, Inbox, Io, IoThread, Output, Vm, VmConfig,
+    VmError, VmSpec,
+};
+
+/// The TSC's rate where there is no KVM to say the host's: one tick a nanosecond.
+const TSC_KHZ_WITHOUT_KVM: u32 = 1_000_000;
+/// Threads that serve virtio queues: as many as a disk has queues at most.
+const VIRTIO_THREADS_MAX: u32 = 4;
+/// Columns and rows of a console whose terminal is not asked.
+const CONSOLE_SIZE: (u16, u16) = (80, 25);
+
+/// A VM that is ready to run, and what belongs to it.
+pub struct Launched {
+    /// It. Its guest's first instruction comes with [`Vm::run`].
+    pub vm: Vm,
+    /// Its time, for [`Io::serve_clock`].
+    pub clock: Arc<MachineClock>,
+    /// Its consoles: the serial port, and the virtio console if it has one.
+    pub consoles: Vec<Console>,
+    /// What to flush at the end.
+    pub outputs: Vec<Arc<Output>>,
+    /// The engine and why it, in one line.
+    pub engine: String,
+}
+
+/// Builds a VM. `inbox` will be its owner's.
+///
+/// # Errors
+/// When a file or a number is not what it must be, or the host or the engine refuses. Nothing is
+/// left behind then.
+pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
+    let images = images::open(&spec)?;
+    check_host_memory(spec.memory_bytes)?;
+    let hw = Arc::new(HwEngine::new());
+    let tsc_khz = hw.tsc_khz().unwrap_or(TSC_KHZ_WITHOUT_KVM);
+    let profile = CpuProfile::portable(Topology { cores: spec.cpus }, tsc_khz)?;
+    let engines = engines(hw);
+    let chosen = engines.choose(engine_choice(&spec)?, &profile)?;
+    let engine = format!("engine {}: {}", chosen.engine.kind(), chosen.reason);
+
+    let mut parts = machine_spec(&spec, profile)?;
+    let mut serial = Console::new(&spec.serial)?;
+    parts.serial = serial.sink();
+    let mut virtio = match &spec.console {
+        ConsoleSpec::None => None,
+        to => Some(Console::new(to)?),
+    };
+    parts.console = virtio.as_ref().map(console_config);
+    let (dispatch, threads) = dispatch(&spec)?;
+    parts.dispatch = dispatch;
+    let machine = Machine::build(parts, inbox.clone())?;
+
+    let (uart, room) = (machine.uart().clone(), serial.room().clone());
+    uart.set_on_room(move || room.signal());
+    serial.set_typing(move |bytes| uart.receive(bytes));
+    if let (Some(console), Some(device)) = (&mut virtio, machine.console().cloned()) {
+        console.set_typing(move |bytes| device.input(bytes));
+    }
+    let consoles: Vec<_> = [Some(serial), virtio].into_iter().flatten().collect();
+    let outputs: Vec<_> = consoles.iter().filter_map(|c| c.output().cloned()).collect();
+    let clock = machine.clock().clone();
+    let outputs_of = outputs.clone();
+    let config =
+        VmConfig { chosen, engines, images, on_reset: spec.on_reset, outputs: outputs_of, threads };
+    let vm = Vm::new(machine, inbox.clone(), config)?;
+    Ok(Launched { vm, clock, consoles, outputs, engine })
+}
+
+/// The engines of this program, the best first.
+fn engines(hw: Arc<HwEngine>) -> Engines {
+    let mut engines = Engines::new();
+    engines.add(hw, || match engine_hw::probe() {
+        probe @ Probe::Usable { .. } => Ok(probe.to_string()),
+        probe => Err(probe.to_string()),
+    });
+    engines.add(Arc::new(EmuEngine), || Ok("it runs everywhere".to_owned()));
+    engines
+}
+
+/// Only the interpreter counts instructions.
+fn engine_choice(spec: &VmSpec) -> Result<EngineChoice, VmError> {
+    let emu = EngineChoice::Fixed(EngineKind::Emu);
+    match spec.engine {
+        choice if !spec.deterministic => Ok(choice),
+        EngineChoice::Auto => Ok(emu),
+        choice if choice == emu => Ok(emu),
+        _ => Err(VmError::NotDeterministic),
+    }
+}
+
+/// The machine, but for what its devices are connected with.
+fn machine_spec(spec: &VmSpec, profile: CpuProfile) -> Result<MachineSpec, VmError> {
+    let mut parts = MachineSpec::new(profile, spec.memory_bytes);
+    parts.debug_exit = spec.debug_exit;
+    parts.testdev = spec.testdev;
+    parts.entropy = Some(EntropySource::Host);
+    if spec.deterministic {
+        parts.time = TimeSource::Counted;
+        parts.entropy = Some(EntropySource::Seeded(0));
+    }
+    for (n, disk) in spec.disks.iter().enumerate() {
+        let opened = RawDisk::open(&disk.path, disk.read_only)?;
+        parts.disks.push(board::DiskSpec { disk: Arc::new(opened), serial: format!("disk{n}") });
+    }
+    Ok(parts)
+}
+
+fn console_config(console: &Console) -> ConsoleConfig {
+    let (output, room) = (console.output().cloned(), console.room().clone());
+    ConsoleConfig {
+        output: Box::new(move |bytes| {
+            if let Some(output) = &output {
+                output.put(bytes);
+            }
+        }),
+        room: Box::new(move || room.signal()),
+        size: CONSOLE_SIZE,
+    }
+}
+
+/// Virtio queues are served on threads of their own, because disks block; where a run is to be
+/// the same each time, on the vCPU's.
+fn dispatch(spec: &VmSpec) -> Result<(Dispatch, Vec<IoThread>), VmError> {
+    if spec.deterministic {
+        return Ok((Dispatch::Inline, Vec::new()));
+    }
+    let count = if spec.disks.is_empty() { 1 } else { spec.cpus.min(VIRTIO_THREADS_MAX) };
+    let (mut loops, mut threads) = (Vec::new(), Vec::new());
+    for n in 0..count {
+        let io = Io::new()?;
+        loops.push(io.event_loop().clone());
+        threads.push(io.start(&format!("virtio{n}"))?);
+    }
+    Ok((Dispatch::Loops(loops), threads))
+}
+
+/// Guest memory is taken as the guest touches it, and a host that then has none left kills the
+/// process. What it can never have is refused here.
+fn check_host_memory(asked_bytes: u64) -> Result<(), VmError> {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = |field: &str| {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(field))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    };
+    let Some(ram) = kib("MemTotal:") else { return Ok(()) };
+    let has_bytes = (ram + kib("SwapTotal:").unwrap_or(0)) * 1024;
+    if asked_bytes > has_bytes {
+        return Err(VmError::HostMemory { asked_mib: asked_bytes >> 20, has_mib: has_bytes >> 20 });
+    }
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! What VM is asked for, in the operator's terms.
+
+use std::path::PathBuf;
+
+use crate::{EngineChoice, OnReset};
+
+/// A VM, as an operator asks for it. Nothing is checked yet: [`launch`](crate::launch()) does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmSpec {
+    /// Who executes its CPUs.
+    pub engine: EngineChoice,
+    /// How many CPUs.
+    pub cpus: u32,
+    /// RAM in bytes.
+    pub memory_bytes: u64,
+    /// Kernel image.
+    pub kernel: PathBuf,
+    /// Initial RAM disk of a Linux kernel.
+    pub initrd: Option<PathBuf>,
+    /// Modules of a Multiboot kernel.
+    pub modules: Vec<ModuleSpec>,
+    /// The kernel's command line.
+    pub cmdline: String,
+    /// Virtio disks.
+    pub disks: Vec<DiskSpec>,
+    /// Where the serial port goes.
+    pub serial: ConsoleSpec,
+    /// Where the virtio console goes; with [`ConsoleSpec::None`] there is no such device.
+    pub console: ConsoleSpec,
+    /// The guest may end the run through port 0xf4.
+    pub debug_exit: bool,
+    /// The test device of bare-metal CPU tests.
+    pub testdev: bool,
+    /// Time follows from executed instructions.
+    pub deterministic: bool,
+    /// What a reset does.
+    pub on_reset: OnReset,
+}
+
+/// A boot module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModuleSpec {
+    /// The file.
+    pub path: PathBuf,
+    /// What the kernel is told about it.
+    pub args: String,
+}
+
+/// A disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskSpec {
+    /// A raw image or a block device.
+    pub path: PathBuf,
+    /// It is not written.
+    pub read_only: bool,
+}
+
+/// Where a console goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConsoleSpec {
+    /// To and from the process's standard streams.
+    Stdio,
+    /// Into a file, which is made anew. Nothing comes back.
+    File(PathBuf),
+    /// Nowhere.
+    None,
+}
