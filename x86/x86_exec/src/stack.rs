@@ -10,16 +10,12 @@ use crate::{Access, Cpu, Env, Fault, Handler, Mode, Word};
 const SP: usize = Gpr::Rsp as usize;
 const BP: u8 = Gpr::Rbp as u8;
 
-/// The function that does `insn`, when it is of this family.
+/// The function that does `insn`, when it is of this family. Segment registers are `system`'s.
 pub(crate) fn select<E: Env>(insn: &Insn) -> Option<Handler<E>> {
     Some(match insn.mnemonic() {
         Mnemonic::Push => match insn.code {
-            Code::Pushw_CS | Code::Pushw_DS | Code::Pushw_ES | Code::Pushw_SS => push_seg::<E, u16>,
-            Code::Pushw_FS | Code::Pushw_GS => push_seg::<E, u16>,
-            Code::Pushd_CS | Code::Pushd_DS | Code::Pushd_ES | Code::Pushd_SS => push_seg::<E, u32>,
-            Code::Pushd_FS | Code::Pushd_GS => push_seg::<E, u32>,
-            Code::Pushq_FS | Code::Pushq_GS => push_seg::<E, u64>,
             Code::Push_r64 => push_r64,
+            _ if insn.kind(0) == OperandKind::Reg && !is_gpr_push(insn.code) => return None,
             _ => sized_wide!(insn.op_size, push),
         },
         Mnemonic::Pop => match (insn.kind(0), insn.code) {
@@ -31,7 +27,7 @@ pub(crate) fn select<E: Env>(insn: &Insn) -> Option<Handler<E>> {
             ) => {
                 sized_wide!(insn.op_size, pop_reg)
             }
-            _ => return None, // segment registers: see `system`
+            _ => return None,
         },
         Mnemonic::Pusha => pusha::<E, u16>,
         Mnemonic::Pushad => pusha::<E, u32>,
@@ -55,6 +51,14 @@ pub(crate) fn select<E: Env>(insn: &Insn) -> Option<Handler<E>> {
         },
         _ => return None,
     })
+}
+
+fn is_gpr_push(code: Code) -> bool {
+    use Code as C;
+    matches!(
+        code,
+        C::Push_r16 | C::Push_r32 | C::Push_r64 | C::Push_rm16 | C::Push_rm32 | C::Push_rm64
+    )
 }
 
 impl<E: Env> Cpu<E> {
@@ -128,18 +132,6 @@ fn pop_r64<E: Env>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), Fault> {
 fn push<E: Env, T: Word>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), Fault> {
     let value: T = cpu.read_op(insn, 0)?;
     cpu.push(value)
-}
-
-/// With 32-bit operands, CPUs leave the upper half of the slot as it is (SDM vol. 2B, PUSH).
-fn push_seg<E: Env, T: Word>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), Fault> {
-    let selector = cpu.segments.get(usize::from(insn.reg0())).map_or(0, |s| s.selector);
-    if T::SIZE != 4 {
-        return cpu.push(T::from_u64(u64::from(selector)));
-    }
-    let pointer = cpu.stack_pointer(4u64.wrapping_neg());
-    cpu.write(SegReg::Ss, pointer, selector)?;
-    cpu.set_stack_pointer_to(pointer);
-    Ok(())
 }
 
 fn pop_reg<E: Env, T: Word>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), Fault> {

@@ -1,4 +1,4 @@
-//! MOVS, CMPS, SCAS, LODS, STOS, with and without repetition.
+//! MOVS, CMPS, SCAS, LODS, STOS, INS, OUTS, with and without repetition.
 //!
 //! A repeated instruction is one that is begun again: after a fault, registers tell what is left.
 //! It gives way to events after [`Cpu::iterations_max`] iterations, and whenever someone asks.
@@ -9,7 +9,7 @@ use x86_state::{Gpr, SegReg};
 
 use crate::integer::sized;
 use crate::operands::cut;
-use crate::{Cpu, Env, Fault, Handler, Word};
+use crate::{Access, Cpu, Env, Fault, Handler, Word};
 
 const AX: u8 = Gpr::Rax as u8;
 /// Bytes copied or filled at once.
@@ -28,6 +28,12 @@ pub(crate) fn select<E: Env>(insn: &Insn) -> Option<Handler<E>> {
         M::Scasb | M::Scasw | M::Scasd | M::Scasq => sized!(insn.op_size, repeat, Scas),
         M::Lodsb | M::Lodsw | M::Lodsd | M::Lodsq => sized!(insn.op_size, repeat, Lods),
         M::Stosb | M::Stosw | M::Stosd | M::Stosq => sized!(insn.op_size, repeat, Stos),
+        M::Insb => repeat::<E, u8, Ins>,
+        M::Insw => repeat::<E, u16, Ins>,
+        M::Insd => repeat::<E, u32, Ins>,
+        M::Outsb => repeat::<E, u8, Outs>,
+        M::Outsw => repeat::<E, u16, Outs>,
+        M::Outsd => repeat::<E, u32, Outs>,
         _ => return None,
     })
 }
@@ -230,3 +236,38 @@ impl StringOp for Cmps {
         Ok(())
     }
 }
+
+/// The port in DX, when the program may access it.
+fn port<E: Env, T: Word>(cpu: &mut Cpu<E>) -> Result<u16, Fault> {
+    let port = cpu.reg::<u16>(Gpr::Rdx as u8);
+    cpu.check_io(port, T::SIZE as u8)?;
+    Ok(port)
+}
+
+struct Ins;
+impl StringOp for Ins {
+    /// What a port has given cannot be given back: memory is checked first.
+    fn once<E: Env, T: Word>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), Fault> {
+        let port = port::<E, T>(cpu)?;
+        let to = cpu.address_reg(Gpr::Rdi, insn.addr_size);
+        cpu.probe(SegReg::Es, to, T::SIZE, Access::Write)?;
+        let value = cpu.port_read(port, T::SIZE as u8);
+        cpu.write(SegReg::Es, to, T::from_u64(u64::from(value)))?;
+        cpu.advance::<T>(Gpr::Rdi, 1, insn);
+        Ok(())
+    }
+}
+
+struct Outs;
+impl StringOp for Outs {
+    fn once<E: Env, T: Word>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), Fault> {
+        let port = port::<E, T>(cpu)?;
+        let value: T = cpu.read(insn.seg, cpu.address_reg(Gpr::Rsi, insn.addr_size))?;
+        cpu.port_write(port, T::SIZE as u8, value.to_u64() as u32);
+        cpu.advance::<T>(Gpr::Rsi, 1, insn);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -36,14 +36,10 @@ pub(super) fn select<E: Env>(insn: &Insn) -> Option<Handler<E>> {
 fn mov<E: Env>(insn: &Insn) -> Option<Handler<E>> {
     use OperandKind::{Imm, Mem};
     match insn.code {
-        Code::Mov_rm16_Sreg | Code::Mov_r32m16_Sreg | Code::Mov_r64m16_Sreg => {
-            return Some(if insn.is_mem() {
-                store_segment
-            } else {
-                sized_wide!(insn.op_size, read_segment)
-            });
-        }
-        Code::Mov_Sreg_rm16
+        Code::Mov_rm16_Sreg
+        | Code::Mov_r32m16_Sreg
+        | Code::Mov_r64m16_Sreg
+        | Code::Mov_Sreg_rm16
         | Code::Mov_Sreg_r32m16
         | Code::Mov_Sreg_r64m16
         | Code::Mov_r32_cr
@@ -91,21 +87,6 @@ fn mr<E: Env, T: Word>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), Fault> {
 
 fn mi<E: Env, T: Word>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), Fault> {
     cpu.write(insn.seg, cpu.ea(insn), T::from_u64(insn.imm))
-}
-
-fn selector<E: Env>(cpu: &Cpu<E>, number: u8) -> u16 {
-    cpu.segments.get(usize::from(number)).map_or(0, |segment| segment.selector)
-}
-
-fn read_segment<E: Env, T: Word>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), Fault> {
-    cpu.set_reg(insn.reg0(), T::from_u64(u64::from(selector(cpu, insn.reg1()))));
-    Ok(())
-}
-
-/// Two bytes, whatever the operand size.
-fn store_segment<E: Env>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), Fault> {
-    let value = selector(cpu, insn.reg1());
-    cpu.write(insn.seg, cpu.ea(insn), value)
 }
 
 /// How a smaller operand becomes a larger one.
