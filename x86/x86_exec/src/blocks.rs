@@ -97,20 +97,19 @@ impl<E: Env> Blocks<E> {
         previous: BlockId,
     ) -> Option<BlockId> {
         if let Some(before) = self.blocks.get(previous as usize) {
+            // Both are of this mode: it does not change from a block to one that is linked.
+            let generation = env.code_generation(at);
             for id in before.links {
-                if self.is_current(env, id, at, mode) {
+                if let Some(block) = self.blocks.get(id as usize)
+                    && block.at == at
+                    && block.generation == generation
+                {
+                    debug_assert_eq!(block.mode, mode);
                     return Some(id);
                 }
             }
         }
         self.find_slow(env, at, mode, previous)
-    }
-
-    #[inline(always)]
-    fn is_current(&self, env: &E, id: BlockId, at: HostAddr, mode: Mode) -> bool {
-        self.blocks.get(id as usize).is_some_and(|block| {
-            block.at == at && block.mode == mode && block.generation == env.code_generation(at)
-        })
     }
 
     #[inline(never)]

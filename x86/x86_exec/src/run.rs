@@ -5,7 +5,7 @@ use x86_state::{Activity, SegReg};
 
 use crate::blocks::{BlockId, Blocks, NO_BLOCK};
 use crate::careful::Step;
-use crate::{Cpu, Env, Fault};
+use crate::{Cpu, Env, Fault, HostAddr};
 
 /// Why the loop has returned. RIP is at an instruction that has not begun, or at a string
 /// instruction that has iterations left.
@@ -30,6 +30,22 @@ enum Pause {
     /// The loop has to look at everything anew.
     Look,
 }
+
+/// Where the last block's page is. No plain block can change that, so it holds while they run.
+#[derive(Debug, Clone, Copy)]
+struct CodePage {
+    /// The linear page.
+    number: u64,
+    /// From linear to host addresses.
+    distance: u64,
+}
+
+impl CodePage {
+    /// No page has this number.
+    const UNKNOWN: Self = Self { number: u64::MAX, distance: 0 };
+}
+
+const PAGE_SHIFT: u32 = 12;
 
 impl<E: Env> Cpu<E> {
     /// Runs until `budget` instructions have retired, or something else ends it. Exceptions are
@@ -79,8 +95,9 @@ impl<E: Env> Cpu<E> {
 
     fn run_blocks(&mut self, blocks: &mut Blocks<E>, end: u64) -> Pause {
         let mut previous = NO_BLOCK;
+        let mut page = CodePage::UNKNOWN;
         loop {
-            let id = match self.enter(blocks, previous) {
+            let id = match self.enter(blocks, previous, &mut page) {
                 Ok(Some(id)) => id,
                 Ok(None) => return Pause::Careful,
                 Err(fault) => return Pause::Fault(fault),
@@ -141,9 +158,17 @@ impl<E: Env> Cpu<E> {
         &mut self,
         blocks: &mut Blocks<E>,
         previous: BlockId,
+        page: &mut CodePage,
     ) -> Result<Option<BlockId>, Fault> {
         if self.mode.is_64() {
-            let at = self.fetch_address(self.rip)?;
+            if self.rip >> PAGE_SHIFT != page.number {
+                let at = self.fetch_address(self.rip)?;
+                *page = CodePage {
+                    number: self.rip >> PAGE_SHIFT,
+                    distance: at.0.wrapping_sub(self.rip),
+                };
+            }
+            let at = HostAddr(self.rip.wrapping_add(page.distance));
             return Ok(blocks.find(&self.env, at, self.mode, previous));
         }
         let linear = self.code_linear(self.rip)?;
