@@ -18,14 +18,17 @@ pub(crate) fn select<E: Env>(insn: &Insn) -> Option<Handler<E>> {
             by_condition!(condition, jcc)
         });
     }
+    if is_far(insn) {
+        return None;
+    }
     let relative = insn.kind(0) == OperandKind::Imm;
     Some(match insn.mnemonic() {
         Mnemonic::Jmp if relative && insn.is_64() => jmp64,
         Mnemonic::Jmp if relative => jmp,
-        Mnemonic::Jmp if !is_far(insn) => sized_wide!(insn.op_size, jmp_indirect),
+        Mnemonic::Jmp => sized_wide!(insn.op_size, jmp_indirect),
         Mnemonic::Call if relative && insn.is_64() => call64,
-        Mnemonic::Call if relative && !is_far(insn) => sized_wide!(insn.op_size, call),
-        Mnemonic::Call if !is_far(insn) => sized_wide!(insn.op_size, call_indirect),
+        Mnemonic::Call if relative => sized_wide!(insn.op_size, call),
+        Mnemonic::Call => sized_wide!(insn.op_size, call_indirect),
         Mnemonic::Ret => match insn.code {
             Code::Retnq => ret64,
             Code::Retnw | Code::Retnw_imm16 => ret::<E, u16>,

@@ -139,3 +139,18 @@ fn sixteen_bit_code_wraps_its_addresses() {
     cpu.run(3);
     assert_eq!(cpu.env.get(1, 1), [7]);
 }
+
+#[test]
+fn a_far_jump_in_real_mode_loads_cs() {
+    // jmp 0x9800:0x1008
+    let mut cpu = cpu(&[0xea, 0x08, 0x10, 0x00, 0x98]);
+    cpu.cr0 = 0;
+    cpu.cr4 = 0;
+    cpu.efer = 0;
+    cpu.segments[SegReg::Cs as usize] =
+        x86_state::Segment { base: CODE, attr: 0x9b, ..x86_state::Segment::real(0) };
+    cpu.rip = 0;
+    cpu.flush_derived();
+    assert_eq!(cpu.run(1), RunExit::Budget);
+    assert_eq!((cpu.segment(SegReg::Cs).base, cpu.rip), (0x9_8000, 0x1008));
+}
