@@ -76,9 +76,9 @@ fuzz_target!(|data: &[u8]| {
             0..3 => space.write(at, &input.number(size).to_le_bytes()[..size]),
             3..5 => space.read(at, &mut bytes[..size]),
             5 => {
-                // Up to some seconds: a device may not make more work of it than its timers do.
+                // Up to 134 ms: a counted clock fires every period of a fast timer on the way.
                 let now = clock.now_ns();
-                clock.advance_to(now.saturating_add(input.number(4) << (at & 7)));
+                clock.advance_to(now.saturating_add(input.number(3) << (at & 3)));
             }
             6 => {
                 let state = &parts[usize::from(action & 7)].state;

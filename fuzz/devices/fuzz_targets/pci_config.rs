@@ -52,8 +52,8 @@ fuzz_target!(|data: &[u8]| {
         bus.add(DevFn::new(31, 0), lpc_bridge(&spaces, 0x600)),
     ];
     assert!(added.iter().all(Result::is_ok));
-    let ports = ConfigPorts::new(bus.clone(), None);
-    spaces.io.map(ConfigPorts::BASE, ConfigPorts::SIZE, ports.clone()).unwrap();
+    let ports = ConfigPorts::new(&bus, None);
+    spaces.io.map(ConfigPorts::BASE, ConfigPorts::SIZE, ports).unwrap();
     let mut input = Input(data);
     while !input.is_empty() {
         let (action, size) = (input.u8(), input.access_size());

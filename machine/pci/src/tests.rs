@@ -96,7 +96,7 @@ fn machine() -> Machine {
     bus.add(DevFn::new(0, 0), host_bridge(&bus, spaces.memory.clone(), Some(ECAM))).unwrap();
     bus.add(DevFn::new(31, 0), lpc_bridge(&spaces, 0x600)).unwrap();
     bus.add(AT, function.clone()).unwrap();
-    let ports = ConfigPorts::new(bus.clone(), None);
+    let ports = ConfigPorts::new(&bus, None);
     spaces.io.map(ConfigPorts::BASE, ConfigPorts::SIZE, ports.clone()).unwrap();
     Machine { spaces, bus, ports, msix, messages, told, function }
 }
@@ -248,7 +248,7 @@ fn ports_and_ecam_show_the_same_registers() {
 fn byte_accesses_to_0xcf9_reach_the_reset_control() {
     let m = machine();
     let control = Arc::new(TestBar(m.msix.clone()));
-    let ports = ConfigPorts::new(m.bus.clone(), Some(control));
+    let ports = ConfigPorts::new(&m.bus, Some(control));
     let mut data = [0xff];
     ports.read(1, &mut data);
     assert_eq!(data, [0]);
@@ -397,4 +397,13 @@ fn a_place_is_taken_once() {
     let m = machine();
     assert_eq!(m.bus.add(AT, m.function.clone()), Err(Taken(AT)));
     assert_eq!(Taken(AT).to_string(), "PCI function 03.0 is there already");
+}
+
+#[test]
+fn a_machine_that_is_dropped_is_gone() {
+    let m = machine();
+    m.set_up();
+    let (io, memory) = (Arc::downgrade(&m.spaces.io), Arc::downgrade(&m.spaces.memory));
+    drop(m);
+    assert_eq!((io.strong_count(), memory.strong_count()), (0, 0));
 }

@@ -121,7 +121,8 @@ impl BusDevice for Ecam {
 /// the chipset's reset control, so that register is handed in here.
 pub struct ConfigPorts {
     // Wiring.
-    bus: Arc<PciBus>,
+    /// The bus's functions hold the space these ports are mapped in.
+    bus: Weak<PciBus>,
     reset_control: Option<Arc<dyn BusDevice>>,
     // State.
     address: Mutex<u32>,
@@ -139,9 +140,9 @@ impl ConfigPorts {
     /// Number of ports.
     pub const SIZE: u64 = 8;
 
-    /// The ports to `bus`; `reset_control` answers at 0xcf9.
-    pub fn new(bus: Arc<PciBus>, reset_control: Option<Arc<dyn BusDevice>>) -> Arc<Self> {
-        Arc::new(Self { bus, reset_control, address: Mutex::new(0) })
+    /// The ports to `bus`, which the board keeps; `reset_control` answers at 0xcf9.
+    pub fn new(bus: &Arc<PciBus>, reset_control: Option<Arc<dyn BusDevice>>) -> Arc<Self> {
+        Arc::new(Self { bus: Arc::downgrade(bus), reset_control, address: Mutex::new(0) })
     }
 
     fn address(&self) -> std::sync::MutexGuard<'_, u32> {
@@ -155,7 +156,7 @@ impl ConfigPorts {
         if address & ADDRESS_ENABLE == 0 || bus != 0 {
             return None;
         }
-        let function = self.bus.find((address >> 8) as u8)?;
+        let function = self.bus.upgrade()?.find((address >> 8) as u8)?;
         Some((function, (address & 0xfc) as usize + (offset - DATA) as usize))
     }
 }

@@ -58,7 +58,7 @@ pub struct Machine {
     pub spaces: Spaces,
     pub device: Arc<VirtioPci>,
     pub messages: Arc<Messages>,
-    _ports: Arc<ConfigPorts>,
+    _bus: Arc<PciBus>,
     common: u64,
     pub isr: u64,
     pub config: u64,
@@ -129,14 +129,14 @@ impl Machine {
         let device = VirtioPci::new(device, &wiring).unwrap();
         let bus = PciBus::new();
         bus.add(DevFn::new(1, 0), device.function().clone()).unwrap();
-        let ports = ConfigPorts::new(bus, None);
-        spaces.io.map(ConfigPorts::BASE, ConfigPorts::SIZE, ports.clone()).unwrap();
+        let ports = ConfigPorts::new(&bus, None);
+        spaces.io.map(ConfigPorts::BASE, ConfigPorts::SIZE, ports).unwrap();
         let mut machine = Self {
             memory,
             spaces,
             device,
             messages,
-            _ports: ports,
+            _bus: bus,
             common: 0,
             isr: 0,
             config: 0,

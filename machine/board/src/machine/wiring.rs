@@ -166,7 +166,7 @@ impl Board {
         power: Arc<dyn PowerSink>,
     ) -> Result<(), BuildError> {
         let reset = ResetControl::new(power.clone());
-        let config = ConfigPorts::new(self.pci.clone(), Some(reset.clone()));
+        let config = ConfigPorts::new(&self.pci, Some(reset.clone()));
         self.add_port("pci-config", config, port::PCI_CONFIG)?;
         self.add_ports("reset-control", reset, &[chipset::reset_control::PORT_A])?;
         if spec.debug_exit {

@@ -416,3 +416,11 @@ fn impossible_state_is_refused_and_changes_nothing() {
         }
     }
 }
+
+#[test]
+fn a_machine_that_is_dropped_is_gone() {
+    let (m, counter) = machine();
+    m.start(PLAIN);
+    drop(m);
+    assert_eq!(Arc::strong_count(&counter), 1);
+}
