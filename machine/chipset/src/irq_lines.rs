@@ -49,3 +49,67 @@ impl LineSink for IrqLines {
         self.ioapic.set_line(gsi(input), level);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::fakes::{Recorder, outb, outl};
+    use crate::{ioapic, pic};
+
+    struct Rig {
+        wires: Arc<Recorder>,
+        pic: Arc<Pic>,
+        ioapic: Arc<IoApic>,
+        lines: Arc<IrqLines>,
+    }
+
+    fn rig() -> Rig {
+        let wires = Recorder::new();
+        let pic = Pic::new(wires.line(0));
+        let ioapic = IoApic::new(wires.clone(), wires.clone());
+        let lines = IrqLines::new(pic.clone(), ioapic.clone());
+        for (offset, word) in [(0, 0x11), (1, 0x20), (1, 4), (1, 1), (1, 0xff)] {
+            outb(&*pic, pic::spec::MASTER + offset, word);
+        }
+        Rig { wires, pic, ioapic, lines }
+    }
+
+    impl Rig {
+        fn unmask_ioapic(&self, input: u8) {
+            let register = ioapic::spec::IOREDTBL + 2 * input;
+            outb(&*self.ioapic, ioapic::spec::IOREGSEL, register);
+            outl(&*self.ioapic, ioapic::spec::IOWIN, 0x30 + u32::from(input));
+        }
+    }
+
+    #[test]
+    fn the_pit_reaches_input_2_of_the_ioapic_and_nothing_else_does() {
+        let rig = rig();
+        for input in [0, 2, 17] {
+            rig.unmask_ioapic(input);
+        }
+        for irq in [0, 2, 17] {
+            rig.lines.set_line(irq, true);
+        }
+        let vectors: Vec<_> = rig.wires.take_msis().iter().map(|msi| msi.vector()).collect();
+        assert_eq!(vectors, [0x32, 0x30 + 17]);
+    }
+
+    #[test]
+    fn a_line_is_heard_by_either_controller_and_its_unmasking_is_told() {
+        let rig = rig();
+        let told = Arc::new(AtomicUsize::new(0));
+        let count = told.clone();
+        rig.lines.set_on_unmask(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        assert!(!rig.lines.is_heard(0));
+        rig.unmask_ioapic(2);
+        assert!(rig.lines.is_heard(0) && !rig.lines.is_heard(1));
+        outb(&*rig.pic, pic::spec::MASTER + 1, 0xfd);
+        assert!(rig.lines.is_heard(1));
+        assert_eq!(told.load(Ordering::Relaxed), 2);
+    }
+}

@@ -13,13 +13,14 @@
 //! *Locks*: one a device, held while it drives its line. Their order is that of the wires: PIT and
 //! RTC before HPET before PIC and IOAPIC before the socket.
 //!
-//! *Restoring*: first the PIC and the IOAPIC, then what drives them, so that a line that rises
-//! while a device is restored is an edge like any other. A device restores the level its line had
-//! and leaves what was due to its timer, so nothing happens before the clock starts.
+//! *Restoring and resetting*: first the devices, then what their lines drive: the PIC and the
+//! IOAPIC last. A device drives its line at the level it had and leaves what was due to its timer;
+//! the controllers then take back the levels and edges they had, whatever was driven meanwhile.
 //!
 //! What this crate may not know: engines, KVM, threads, sockets, files, the wall clock.
 
 pub mod debug_exit;
+pub mod fw_cfg;
 pub mod hpet;
 pub mod i8042;
 pub mod ioapic;
@@ -37,6 +38,7 @@ mod power;
 mod time;
 
 pub use debug_exit::DebugExit;
+pub use fw_cfg::{FwCfg, FwCfgError, FwCfgItems};
 pub use hpet::Hpet;
 pub use i8042::{I8042, Key, Motion};
 pub use ioapic::{IoApic, RouteSink};

@@ -70,9 +70,8 @@ impl Hpet {
 
     /// Delivers the matches since the last time, re-derives lines and the next wake-up.
     fn sync(&self, inner: &mut Inner) {
-        let now_ns = self.clock.now_ns();
         if inner.state.runs() {
-            let counter = inner.state.counter(CLOCK.ticks(now_ns));
+            let counter = inner.state.counter(CLOCK.ticks(self.clock.now_ns()));
             let seen = std::mem::replace(&mut inner.state.seen, counter);
             for i in 0..TIMERS {
                 let timer = &mut inner.state.timers[i];
@@ -84,8 +83,7 @@ impl Hpet {
             }
         }
         self.drive(inner);
-        let next = inner.state.next_interrupt_ns();
-        self.timer.set(next.map(|at| at.max(now_ns.saturating_add(WAKE_INTERVAL_NS_MIN))));
+        self.timer.set(inner.state.next_interrupt_ns());
     }
 
     /// Timer `i` has matched.
@@ -225,8 +223,9 @@ impl State {
             |(i, timer): &(usize, &Comparator)| timer.has(INT_ENB_CNF) && self.status & 1 << i == 0;
         let timers = self.timers.iter().enumerate().filter(|_| self.runs()).filter(awaited);
         let distance = timers.filter_map(|(_, timer)| timer.ticks_to_match(self.seen)).min()?;
-        let now = self.seen.wrapping_sub(self.counter_base);
-        Some(CLOCK.ns(now.saturating_add(distance)))
+        let seen = self.seen.wrapping_sub(self.counter_base);
+        let earliest_ns = CLOCK.ns(seen).saturating_add(WAKE_INTERVAL_NS_MIN);
+        Some(CLOCK.ns(seen.saturating_add(distance)).max(earliest_ns))
     }
 
     fn read(&self, register: u64, now: u64) -> u64 {

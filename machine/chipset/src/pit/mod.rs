@@ -41,8 +41,6 @@ struct Inner {
     state: State,
     /// The level of `irq`.
     level: bool,
-    /// A periodic edge was sent while nobody heard: no more are needed.
-    hushed: bool,
 }
 
 impl Pit {
@@ -58,7 +56,7 @@ impl Pit {
                 }
             });
             let state = State::at_reset(CLK.ticks(clock.now_ns()));
-            let inner = Mutex::new(Inner { state, level: true, hushed: false });
+            let inner = Mutex::new(Inner { state, level: true });
             Self { clock: clock.clone(), irq, is_heard, timer, inner }
         })
     }
@@ -66,9 +64,9 @@ impl Pit {
     /// The line may be heard again.
     pub fn unmasked(&self) {
         let mut inner = lock(&self.inner);
-        if inner.hushed && (self.is_heard)() {
+        if inner.state.hushed && (self.is_heard)() {
             // The ticks missed are gone: the first of them is latched where it could be.
-            inner.hushed = false;
+            inner.state.hushed = false;
             inner.state.told = self.now();
             self.sync(&mut inner);
         }
@@ -80,9 +78,8 @@ impl Pit {
 
     /// Brings the line up to date and arms the timer for its next edge.
     fn sync(&self, inner: &mut Inner) {
-        let now_ns = self.clock.now_ns();
-        let now = CLK.ticks(now_ns);
-        let Inner { state, level, hushed } = inner;
+        let now = self.now();
+        let Inner { state, level } = inner;
         let rose = state.counters[0].next_rise(state.told).is_some_and(|rise| rise <= now);
         state.settle(now);
         let counter = &state.counters[0];
@@ -93,7 +90,7 @@ impl Pit {
             }
             self.irq.set(true);
             *level = true;
-            *hushed = counter.periodic() && !(self.is_heard)();
+            state.hushed = counter.periodic() && !(self.is_heard)();
         }
         state.told = state.told.max(now);
         let out = counter.out(now);
@@ -101,9 +98,15 @@ impl Pit {
             *level = out;
             self.irq.set(out);
         }
-        let next = counter.next_rise(now).filter(|_| !*hushed).map(|tick| CLK.ns(tick));
+        self.arm(state);
+    }
+
+    fn arm(&self, state: &State) {
+        let counter = &state.counters[0];
+        let rise = counter.next_rise(state.told).filter(|_| !state.hushed);
         let pause_ns = if counter.periodic() { WAKE_INTERVAL_NS_MIN } else { 0 };
-        self.timer.set(next.map(|at| at.max(now_ns.saturating_add(pause_ns))));
+        let earliest_ns = CLK.ns(state.told).saturating_add(pause_ns);
+        self.timer.set(rise.map(|tick| CLK.ns(tick).max(earliest_ns)));
     }
 
     /// Replaces the state, and drives the line whatever its level was. Edges that have not
@@ -112,9 +115,8 @@ impl Pit {
         let mut inner = lock(&self.inner);
         inner.level = state.counters[0].out(state.told);
         self.irq.set(inner.level);
-        self.timer.set(state.counters[0].next_rise(state.told).map(|tick| CLK.ns(tick)));
+        self.arm(&state);
         inner.state = state;
-        inner.hushed = false;
     }
 }
 
@@ -185,7 +187,7 @@ impl BusDevice for Pit {
         self.sync(inner); // edges until now belong to the old programming
         let now = self.now();
         write_bytes(offset, data, |at, value| inner.state.write(at, value, now));
-        inner.hushed &= inner.state.counters[0].periodic();
+        inner.state.hushed &= inner.state.counters[0].periodic();
         self.sync(inner);
     }
 }

@@ -14,11 +14,18 @@ pub(super) struct State {
     pub port_b: u8,
     /// The tick up to which counter 0's edges have reached the line.
     pub told: u64,
+    /// A periodic edge was sent while nobody heard: no more are needed.
+    pub hushed: bool,
 }
 
 impl State {
     pub fn at_reset(now: u64) -> Self {
-        Self { counters: [true, true, false].map(Counter::at_reset), port_b: 0, told: now }
+        Self {
+            counters: [true, true, false].map(Counter::at_reset),
+            port_b: 0,
+            told: now,
+            hushed: false,
+        }
     }
 }
 
@@ -31,6 +38,8 @@ pub(super) struct SavedPit {
     port_b: u8,
     #[n(2)]
     told: u64,
+    #[n(3)]
+    hushed: bool,
 }
 
 impl Saved for SavedPit {
@@ -67,8 +76,8 @@ struct SavedCounter {
 
 impl From<&State> for SavedPit {
     fn from(state: &State) -> Self {
-        let State { counters, port_b, told } = state.clone();
-        Self { counters: counters.map(SavedCounter::from).into(), port_b, told }
+        let State { counters, port_b, told, hushed } = state.clone();
+        Self { counters: counters.map(SavedCounter::from).into(), port_b, told, hushed }
     }
 }
 
@@ -76,13 +85,13 @@ impl TryFrom<SavedPit> for State {
     type Error = SectionError;
 
     fn try_from(saved: SavedPit) -> Result<Self, SectionError> {
-        let SavedPit { counters, port_b, told } = saved;
+        let SavedPit { counters, port_b, told, hushed } = saved;
         let counters: Vec<_> = counters.into_iter().map(Counter::from).collect();
         let counters = <[Counter; 3]>::try_from(counters).map_err(|counters| {
             let reason = format!("{} counters", counters.len());
             SectionError::Impossible { kind: SavedPit::KIND, reason }
         })?;
-        Ok(Self { counters, port_b: port_b & PORT_B_WRITABLE, told })
+        Ok(Self { counters, port_b: port_b & PORT_B_WRITABLE, told, hushed })
     }
 }
 

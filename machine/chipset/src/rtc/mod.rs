@@ -77,8 +77,12 @@ impl Rtc {
             inner.level = level;
             self.irq.set(level);
         }
-        let next = inner.state.next_interrupt_ns(now_ns);
-        self.timer.set(next.map(|at| at.max(now_ns.saturating_add(WAKE_INTERVAL_NS_MIN))));
+        self.arm(&inner.state);
+    }
+
+    fn arm(&self, state: &State) {
+        let earliest_ns = state.seen_ns.saturating_add(WAKE_INTERVAL_NS_MIN);
+        self.timer.set(state.next_interrupt_ns(state.seen_ns).map(|at| at.max(earliest_ns)));
     }
 
     /// Changes the state, and drives the line whatever its level was. Events not yet seen wait
@@ -88,7 +92,7 @@ impl Rtc {
         edit(&mut inner.state);
         inner.level = inner.state.interrupts();
         self.irq.set(inner.level);
-        self.timer.set(inner.state.next_interrupt_ns(inner.state.seen_ns));
+        self.arm(&inner.state);
     }
 }
 

@@ -89,22 +89,27 @@ impl Uart {
 
     /// Re-derives the line and the timeout.
     fn sync(&self, inner: &mut Inner) {
-        let now_ns = self.clock.now_ns();
-        let level = inner.state.interrupt(now_ns) != IIR_NONE;
+        let state = &mut inner.state;
+        state.timed_out = state.timeout_ns().is_some_and(|at| at <= self.clock.now_ns());
+        let level = state.interrupt() != IIR_NONE;
         if level != inner.level {
             inner.level = level;
             self.line.set(level);
         }
-        self.timeout.set(inner.state.timeout_ns().filter(|at| *at > now_ns));
+        self.arm(inner);
+    }
+
+    fn arm(&self, inner: &Inner) {
+        self.timeout.set(inner.state.timeout_ns().filter(|_| !inner.state.timed_out));
     }
 
     /// Replaces the state, and drives the line whatever its level was.
     fn replace(&self, state: State) {
         let mut inner = lock(&self.inner);
         inner.state = state;
-        inner.level = inner.state.interrupt(self.clock.now_ns()) != IIR_NONE;
+        inner.level = inner.state.interrupt() != IIR_NONE;
         self.line.set(inner.level);
-        self.sync(&mut inner);
+        self.arm(&inner);
     }
 
     /// Tells a waiting sender, when all was read: one call, then, fills the FIFO again.
@@ -116,6 +121,7 @@ impl Uart {
 
     fn access(&self, run: impl FnOnce(&mut State, u64)) {
         let mut inner = lock(&self.inner);
+        self.sync(&mut inner);
         run(&mut inner.state, self.clock.now_ns());
         self.sync(&mut inner);
         let tell = self.tell_sender(&mut inner);
@@ -162,13 +168,13 @@ impl State {
     }
 
     /// What IIR says, without the FIFO bits.
-    fn interrupt(&self, now_ns: u64) -> u8 {
+    fn interrupt(&self) -> u8 {
         let enabled = |bit: u8| self.ier & bit != 0;
         if enabled(IER_ELSI) && self.overrun {
             IIR_LINE
         } else if enabled(IER_ERBFI) && self.received.len() >= self.trigger() {
             IIR_DATA
-        } else if self.timeout_ns().is_some_and(|at| at <= now_ns) {
+        } else if self.timed_out {
             IIR_TIMEOUT
         } else if enabled(IER_ETBEI) && self.thre_due {
             IIR_THRE
@@ -237,7 +243,7 @@ impl State {
             IER_DLM if dlab => self.divisor.to_le_bytes()[1],
             IER_DLM => self.ier,
             IIR_FCR => {
-                let source = self.interrupt(now_ns);
+                let source = self.interrupt();
                 if source == IIR_THRE {
                     self.thre_due = false;
                 }

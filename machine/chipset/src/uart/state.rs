@@ -24,6 +24,8 @@ pub(super) struct State {
     pub received: VecDeque<u8>,
     /// When a byte last came or was read, for the character timeout.
     pub touched_ns: u64,
+    /// The character timeout has come.
+    pub timed_out: bool,
 }
 
 impl Default for State {
@@ -40,6 +42,7 @@ impl Default for State {
             thre_due: false,
             received: VecDeque::with_capacity(FIFO_SIZE),
             touched_ns: 0,
+            timed_out: false,
         }
     }
 }
@@ -70,6 +73,8 @@ pub(super) struct SavedUart {
     received: Vec<u8>,
     #[n(10)]
     touched_ns: u64,
+    #[n(11)]
+    timed_out: bool,
 }
 
 impl Saved for SavedUart {
@@ -91,6 +96,7 @@ impl From<&State> for SavedUart {
             thre_due,
             received,
             touched_ns,
+            timed_out,
         } = state.clone();
         let received = received.into();
         Self {
@@ -105,6 +111,7 @@ impl From<&State> for SavedUart {
             thre_due,
             received,
             touched_ns,
+            timed_out,
         }
     }
 }
@@ -125,6 +132,7 @@ impl TryFrom<SavedUart> for State {
             thre_due,
             received,
             touched_ns,
+            timed_out,
         } = saved;
         if received.len() > FIFO_SIZE {
             let reason = format!("{} bytes in a FIFO of {FIFO_SIZE}", received.len());
@@ -143,6 +151,7 @@ impl TryFrom<SavedUart> for State {
             thre_due,
             received,
             touched_ns,
+            timed_out,
         })
     }
 }
