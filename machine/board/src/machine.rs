@@ -8,8 +8,8 @@ use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use boot::Images;
 use boot::layout::{Layout, TESTDEV_RAM};
+use boot::{Described, Images};
 use chipset::{I8042, Uart};
 use engine::Bus;
 use guest_memory::{Backing, FlatRange, GuestMemory, RamOffset};
@@ -34,6 +34,7 @@ pub struct Machine {
     memory: Arc<GuestMemory>,
     clock: Arc<MachineClock>,
     socket: Arc<Socket>,
+    described: Described,
     board: Board,
     /// Memory is as it was made: all zero.
     fresh: AtomicBool,
@@ -72,6 +73,7 @@ impl Machine {
         let socket = Socket::new(owner.clone());
         socket.set_memory_or_fail(memory.view());
         let profile = spec.profile.clone();
+        let described = Described { cpus: profile.topology().cores, hpet: spec.describe_hpet };
         let outside = Outside { memory: &memory, clock: &clock, socket: &socket, owner: &owner };
         let board = Board::new(spec, &outside)?;
         Ok(Arc::new(Self {
@@ -80,6 +82,7 @@ impl Machine {
             memory,
             clock,
             socket,
+            described,
             board,
             fresh: AtomicBool::new(true),
             counters: Counters::default(),
@@ -99,7 +102,7 @@ impl Machine {
             self.memory.clear(ram)?;
         }
         let dma = self.memory.dma();
-        boot::write_tables(&dma, &self.layout, self.profile.topology().cores);
+        boot::write_tables(&dma, &self.layout, self.described);
         let entry = boot::load(&dma, &self.layout, images)?;
         let mut state = VcpuState::at_reset(&self.profile, VcpuId(0));
         entry.apply(&mut state);

@@ -33,6 +33,9 @@ pub struct MachineSpec {
     pub disks: Vec<DiskSpec>,
     /// Where the guest's entropy device gets its bytes; `None` for no device.
     pub entropy: Option<EntropySource>,
+    /// The tables tell of the HPET. It is on the board in any case, but Linux measures an HPET it
+    /// knows of for five milliseconds and thousands of exits, and then uses the local APIC's timer.
+    pub describe_hpet: bool,
     /// QEMU's debug-exit device at port 0xf4.
     pub debug_exit: bool,
     /// The device of bare-metal test guests.
@@ -63,6 +66,7 @@ impl MachineSpec {
             console: None,
             disks: Vec::new(),
             entropy: None,
+            describe_hpet: false,
             debug_exit: false,
             testdev: false,
         }

@@ -63,12 +63,20 @@ pub struct Module<S> {
     pub args: String,
 }
 
-/// Writes the tables that say what the machine is: ACPI and SMBIOS. They are as long as the
-/// machine has CPUs, 1 to 32.
-pub fn write_tables(memory: &DmaMemory, layout: &Layout, cpus: u32) {
+/// What the tables tell besides what every board has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Described {
+    /// How many CPUs, 1 to 32.
+    pub cpus: u32,
+    /// The HPET.
+    pub hpet: bool,
+}
+
+/// Writes the tables that say what the machine is: ACPI and SMBIOS.
+pub fn write_tables(memory: &DmaMemory, layout: &Layout, described: Described) {
     let guest = Guest::new(memory, layout);
-    guest.write(layout::ACPI.base, &acpi::tables(cpus));
-    guest.write(layout::SMBIOS.base, &smbios::tables(layout, cpus));
+    guest.write(layout::ACPI.base, &acpi::tables(described));
+    guest.write(layout::SMBIOS.base, &smbios::tables(layout, described.cpus));
 }
 
 /// Loads what is to be booted into memory that is all zero, but for the machine's tables.

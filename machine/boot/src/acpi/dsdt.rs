@@ -8,6 +8,7 @@ use acpi_tables::aml::{
 use acpi_tables::sdt::Sdt;
 
 use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
+use crate::Described;
 use crate::layout::{self, SLEEP_TYPE_S5, Span, irq, port};
 
 const HEADER_SIZE: u32 = 36;
@@ -17,11 +18,13 @@ const REVISION: u8 = 6;
 const LPC_ADDRESS: u32 = 0x1f_0000;
 
 /// The whole table.
-pub(super) fn dsdt(cpus: u32) -> Vec<u8> {
+pub(super) fn dsdt(described: Described) -> Vec<u8> {
     let mut devices = Vec::new();
-    processors(&mut devices, cpus);
+    processors(&mut devices, described.cpus);
     motherboard(&mut devices);
-    hpet(&mut devices);
+    if described.hpet {
+        hpet(&mut devices);
+    }
     pci_host(&mut devices);
     let mut body = Scope::raw(Path::new("\\_SB_"), devices);
     sleep_states(&mut body);
@@ -58,13 +61,12 @@ fn isa_interrupt(number: u32) -> Interrupt {
     Interrupt::new(true, true, false, false, number)
 }
 
-/// Addresses of the board itself, which nobody else may use.
+/// Addresses of the board itself, which nobody else may use. The IOAPIC is in the MADT, and the
+/// power-management ports are the LPC bridge's.
 fn motherboard(body: &mut Vec<u8>) {
     let (ecam, apic) = (memory(layout::ECAM), memory(layout::LOCAL_APIC));
-    let ioapic = memory(layout::IOAPIC);
-    let pm = io(port::PM);
     let (elcr, post) = (io(port::ELCR), io(port::POST));
-    let resources: Vec<&dyn Aml> = vec![&ecam, &ioapic, &apic, &pm, &elcr, &post];
+    let resources: Vec<&dyn Aml> = vec![&ecam, &apic, &elcr, &post];
     Device::new(
         Path::new("MBRD"),
         vec![

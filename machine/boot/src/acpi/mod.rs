@@ -17,6 +17,7 @@ use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
 
+use crate::Described;
 use crate::layout::{self, ACPI, irq, port};
 
 pub(crate) const OEM_ID: [u8; 6] = *b"TRINE ";
@@ -44,18 +45,18 @@ const ALL_PROCESSORS: u8 = 0xff;
 const HPET_ID: u32 = 0x8086_a201;
 const HPET_TABLE_SIZE: u32 = 56;
 
-/// All tables of a machine with this many CPUs, as they are from [`ACPI`]'s base on. The RSDP is
-/// the first.
-pub(crate) fn tables(cpus: u32) -> Vec<u8> {
+/// All tables, as they are from [`ACPI`]'s base on. The RSDP is the first.
+pub(crate) fn tables(described: Described) -> Vec<u8> {
+    let Described { cpus, hpet: has_hpet } = described;
     let mut image = Image { bytes: vec![0; Rsdp::len()] };
     let facs = image.add(&FACS::new(), 64);
-    let dsdt = image.add_bytes(&dsdt::dsdt(cpus), 8);
+    let dsdt = image.add_bytes(&dsdt::dsdt(described), 8);
     let fadt = image.add(&fadt(facs, dsdt), 8);
     let madt = image.add_bytes(madt(cpus).as_slice(), 8);
     let mcfg = image.add(&mcfg(), 8);
-    let hpet = image.add_bytes(hpet().as_slice(), 8);
+    let hpet = has_hpet.then(|| image.add_bytes(hpet().as_slice(), 8));
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-    for table in [fadt, madt, mcfg, hpet] {
+    for table in [fadt, madt, mcfg].into_iter().chain(hpet) {
         xsdt.add_entry(table);
     }
     let xsdt = image.add(&xsdt, 8);
