@@ -19,6 +19,8 @@ pub mod simd;
 pub mod sse;
 pub mod x87;
 
+mod unbounded;
+
 /// The host has every instruction used here (up to SSE4.2, as the portable profile).
 pub fn host_is_able() -> bool {
     is_x86_feature_detected!("sse4.2") && is_x86_feature_detected!("fxsr")

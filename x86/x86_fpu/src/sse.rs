@@ -10,6 +10,9 @@ use std::arch::asm;
 use std::arch::x86_64::__m128i;
 use std::mem::transmute;
 
+use crate::unbounded::{Lanes, after, after_addsub, after_horizontal, after_narrowing};
+use crate::x87::{fadd, fdiv, fmul, fsub};
+
 /// MXCSR: invalid operation.
 pub const IE: u32 = 1 << 0;
 /// MXCSR: denormal operand.
@@ -44,38 +47,6 @@ pub struct Outcome<T = u128> {
     pub trap: bool,
 }
 
-/// Which lanes of a result an instruction computed, for those whose results can be tiny.
-#[derive(Clone, Copy)]
-enum Lanes {
-    Ps,
-    Ss,
-    Pd,
-    Sd,
-    /// Nothing that can be tiny.
-    None,
-}
-
-impl Lanes {
-    /// A lane is a denormal number.
-    fn any_denormal(self, value: u128) -> bool {
-        let single = |i: u32| {
-            let lane = (value >> (32 * i)) as u32;
-            lane & 0x7f80_0000 == 0 && lane & 0x7f_ffff != 0
-        };
-        let double = |i: u32| {
-            let lane = (value >> (64 * i)) as u64;
-            lane & 0x7ff0 << 48 == 0 && lane << 12 != 0
-        };
-        match self {
-            Self::Ps => (0..4).any(single),
-            Self::Ss => single(0),
-            Self::Pd => (0..2).any(double),
-            Self::Sd => double(0),
-            Self::None => false,
-        }
-    }
-}
-
 /// MXCSR for the instruction and after it.
 #[repr(C)]
 struct Csr {
@@ -91,26 +62,39 @@ impl Csr {
         Self { guest: (mxcsr | MASKS) & !(EXCEPTIONS | ftz), host: MASKS }
     }
 
-    /// What the guest sees, from what happened with everything masked.
+    /// What the guest sees, from what happened with everything masked. `unbounded` tells which of
+    /// overflow, underflow and inexact are raised when one of the first two is unmasked.
     #[inline(always)]
-    fn outcome<T>(&self, mxcsr: u32, value: T, tiny: impl FnOnce() -> bool) -> Outcome<T> {
+    fn outcome<T>(&self, mxcsr: u32, value: T, unbounded: impl FnOnce(u32) -> u32) -> Outcome<T> {
         let raised = self.guest & EXCEPTIONS;
         if mxcsr & MASKS == MASKS {
             return Outcome { value, raised, trap: false };
         }
-        // Unmasked underflow is raised by exact tiny results too (SDM vol. 1, 4.9.1.5).
-        let underflow = if mxcsr & UE << MASK_SHIFT == 0 && tiny() { UE } else { 0 };
-        let raised = raised | underflow;
-        let unmasked = raised & !(mxcsr >> MASK_SHIFT);
-        // What is found before the computation keeps it from being done at all.
-        let before = IE | DE | ZE;
-        let raised = if unmasked & before != 0 { raised & before } else { raised };
-        Outcome { value, raised, trap: unmasked != 0 }
+        unmasked(mxcsr, value, raised, unbounded)
     }
 }
 
+#[cold]
+fn unmasked<T>(
+    mxcsr: u32,
+    value: T,
+    raised: u32,
+    unbounded: impl FnOnce(u32) -> u32,
+) -> Outcome<T> {
+    let masks = mxcsr >> MASK_SHIFT;
+    // What is found before the computation keeps it from being done at all.
+    let before = raised & (IE | DE | ZE);
+    if before & !masks != 0 {
+        return Outcome { value, raised: before, trap: true };
+    }
+    let after =
+        if masks & (OE | UE) == OE | UE { raised & (OE | UE | PE) } else { unbounded(raised) };
+    let raised = before | after;
+    Outcome { value, raised, trap: raised & !masks != 0 }
+}
+
 macro_rules! vector {
-    ($($lanes:ident: $($name:ident)*;)*) => {$($(
+    ($($unbounded:expr => $($name:ident)*;)*) => {$($(
         #[doc = concat!(stringify!($name), ".")]
         #[inline]
         pub fn $name(mxcsr: u32, dst: u128, src: u128) -> Outcome {
@@ -126,23 +110,43 @@ macro_rules! vector {
                      options(nostack, preserves_flags));
                 transmute::<__m128i, u128>(value)
             };
-            csr.outcome(mxcsr, value, || Lanes::$lanes.any_denormal(value))
+            csr.outcome(mxcsr, value, |raised| $unbounded(mxcsr, dst, src, raised))
         }
     )*)*};
 }
 
 vector! {
-    Ps: addps subps mulps divps addsubps haddps hsubps cvtpd2ps;
-    Pd: addpd subpd mulpd divpd addsubpd haddpd hsubpd;
-    Ss: addss subss mulss divss cvtsd2ss;
-    Sd: addsd subsd mulsd divsd;
-    None: minps minpd minss minsd maxps maxpd maxss maxsd sqrtps sqrtpd sqrtss sqrtsd
+    after(Lanes::PS, fadd) => addps;
+    after(Lanes::PS, fsub) => subps;
+    after(Lanes::PS, fmul) => mulps;
+    after(Lanes::PS, fdiv) => divps;
+    after(Lanes::PD, fadd) => addpd;
+    after(Lanes::PD, fsub) => subpd;
+    after(Lanes::PD, fmul) => mulpd;
+    after(Lanes::PD, fdiv) => divpd;
+    after(Lanes::SS, fadd) => addss;
+    after(Lanes::SS, fsub) => subss;
+    after(Lanes::SS, fmul) => mulss;
+    after(Lanes::SS, fdiv) => divss;
+    after(Lanes::SD, fadd) => addsd;
+    after(Lanes::SD, fsub) => subsd;
+    after(Lanes::SD, fmul) => mulsd;
+    after(Lanes::SD, fdiv) => divsd;
+    after_addsub(Lanes::PS) => addsubps;
+    after_addsub(Lanes::PD) => addsubpd;
+    after_horizontal(Lanes::PS, fadd) => haddps;
+    after_horizontal(Lanes::PS, fsub) => hsubps;
+    after_horizontal(Lanes::PD, fadd) => haddpd;
+    after_horizontal(Lanes::PD, fsub) => hsubpd;
+    after_narrowing(2) => cvtpd2ps;
+    after_narrowing(1) => cvtsd2ss;
+    |_, _, _, raised| raised & (OE | UE | PE) => minps minpd minss minsd maxps maxpd maxss maxsd sqrtps sqrtpd sqrtss sqrtsd
         cvtps2pd cvtss2sd cvtdq2ps cvtdq2pd cvtps2dq cvttps2dq cvtpd2dq cvttpd2dq
         rcpps rcpss rsqrtps rsqrtss;
 }
 
 macro_rules! immediate {
-    ($($lanes:ident: $($name:ident $mask:literal)*;)*) => {$($(
+    ($($name:ident $mask:literal)*) => {$(
         #[doc = concat!(stringify!($name), " with one of the immediates that differ.")]
         #[inline]
         pub fn $name(mxcsr: u32, dst: u128, src: u128, imm: u8) -> Outcome {
@@ -158,7 +162,7 @@ macro_rules! immediate {
                          options(nostack, preserves_flags));
                     transmute::<__m128i, u128>(value)
                 };
-                csr.outcome(mxcsr, value, || Lanes::$lanes.any_denormal(value))
+                csr.outcome(mxcsr, value, |raised| raised & (OE | UE | PE))
             }
             let with = match imm & $mask {
                 0 => with::<0>, 1 => with::<1>, 2 => with::<2>, 3 => with::<3>,
@@ -168,15 +172,15 @@ macro_rules! immediate {
             };
             with(mxcsr, dst, src)
         }
-    )*)*};
+    )*};
 }
 
 immediate! {
-    None: cmpps 7 cmppd 7 cmpss 7 cmpsd 7 roundps 15 roundpd 15 roundss 15 roundsd 15;
+    cmpps 7 cmppd 7 cmpss 7 cmpsd 7 roundps 15 roundpd 15 roundss 15 roundsd 15
 }
 
 macro_rules! all_lanes {
-    ($($lanes:ident: $name:ident;)*) => {$(
+    ($($name:ident: $multiply:ident, $($add:ident),*;)*) => {$(
         /// The dot product of all lanes, in every lane. Callers zero the lanes that do not count,
         /// as the instruction does.
         #[inline]
@@ -192,12 +196,20 @@ macro_rules! all_lanes {
                      options(nostack, preserves_flags));
                 transmute::<__m128i, u128>(value)
             };
-            csr.outcome(mxcsr, value, || Lanes::$lanes.any_denormal(value))
+            // A product, then sums of neighbours: each step can trap.
+            csr.outcome(mxcsr, value, |_| {
+                let step = $multiply(mxcsr, dst, src);
+                $(let step = if step.trap { step } else {
+                    let sum = $add(mxcsr, step.value, step.value);
+                    Outcome { raised: sum.raised | step.raised, ..sum }
+                };)*
+                step.raised & (OE | UE | PE)
+            })
         }
     )*};
 }
 
-all_lanes! { Ps: dpps; Pd: dppd; }
+all_lanes! { dpps: mulps, haddps, haddps; dppd: mulpd, haddpd; }
 
 macro_rules! compare {
     ($($name:ident)*) => {$(
@@ -214,7 +226,7 @@ macro_rules! compare {
                      a = in(xmm_reg) transmute::<u128, __m128i>(a),
                      b = in(xmm_reg) transmute::<u128, __m128i>(b));
             }
-            csr.outcome(mxcsr, flags & 0x45, || false)
+            csr.outcome(mxcsr, flags & 0x45, |raised| raised & PE)
         }
     )*};
 }
@@ -239,7 +251,7 @@ macro_rules! to_integer {
                      s = in(xmm_reg) transmute::<u128, __m128i>(src),
                      options(nostack, preserves_flags));
             }
-            csr.outcome(mxcsr, value, || false)
+            csr.outcome(mxcsr, value, |raised| raised & PE)
         }
     };
 }
@@ -265,7 +277,7 @@ macro_rules! from_integer {
                      options(nostack, preserves_flags));
                 transmute::<__m128i, u128>(value)
             };
-            csr.outcome(mxcsr, value, || false)
+            csr.outcome(mxcsr, value, |raised| raised & PE)
         }
     )*};
 }

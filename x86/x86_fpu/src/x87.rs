@@ -86,13 +86,9 @@ enum To {
     Registers,
     /// Memory: not written on overflow and underflow either.
     Memory,
-}
-
-const fn suppressing(to: To) -> u16 {
-    match to {
-        To::Registers => IE | DE | ZE,
-        To::Memory => IE | DE | ZE | OE | UE,
-    }
+    /// One more register: the host tells whether it pushed. (AMD's CPUs do even when an unmasked
+    /// denormal was loaded.)
+    Push,
 }
 
 impl FxArea {
@@ -103,7 +99,12 @@ impl FxArea {
             u128::from_le_bytes(bytes)
         };
         let status = u16::from_le_bytes([self.0[2], self.0[3]]);
-        let done = status & !frame.guest_cw & suppressing(to) == 0;
+        let unmasked = status & !frame.guest_cw;
+        let done = match to {
+            To::Registers => unmasked & (IE | DE | ZE) == 0,
+            To::Memory => unmasked & (IE | DE | ZE | OE | UE) == 0,
+            To::Push => self.0[4] != 0,
+        };
         let value = if to == To::Memory { frame.value } else { register(32) };
         let status = status & (EXCEPTIONS | CONDITIONS);
         Outcome { value, second: register(48), status, done }
@@ -269,7 +270,7 @@ macro_rules! convert {
     (load { $($l:ident $l_op:literal $l_doc:literal;)* }
      store { $($s:ident $s_op:literal $s_take:literal $s_doc:literal;)* }) => {
         instruction! {
-            $(#[doc = $l_doc] $l(a) -> Registers:
+            $(#[doc = $l_doc] $l(a) -> Push:
                 [] concat!($l_op, " [{p}]"), ["fstp tbyte ptr [{p} + 32]"];)*
             $(#[doc = $s_doc] $s(a) -> Memory:
                 ["fld tbyte ptr [{p}]"] concat!($s_op, " [{p} + 32]"), [$s_take];)*
@@ -300,7 +301,8 @@ convert! {
 /// The argument is a number of 2⁶³ or more, which trigonometric functions leave alone.
 const fn out_of_range(a: u128) -> bool {
     let exponent = (a >> 64) as u16 & 0x7fff;
-    exponent != 0x7fff && exponent >= 0x3fff + 63
+    let normal = a >> 63 & 1 != 0;
+    normal && exponent != 0x7fff && exponent >= 0x3fff + 63
 }
 
 macro_rules! trigonometric {

@@ -48,12 +48,12 @@ fn from_mmx<E: Env>(
 ) -> Done {
     cpu.check_sse()?;
     let is_register = insn.kind(1) == OperandKind::Reg;
-    if is_register || bits == 64 {
+    if is_register {
         cpu.x87_pending()?;
     }
     let src = cpu.mm_or::<u64>(insn)?;
     let outcome = op(cpu.fpu.mxcsr, 0, u128::from(src));
-    if is_register || bits == 64 {
+    if is_register {
         cpu.mmx_entered();
     }
     let value = cpu.settle(outcome)?;

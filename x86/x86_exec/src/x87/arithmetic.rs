@@ -24,7 +24,7 @@ fn binary<E: Env>(
         let outcome = op(cpu.fpu.fcw, cpu.fpu.get(0), cpu.fpu.get(from));
         cpu.x87_result(to, outcome, conditions, pops);
     } else {
-        cpu.x87_underflow(to, pops);
+        cpu.x87_underflow(to, conditions, pops);
     }
     cpu.x87_retire(insn);
     Ok(())
@@ -44,7 +44,7 @@ fn with_memory<E: Env>(
         let outcome = op(cpu.fpu.fcw, cpu.fpu.get(0), operand);
         cpu.x87_result(0, outcome, C1, Pops::None);
     } else {
-        cpu.x87_underflow(0, Pops::None);
+        cpu.x87_underflow(0, C1, Pops::None);
     }
     cpu.x87_retire(insn);
     Ok(())
@@ -65,10 +65,8 @@ fn compare<E: Env>(
             cpu.x87_compared(outcome, pops);
         }
         _ => {
-            if cpu.x87_stack_fault(false) {
-                cpu.fpu.note(C0 | C2 | C3, CONDITIONS);
-                cpu.x87_pop(pops);
-            }
+            let done = cpu.x87_stack_fault(false, CONDITIONS);
+            cpu.x87_compared(Outcome { value: 0, second: 0, status: C0 | C2 | C3, done }, pops);
         }
     }
     cpu.x87_retire(insn);
@@ -102,7 +100,7 @@ fn compare_memory<E: Env>(
     Ok(())
 }
 
-/// FCOMI and its like: to RFLAGS. The condition codes stay, except C1.
+/// FCOMI and its like: to RFLAGS. The condition codes stay.
 fn compare_to_flags<E: Env>(
     cpu: &mut Cpu<E>,
     insn: &Insn,
@@ -113,17 +111,15 @@ fn compare_to_flags<E: Env>(
     let i = insn.reg1();
     let outcome = if cpu.fpu.is_used(0) && cpu.fpu.is_used(i) {
         let outcome = op(cpu.fpu.fcw, cpu.fpu.get(0), cpu.fpu.get(i));
-        cpu.fpu.note(outcome.status, C1);
+        cpu.fpu.note(outcome.status, 0);
         outcome
     } else {
-        let done = cpu.x87_stack_fault(false);
+        let done = cpu.x87_stack_fault(false, 0);
         Outcome { value: 0, second: 0, status: C0 | C2 | C3, done }
     };
+    let bit = |code: u16, flag: Rflags| if outcome.status & code != 0 { flag.bits() } else { 0 };
+    cpu.flags = Flags::from_bits(bit(C3, Rflags::ZF) | bit(C2, Rflags::PF) | bit(C0, Rflags::CF));
     if outcome.done {
-        let bit =
-            |code: u16, flag: Rflags| if outcome.status & code != 0 { flag.bits() } else { 0 };
-        cpu.flags =
-            Flags::from_bits(bit(C3, Rflags::ZF) | bit(C2, Rflags::PF) | bit(C0, Rflags::CF));
         cpu.x87_pop(pops);
     }
     cpu.x87_retire(insn);
@@ -143,7 +139,7 @@ fn unary<E: Env>(
         let outcome = op(cpu.fpu.fcw, cpu.fpu.get(0));
         cpu.x87_result(0, outcome, conditions, Pops::None);
     } else {
-        cpu.x87_underflow(0, Pops::None);
+        cpu.x87_underflow(0, conditions, Pops::None);
     }
     cpu.x87_retire(insn);
     Ok(())
@@ -159,6 +155,26 @@ fn binary_pop<E: Env>(
     binary(cpu, insn, (1, 1), Pops::One, C1, op)
 }
 
+/// FPREM and FPREM1: condition codes hold the quotient, if there is one.
+#[inline(always)]
+fn remainder<E: Env>(
+    cpu: &mut Cpu<E>,
+    insn: &Insn,
+    op: impl Fn(u16, u128, u128) -> Outcome,
+) -> Done {
+    let old = cpu.fpu.fsw & (C0 | C3);
+    binary(cpu, insn, (0, 1), Pops::None, CONDITIONS, |fcw, a, b| {
+        let outcome = op(fcw, a, b);
+        let is_nan = outcome.value >> 64 & 0x7fff == 0x7fff;
+        let status = if is_nan || !outcome.done {
+            outcome.status & !(C0 | C3) | old
+        } else {
+            outcome.status
+        };
+        Outcome { status, ..outcome }
+    })
+}
+
 /// From ST(0) to ST(0) and one more.
 #[inline(always)]
 fn to_two<E: Env>(
@@ -170,10 +186,9 @@ fn to_two<E: Env>(
     cpu.x87_wait()?;
     if !cpu.fpu.is_used(0) || cpu.fpu.is_used(7) {
         let overflow = cpu.fpu.is_used(0);
-        if cpu.x87_stack_fault(overflow) {
+        if cpu.x87_stack_fault(overflow, conditions) {
             cpu.fpu.set(0, INDEFINITE);
             cpu.fpu.push(INDEFINITE);
-            cpu.fpu.note(0, conditions & C2);
         }
     } else {
         let outcome = op(cpu.fpu.fcw, cpu.fpu.get(0));
@@ -328,8 +343,8 @@ fn function<E: Env>(insn: &Insn) -> Option<Handler<E>> {
         F2xm1 => |c, i| unary(c, i, C1, x87::f2xm1),
         Fsin => |c, i| unary(c, i, C1 | C2, x87::fsin),
         Fcos => |c, i| unary(c, i, C1 | C2, x87::fcos),
-        Fprem => |c, i| binary(c, i, (0, 1), Pops::None, CONDITIONS, x87::fprem),
-        Fprem1 => |c, i| binary(c, i, (0, 1), Pops::None, CONDITIONS, x87::fprem1),
+        Fprem => |c, i| remainder(c, i, x87::fprem),
+        Fprem1 => |c, i| remainder(c, i, x87::fprem1),
         Fscale => |c, i| binary(c, i, (0, 1), Pops::None, C1, x87::fscale),
         Fpatan => |c, i| binary_pop(c, i, x87::fpatan),
         Fyl2x => |c, i| binary_pop(c, i, x87::fyl2x),

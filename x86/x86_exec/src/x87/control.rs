@@ -89,6 +89,7 @@ fn ffree<E: Env>(cpu: &mut Cpu<E>, insn: &Insn, pops: bool) -> Done {
     if pops {
         cpu.fpu.pop();
     }
+    cpu.fpu.note(0, C1);
     cpu.x87_retire(insn);
     Ok(())
 }

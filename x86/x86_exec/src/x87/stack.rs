@@ -1,7 +1,7 @@
 //! The register stack, its faults, and the entry to and the end of each instruction.
 
 use x86_decode::Insn;
-use x86_fpu::x87::{BUSY, C1, CONDITIONS, ES, EXCEPTIONS, IE, INDEFINITE, Outcome, SF};
+use x86_fpu::x87::{BUSY, C1, C2, CONDITIONS, ES, EXCEPTIONS, IE, INDEFINITE, Outcome, SF};
 use x86_state::bits::Cr0;
 use x86_state::{Exception, SegReg};
 
@@ -139,11 +139,12 @@ impl<E: Env> Cpu<E> {
         }
     }
 
-    /// A stack fault: C1 tells overflow from underflow. True when it is masked, and the
-    /// instruction goes on with the indefinite value.
+    /// A stack fault: C1 tells overflow from underflow, and C2 is cleared when `conditions` has
+    /// it. True when it is masked, and the instruction goes on with the indefinite value.
     #[cold]
-    pub(super) fn x87_stack_fault(&mut self, overflow: bool) -> bool {
-        self.fpu.note(IE | SF | if overflow { C1 } else { 0 }, C1);
+    pub(super) fn x87_stack_fault(&mut self, overflow: bool, conditions: u16) -> bool {
+        let c1 = if overflow { C1 } else { 0 };
+        self.fpu.note(IE | SF | c1, C1 | conditions & C2);
         self.fpu.fcw & IE != 0
     }
 
@@ -159,8 +160,8 @@ impl<E: Env> Cpu<E> {
 
     /// Ends an instruction that found ST(`to`) or its other operand empty.
     #[cold]
-    pub(super) fn x87_underflow(&mut self, to: u8, pops: Pops) {
-        if self.x87_stack_fault(false) {
+    pub(super) fn x87_underflow(&mut self, to: u8, conditions: u16, pops: Pops) {
+        if self.x87_stack_fault(false, conditions) {
             self.fpu.set(to, INDEFINITE);
             self.x87_pop(pops);
         }
@@ -170,7 +171,7 @@ impl<E: Env> Cpu<E> {
     #[inline(always)]
     pub(super) fn x87_push(&mut self, outcome: Outcome) {
         if self.fpu.is_used(7) {
-            if self.x87_stack_fault(true) {
+            if self.x87_stack_fault(true, 0) {
                 self.fpu.push(INDEFINITE);
             }
             return;
@@ -191,14 +192,12 @@ impl<E: Env> Cpu<E> {
         }
     }
 
-    /// Ends a compare.
+    /// Ends a compare. Unmasked exceptions only keep it from popping.
     #[inline(always)]
     pub(super) fn x87_compared(&mut self, outcome: Outcome, pops: Pops) {
+        self.fpu.note(outcome.status, CONDITIONS);
         if outcome.done {
-            self.fpu.note(outcome.status, CONDITIONS);
             self.x87_pop(pops);
-        } else {
-            self.fpu.note(outcome.status, C1);
         }
     }
 }

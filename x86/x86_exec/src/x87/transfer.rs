@@ -78,7 +78,7 @@ fn fld_sti<E: Env>(cpu: &mut Cpu<E>, insn: &Insn) -> Done {
     let i = insn.reg0();
     if cpu.fpu.is_used(i) {
         cpu.x87_push(plain(cpu.fpu.get(i)));
-    } else if cpu.x87_stack_fault(false) {
+    } else if cpu.x87_stack_fault(false, 0) {
         cpu.fpu.push(INDEFINITE);
     }
     cpu.x87_retire(insn);
@@ -108,7 +108,7 @@ fn store<E: Env>(
     if used {
         cpu.fpu.note(outcome.status, C1);
     } else {
-        cpu.x87_stack_fault(false);
+        cpu.x87_stack_fault(false, 0);
     }
     if outcome.done {
         cpu.x87_pop(pops);
@@ -133,8 +133,20 @@ fn fst_sti<E: Env>(cpu: &mut Cpu<E>, insn: &Insn, pops: Pops) -> Done {
     if cpu.fpu.is_used(0) {
         cpu.x87_result(i, plain(cpu.fpu.get(0)), C1, pops);
     } else {
-        cpu.x87_underflow(i, pops);
+        cpu.x87_underflow(i, C1, pops);
     }
+    cpu.x87_retire(insn);
+    Ok(())
+}
+
+/// FSTPNCE, an undocumented FSTP ST(i) that only pops when ST(0) is empty.
+fn fstpnce<E: Env>(cpu: &mut Cpu<E>, insn: &Insn) -> Done {
+    cpu.x87_wait()?;
+    if cpu.fpu.is_used(0) {
+        cpu.fpu.set(insn.reg0(), cpu.fpu.get(0));
+    }
+    cpu.fpu.pop();
+    cpu.fpu.note(0, C1);
     cpu.x87_retire(insn);
     Ok(())
 }
@@ -144,7 +156,7 @@ fn fxch<E: Env>(cpu: &mut Cpu<E>, insn: &Insn) -> Done {
     cpu.x87_wait()?;
     let i = insn.reg1();
     let (a_used, b_used) = (cpu.fpu.is_used(0), cpu.fpu.is_used(i));
-    let done = (a_used && b_used) || cpu.x87_stack_fault(false);
+    let done = (a_used && b_used) || cpu.x87_stack_fault(false, 0);
     if done {
         let a = if a_used { cpu.fpu.get(0) } else { INDEFINITE };
         let b = if b_used { cpu.fpu.get(i) } else { INDEFINITE };
@@ -162,7 +174,7 @@ fn fcmov<E: Env>(cpu: &mut Cpu<E>, insn: &Insn, any: Rflags, unless: bool) -> Do
     cpu.x87_wait()?;
     let i = insn.reg1();
     if !cpu.fpu.is_used(0) || !cpu.fpu.is_used(i) {
-        cpu.x87_underflow(0, Pops::None);
+        cpu.x87_underflow(0, C1, Pops::None);
     } else if (cpu.flags.bits() & any.bits() != 0) != unless {
         cpu.fpu.set(0, cpu.fpu.get(i));
     }
@@ -231,7 +243,8 @@ fn moves<E: Env>(insn: &Insn) -> Option<Handler<E>> {
     const BE: Rflags = Rflags::CF.union(Rflags::ZF);
     Some(table! { insn;
         Fst_sti => |c, i| fst_sti(c, i, Pops::None),
-        Fstp_sti | Fstpnce_sti | Fstp_sti_DFD0 | Fstp_sti_DFD8 => |c, i| fst_sti(c, i, Pops::One),
+        Fstp_sti | Fstp_sti_DFD0 | Fstp_sti_DFD8 => |c, i| fst_sti(c, i, Pops::One),
+        Fstpnce_sti => fstpnce,
         Fxch_st0_sti | Fxch_st0_sti_DDC8 | Fxch_st0_sti_DFC8 => fxch,
         Fcmovb_st0_sti => |c, i| fcmov(c, i, Rflags::CF, false),
         Fcmove_st0_sti => |c, i| fcmov(c, i, Rflags::ZF, false),
