@@ -52,7 +52,7 @@ pub struct Options {
     /// What a reset of the guest, or a CPU's triple fault, does
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = Reset::End)]
     on_reset: Reset,
-    /// Let the guest's time follow from its instructions: repeatable runs (emu, one CPU)
+    /// Let the guest's time follow from its instructions: repeatable runs (emu only)
     #[arg(long)]
     deterministic: bool,
     /// Make a socket that answers trine status, pause, move and so on

@@ -4,7 +4,7 @@
 mod rig;
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Output, Stdio};
 use std::time::Instant;
@@ -96,6 +96,38 @@ fn a_reader_that_takes_nothing_holds_neither_the_vm_nor_its_end() {
     assert_eq!(wait(&mut child).code(), Some(6));
     assert!(begin.elapsed() < LONG / 4);
     assert!(!control.exists());
+}
+
+#[test]
+fn a_vm_that_moves_while_it_works_loses_and_repeats_nothing() {
+    let rig = Rig::new();
+    let control = rig.path("vm.sock");
+    let mut command = rig.vm(&tinyguest::echo());
+    command.stdin(Stdio::piped()).arg("--control").arg(&control);
+    let mut child = command.spawn().unwrap();
+    let mut client = until("the control socket", || Client::connect(&control).ok());
+    let sent: Vec<u8> = (0..30_000u32).map(|n| b'0' + (n % 64) as u8).collect();
+    let expected: Vec<u8> = sent.iter().map(|byte| byte + 1).collect();
+    let (mut keyboard, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let typing = std::thread::spawn(move || {
+        for chunk in sent.chunks(100) {
+            keyboard.write_all(chunk).unwrap();
+        }
+        keyboard
+    });
+    let reading = std::thread::spawn(move || {
+        let mut got = Vec::new();
+        screen.read_to_end(&mut got).map(|_| got).unwrap()
+    });
+    let mut moves = 0;
+    while moves < 20 || !typing.is_finished() {
+        let reply = client.ask(&Request::Move { engine: EngineName::Emu }).unwrap();
+        assert!(matches!(reply, Reply::Moved(_)), "{reply:?}");
+        moves += 1;
+    }
+    typing.join().unwrap().write_all(b"!").unwrap();
+    assert_eq!(wait(&mut child).code(), Some(0));
+    assert!(reading.join().unwrap() == expected, "after {moves} moves");
 }
 
 #[test]
