@@ -64,14 +64,18 @@ fn imul<E: Env, T: Word>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), Fault> {
 
 /// Two operands, or three of which the last is immediate.
 fn imul_truncated<E: Env, T: Word>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), Fault> {
-    let b: T = cpu.read_op(insn, 1)?;
+    let b: T = if insn.is_mem() { cpu.read(insn.seg, cpu.ea(insn))? } else { cpu.reg(insn.reg1()) };
     let a = match insn.kind(2) {
         OperandKind::None => cpu.reg::<T>(insn.reg0()),
         _ => T::from_u64(insn.imm),
     };
-    let product = signed_product(a, b);
-    cpu.set_reg(insn.reg0(), T::from_u64(product as u64));
-    set_flags::<E, T>(cpu, product as u64, truncates::<T>(product));
+    let (a, b) = (sign_extend(a) as i64, sign_extend(b) as i64);
+    // Products of smaller operands fit, and are truncated below.
+    let (product, mut overflow) = a.overflowing_mul(b);
+    let result = T::from_u64(product as u64);
+    overflow |= sign_extend(result) as i64 != product;
+    cpu.set_reg(insn.reg0(), result);
+    set_flags::<E, T>(cpu, product as u64, overflow);
     Ok(())
 }
 
