@@ -125,6 +125,20 @@ impl CpuProfile {
         Ok(profile)
     }
 
+    /// The same without process-context identifiers (PCID, INVPCID): AMD's CPUs before Zen 3 have
+    /// none, nor have older emulators of hardware virtualization.
+    #[must_use]
+    pub fn without_pcid(mut self) -> Self {
+        for row in &mut self.leaves {
+            match row.leaf {
+                1 => row.value[2] &= !PCID,
+                7 => row.value[1] &= !INVPCID,
+                _ => {}
+            }
+        }
+        self
+    }
+
     /// Portable or pinned.
     pub fn class(&self) -> ProfileClass {
         self.class
@@ -167,7 +181,10 @@ impl CpuProfile {
 
     /// CR4 bits a guest may set.
     pub fn cr4_mask(&self) -> u64 {
-        (Cr4::TSD
+        let has_pcid = self.cpuid(1, 0, VcpuId(0))[2] & PCID != 0;
+        let pcid = if has_pcid { Cr4::PCIDE } else { Cr4::empty() };
+        (pcid
+            | Cr4::TSD
             | Cr4::DE
             | Cr4::PSE
             | Cr4::PAE
@@ -177,7 +194,6 @@ impl CpuProfile {
             | Cr4::OSXMMEXCPT
             | Cr4::UMIP
             | Cr4::FSGSBASE
-            | Cr4::PCIDE
             | Cr4::OSXSAVE
             | Cr4::SMEP
             | Cr4::SMAP)
@@ -257,6 +273,10 @@ impl CpuProfile {
     }
 }
 
+/// CPUID.1:ECX.
+const PCID: u32 = 1 << 17;
+/// CPUID.7.0:EBX.
+const INVPCID: u32 = 1 << 10;
 const HYPERVISOR_LEAF: u32 = 0x4000_0000;
 const EXTENDED_MAX: u32 = 0x8000_0008;
 const BASIC_MAX: u32 = 0x16;
@@ -354,6 +374,15 @@ mod tests {
             let error = (told - f64::from(khz)).abs() / f64::from(khz);
             assert!(error < 2e-6, "{khz} is told as {told}");
         }
+    }
+
+    #[test]
+    fn without_pcid_neither_cpuid_nor_cr4_has_it() {
+        let p = profile(1).without_pcid();
+        assert_eq!(p.cpuid(1, 0, VcpuId(0))[2] & PCID, 0);
+        assert_eq!(p.cpuid(7, 0, VcpuId(0))[1] & INVPCID, 0);
+        assert_eq!(p.cr4_mask() & Cr4::PCIDE.bits(), 0);
+        assert_ne!(profile(1).cr4_mask() & Cr4::PCIDE.bits(), 0);
     }
 
     #[test]
