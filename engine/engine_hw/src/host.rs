@@ -135,18 +135,22 @@ impl Host {
                 supported.as_slice().iter().find(|e| e.function == leaf && e.index == subleaf);
             entry.map_or([0; 4], |e| [e.eax, e.ebx, e.ecx, e.edx])
         };
+        let mut lacks = Vec::new();
         for (leaf, registers) in [(1, 2..4), (7, 1..4), (0x8000_0001, 2..4), (0x8000_0007, 3..4)] {
             let (wanted, have) = (profile.cpuid(leaf, 0, VcpuId(0)), find(leaf, 0));
             for i in registers {
                 let missing = wanted[i] & !have[i] & !served_without_listing(leaf, i);
                 if missing != 0 {
                     let register = ["EAX", "EBX", "ECX", "EDX"][i];
-                    return Err(format!(
-                        "this host's CPU or KVM lacks features of the CPU profile \
-                         (CPUID {leaf:#x} {register}, bits {missing:#x}): use another engine"
-                    ));
+                    lacks.push(format!("CPUID {leaf:#x} {register} {missing:#x}"));
                 }
             }
+        }
+        if !lacks.is_empty() {
+            return Err(format!(
+                "this host's CPU or KVM lacks features of the CPU profile ({}): use another engine",
+                lacks.join(", ")
+            ));
         }
         let missing = profile.xcr0_mask() & !u64::from(find(0xd, 0)[0]);
         if missing != 0 {

@@ -17,12 +17,14 @@
 #![allow(unsafe_code, reason = "signals have no safe wrapper")]
 
 use std::io;
+use std::mem::zeroed;
+use std::ptr::null_mut;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::SeqCst};
 
 use kvm_ioctls::VcpuFd;
 
-use crate::raw::RunPage;
+use crate::raw::{RunPage, set_signal_mask};
 
 thread_local! {
     // SAFETY: the call has no preconditions.
@@ -43,10 +45,10 @@ fn install_handler() -> io::Result<()> {
         // SAFETY: all-zero is a valid `sigaction`; the handler is async-signal-safe. SA_RESTART
         // keeps a late signal from disturbing other calls; KVM_RUN returns EINTR all the same.
         let done = unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
+            let mut action: libc::sigaction = zeroed();
             action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as usize;
             action.sa_flags = libc::SA_RESTART;
-            libc::sigaction(signal(), &raw const action, std::ptr::null_mut())
+            libc::sigaction(signal(), &raw const action, null_mut())
         };
         if done == 0 {
             Ok(())
@@ -55,6 +57,12 @@ fn install_handler() -> io::Result<()> {
         }
     });
     installed.map_err(io::Error::from_raw_os_error)
+}
+
+/// See [`Kicker::begin_rounds`]: our signal alone, and the mask to restore.
+pub(crate) struct Rounds {
+    set: libc::sigset_t,
+    before: libc::sigset_t,
 }
 
 /// What reaches a vCPU from other threads.
@@ -101,10 +109,10 @@ impl Kicker {
             static UNBLOCKED: () = {
                 // SAFETY: changes only this thread's mask, by a set made right here.
                 unsafe {
-                    let mut set: libc::sigset_t = std::mem::zeroed();
+                    let mut set: libc::sigset_t = zeroed();
                     libc::sigemptyset(&raw mut set);
                     libc::sigaddset(&raw mut set, signal());
-                    libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
+                    libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, null_mut());
                 }
             };
         }
@@ -116,6 +124,41 @@ impl Kicker {
     /// It no longer runs it.
     pub(crate) fn leave(&self) {
         self.thread.store(0, SeqCst);
+    }
+
+    /// Has every entry into the kernel until [`Kicker::end_rounds`] go round the run loop once
+    /// without executing anything: a signal is pending all the while. (An immediate exit does not
+    /// go round; what the guest has caused may then still be on its way inside the kernel.)
+    pub(crate) fn begin_rounds(&self, vcpu: &VcpuFd) -> io::Result<Rounds> {
+        self.page.set_immediate_exit(false);
+        // SAFETY: changes only this thread's mask, by sets that outlive the calls, and signals
+        // this very thread.
+        unsafe {
+            let mut set: libc::sigset_t = zeroed();
+            let mut before: libc::sigset_t = zeroed();
+            libc::sigemptyset(&raw mut set);
+            libc::sigaddset(&raw mut set, signal());
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, &raw mut before);
+            libc::syscall(libc::SYS_tgkill, libc::getpid(), THREAD.with(|t| *t), signal());
+            // In the kernel it is not blocked, so it is pending there.
+            libc::sigdelset(&raw mut before, signal());
+            set_signal_mask(vcpu, Some(&before))?;
+            Ok(Rounds { set, before })
+        }
+    }
+
+    /// Ends that. A kick that came meanwhile is seen by the next entry.
+    pub(crate) fn end_rounds(&self, vcpu: &VcpuFd, rounds: &Rounds) -> io::Result<()> {
+        // SAFETY: as above; waiting for no time takes the pending signal.
+        unsafe {
+            let no_time: libc::timespec = zeroed();
+            while libc::sigtimedwait(&raw const rounds.set, null_mut(), &raw const no_time) > 0 {}
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const rounds.before, null_mut());
+        }
+        if self.kicked.load(SeqCst) {
+            self.page.set_immediate_exit(true);
+        }
+        set_signal_mask(vcpu, None)
     }
 
     /// The kernel returned EINTR: was it a kick? Takes it.

@@ -12,16 +12,17 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use guest_memory::{GuestMemory, RamOffset};
 use kvm_bindings::{
-    KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, KVMIO, kvm_device_attr, kvm_run,
+    KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, KVMIO, kvm_device_attr, kvm_run, kvm_signal_mask,
     kvm_userspace_memory_region, kvm_xsave,
 };
 use kvm_ioctls::{VcpuFd, VmFd};
 use vmm_sys_util::eventfd::EventFd;
-use vmm_sys_util::ioctl::{ioctl, ioctl_with_ref, ioctl_with_val};
+use vmm_sys_util::ioctl::{ioctl, ioctl_with_ptr, ioctl_with_ref, ioctl_with_val};
 use vmm_sys_util::{ioctl_io_nr, ioctl_iow_nr};
 
 ioctl_iow_nr!(KVM_SET_DEVICE_ATTR, KVMIO, 0xe1, kvm_device_attr);
 ioctl_iow_nr!(KVM_GET_DEVICE_ATTR, KVMIO, 0xe2, kvm_device_attr);
+ioctl_iow_nr!(KVM_SET_SIGNAL_MASK, KVMIO, 0x8b, kvm_signal_mask);
 ioctl_io_nr!(KVM_GET_TSC_KHZ, KVMIO, 0xa3);
 ioctl_io_nr!(KVM_CHECK_EXTENSION, KVMIO, 0x03);
 
@@ -99,6 +100,24 @@ pub(crate) fn set_xsave(vcpu: &VcpuFd, xsave: &kvm_xsave) -> io::Result<()> {
     // SAFETY: no process of ours asks for dynamic XSAVE components (arch_prctl), so the kernel
     // reads only the 4 KiB that `kvm_xsave` has.
     unsafe { vcpu.set_xsave(xsave) }.map_err(io::Error::from)
+}
+
+/// The signal mask while in guest mode; `None` for the thread's own.
+pub(crate) fn set_signal_mask(vcpu: &VcpuFd, set: Option<&libc::sigset_t>) -> io::Result<()> {
+    /// The kernel's form, with the set it knows: 64 signals.
+    #[repr(C)]
+    struct Mask {
+        len: u32,
+        set: [u8; 8],
+    }
+    let mask = set.map(|set| Mask {
+        len: 8,
+        // SAFETY: the C library's set begins with the kernel's, and is larger.
+        set: unsafe { (&raw const *set).cast::<[u8; 8]>().read() },
+    });
+    let at = mask.as_ref().map_or(ptr::null(), |mask| &raw const *mask);
+    // SAFETY: the kernel reads four bytes, then the eight that `len` says; or nothing.
+    result(unsafe { ioctl_with_ptr(vcpu, KVM_SET_SIGNAL_MASK(), at) }).map(drop)
 }
 
 /// The same eventfd, in the type `kvm-ioctls` wants.

@@ -9,6 +9,7 @@ use x86_state::Vector;
 
 use crate::host_error;
 use crate::msr;
+use crate::state::apic;
 use crate::vcpu::HwVcpu;
 
 /// What became of one stay in the kernel.
@@ -44,14 +45,55 @@ impl HwVcpu {
                 Stay::Window => self.interrupt(bus)?,
                 Stay::Interrupted => {
                     if self.kicker.take() {
-                        return Ok(Exit::Kicked);
+                        return self.settle(bus);
                     }
                     if self.kicker.page().takes_interrupts() {
                         self.interrupt(bus)?;
                     }
                 }
                 Stay::Stuck(why) => return Err(self.stuck(why)),
+                Stay::Over(Exit::Debug(DebugStop::Step))
+                    if self.has_passed().map_err(host_error("set breakpoints"))? => {}
                 Stay::Over(exit) => return Ok(exit),
+            }
+        }
+    }
+
+    /// Has the kernel finish what the guest has caused and no register shows: an EOI on its way
+    /// to the bus, an APIC timer that has expired but not yet requested its interrupt.
+    ///
+    /// Not for a debugger's stops: a round may meet the breakpoint again, and who stops there goes
+    /// on from there.
+    fn settle(&mut self, bus: &dyn Bus) -> Result<Exit, EngineError> {
+        self.kicker.page().set_window_request(false);
+        let refused = "settle a vCPU";
+        let rounds = self.kicker.begin_rounds(&self.fd).map_err(host_error(refused))?;
+        let settled = self.go_round(bus);
+        self.kicker.end_rounds(&self.fd, &rounds).map_err(host_error(refused))?;
+        match settled.map_err(host_error(refused))? {
+            None => Ok(Exit::Kicked),
+            Some(other) => {
+                self.kicker.kick(); // not answered yet
+                Ok(other)
+            }
+        }
+    }
+
+    /// Until no round does anything more. `Some` when `run` is over for another reason than a kick.
+    fn go_round(&mut self, bus: &dyn Bus) -> io::Result<Option<Exit>> {
+        let mut expired = false;
+        loop {
+            match self.stay(bus)? {
+                Stay::Served => continue,
+                Stay::Over(exit) => return Ok(Some(exit)),
+                Stay::Window | Stay::Interrupted | Stay::Stuck(_) => {}
+            }
+            let page = self.fd.get_lapic()?;
+            let count = apic::current_count(&page);
+            // A count of zero that was so before the last round has had its interrupt.
+            if count != Some(0) || std::mem::replace(&mut expired, true) {
+                self.timer_count = count;
+                return Ok(None);
             }
         }
     }

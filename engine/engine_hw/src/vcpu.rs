@@ -9,7 +9,7 @@ use kvm_bindings::{
     kvm_guest_debug, kvm_guest_debug_arch, kvm_msr_entry, kvm_xcrs,
 };
 use kvm_ioctls::VcpuFd;
-use x86_state::{APIC_BUS_CYCLE_NS, ApicTimer, InDelivery, VcpuId, VcpuState, bits::Rflags, msr};
+use x86_state::{APIC_BUS_CYCLE_NS, InDelivery, VcpuId, VcpuState, msr};
 
 use crate::complex::Complex;
 use crate::host_error;
@@ -35,8 +35,14 @@ pub(crate) struct HwVcpu {
     origin: u64,
     /// Initial count of an APIC timer that does not run.
     parked_count: Option<u32>,
+    /// Where the APIC's timer stood when `run` returned, or was loaded.
+    pub(crate) timer_count: Option<u32>,
     /// Stopped at this breakpoint: the next `run` goes on from it.
     pub(crate) stopped_at: Option<u64>,
+    /// What the debugger asked for, as the kernel takes it.
+    debug: kvm_guest_debug,
+    /// A step past a breakpoint stands in for `debug`.
+    passing: bool,
     /// The run page says what the vCPU's state is, not what it was before a load.
     pub(crate) page_is_current: bool,
 }
@@ -64,7 +70,10 @@ impl HwVcpu {
             loaded_tsc: None,
             origin: 0,
             parked_count: None,
+            timer_count: None,
             stopped_at: None,
+            debug: kvm_guest_debug::default(),
+            passing: false,
             page_is_current: false,
         })
     }
@@ -81,14 +90,26 @@ impl HwVcpu {
         }
         self.set_tsc().map_err(refused("set a vCPU's TSC"))?;
         if let Some(address) = self.stopped_at.take() {
-            let mut regs = self.fd.get_regs().map_err(refused("read a vCPU's registers"))?;
+            let regs = self.fd.get_regs().map_err(refused("read a vCPU's registers"))?;
             if regs.rip == address {
-                // Once past the breakpoint, which would be met again.
-                regs.rflags |= Rflags::RF.bits();
-                self.fd.set_regs(&regs).map_err(refused("set a vCPU's registers"))?;
+                // Past the breakpoint, which would be met again, by a step without it. (RF would
+                // do the same, but not every KVM loads it.)
+                let step = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP;
+                let request = kvm_guest_debug { control: step, ..Default::default() };
+                self.fd.set_guest_debug(&request).map_err(refused("pass a breakpoint"))?;
+                self.passing = true;
             }
         }
         Ok(())
+    }
+
+    /// A step is done: was it the one past a breakpoint, that nobody asked for?
+    pub(crate) fn has_passed(&mut self) -> io::Result<bool> {
+        if !std::mem::take(&mut self.passing) {
+            return Ok(false);
+        }
+        self.fd.set_guest_debug(&self.debug)?;
+        Ok(self.debug.control & KVM_GUESTDBG_SINGLESTEP == 0)
     }
 
     fn set_tsc(&mut self) -> io::Result<()> {
@@ -146,19 +167,22 @@ impl HwVcpu {
         let mut numbers: Vec<_> = numbered(&mut state.msrs).iter().map(|(n, _)| *n).collect();
         numbers.push(msr::IA32_TSC_DEADLINE);
         let mut values = self.get_msrs(&numbers)?;
-        let mut deadline = values.pop().unwrap_or(0);
+        let mut tsc_deadline = values.pop().unwrap_or(0);
         for ((_, register), value) in numbered(&mut state.msrs).into_iter().zip(values) {
             *register = value;
         }
         state.tsc_offset = match self.loaded_tsc {
             Some(loaded) => {
-                deadline = loaded.deadline;
+                tsc_deadline = loaded.deadline;
                 loaded.offset
             }
             None => raw::tsc_offset(&self.fd)?.wrapping_add(self.complex.tsc.saved_origin()),
         };
         let page = self.fd.get_lapic()?;
-        state.apic = apic::page_from(&page, state.apic.base, deadline, self.parked_count);
+        let count = self.timer_count.or_else(|| apic::current_count(&page));
+        let parked = self.parked_count;
+        let known = apic::Known { tsc_deadline, count, parked };
+        state.apic = apic::page_from(&page, state.apic.base, known);
         Ok(events::events_from(&self.fd.get_vcpu_events()?, &mut state).map(|()| state))
     }
 
@@ -177,6 +201,7 @@ impl HwVcpu {
         raw::set_xsave(&self.fd, &xsave::image_to(&state.xsave))?;
         let (page, parked) = apic::page_to(&state.apic);
         self.parked_count = parked;
+        self.timer_count = apic::current_count(&page);
         self.fd.set_lapic(&page)?;
         let mut msrs = state.msrs;
         let mut values: Vec<_> = numbered(&mut msrs).iter().map(|(n, v)| (*n, **v)).collect();
@@ -211,10 +236,9 @@ impl HwVcpu {
         for segment in state.segments.iter_mut().chain([&mut state.ldtr, &mut state.tr]) {
             *segment = segment.canonical();
         }
-        // Running timers go on between the two; one count is the kernel's resolution.
+        // One count is the kernel's resolution.
         let ns = state.apic.timer.remaining_ns;
-        state.apic.timer =
-            ApicTimer { remaining_ns: ns.map(|_| APIC_BUS_CYCLE_NS), ..state.apic.timer };
+        state.apic.timer.remaining_ns = ns.map(|_| APIC_BUS_CYCLE_NS);
         if matches!(state.in_delivery, Some(InDelivery::Software { .. })) {
             state.in_delivery = None; // executing it again is delivery
         }
@@ -247,9 +271,12 @@ fn all_done(failed: Option<u32>) -> io::Result<()> {
 impl Vcpu for HwVcpu {
     fn run(&mut self, bus: &Arc<dyn Bus>) -> Result<Exit, EngineError> {
         self.prepare()?;
+        self.timer_count = None;
         self.kicker.enter();
         let exit = self.execute(&**bus);
         self.kicker.leave();
+        // Kicked before the step past a breakpoint was done: it may still have to be passed.
+        self.has_passed().map_err(refused("set breakpoints"))?;
         if let Ok(Exit::Debug(engine::DebugStop::Breakpoint(address))) = exit {
             self.stopped_at = Some(address);
         }
@@ -290,6 +317,7 @@ impl Vcpu for HwVcpu {
                 request.arch = hardware_breakpoints(&stops.breakpoints);
             }
         }
+        (self.debug, self.passing) = (request, false);
         self.fd.set_guest_debug(&request).map_err(refused("set breakpoints"))
     }
 }

@@ -34,31 +34,47 @@ fn count_ns(regs: &[u32; 64]) -> u64 {
     APIC_BUS_CYCLE_NS << ((divide + 1) & 7)
 }
 
-/// From the kernel's register page, whose current-count register holds the phase. `parked` is
-/// what [`page_to`] kept back.
-pub(crate) fn page_from(
-    page: &kvm_lapic_state,
-    base: u64,
-    tsc_deadline: u64,
-    parked: Option<u32>,
-) -> ApicState {
-    let mut regs = std::array::from_fn(|i| {
+fn registers(page: &kvm_lapic_state) -> [u32; 64] {
+    std::array::from_fn(|i| {
         u32::from_le_bytes(std::array::from_fn(|b| page.regs[i * 16 + b] as u8))
-    });
-    let current = std::mem::take(&mut regs[CURRENT_COUNT]);
+    })
+}
+
+/// Where a timer that counts stands; `None` for one that does not count.
+pub(crate) fn current_count(page: &kvm_lapic_state) -> Option<u32> {
+    let regs = registers(page);
+    let counts = mode(&regs) != Mode::Deadline && regs[INITIAL_COUNT] != 0;
+    counts.then_some(regs[CURRENT_COUNT])
+}
+
+/// What user space knows of a timer beyond the kernel's page.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Known {
+    /// IA32_TSC_DEADLINE.
+    pub(crate) tsc_deadline: u64,
+    /// The count when the guest was stopped; the kernel's goes on.
+    pub(crate) count: Option<u32>,
+    /// What [`page_to`] kept back.
+    pub(crate) parked: Option<u32>,
+}
+
+/// From the kernel's register page.
+pub(crate) fn page_from(page: &kvm_lapic_state, base: u64, known: Known) -> ApicState {
+    let mut regs = registers(page);
+    regs[CURRENT_COUNT] = 0;
     let deadline = mode(&regs) == Mode::Deadline;
-    // A one-shot timer at zero has fired, or is about to: the kernel does not tell. It counts as
-    // due, since guests bear a spurious timer interrupt, but not a lost one.
-    let remaining_ns =
-        (!deadline && regs[INITIAL_COUNT] != 0).then(|| u64::from(current) * count_ns(&regs));
+    // A one-shot timer at zero has fired: the vCPU was settled. A periodic one fires now.
+    let one_shot = mode(&regs) == Mode::OneShot;
+    let running = known.count.filter(|count| !(deadline || one_shot && *count == 0));
+    let remaining_ns = running.map(|count| u64::from(count) * count_ns(&regs));
     if regs[INITIAL_COUNT] == 0 {
-        regs[INITIAL_COUNT] = parked.unwrap_or(0);
+        regs[INITIAL_COUNT] = known.parked.unwrap_or(0);
     }
     // With the IOAPIC in user space the kernel adds EOI-broadcast suppression; no other engine
     // has it, and a guest that uses it all the same only gets broadcasts it did not ask for.
     regs[VERSION] = APIC_VERSION;
     regs[PROCESSOR_PRIORITY] = processor_priority(&regs);
-    let tsc_deadline = if deadline { tsc_deadline } else { 0 };
+    let tsc_deadline = if deadline { known.tsc_deadline } else { 0 };
     ApicState { base, regs, timer: ApicTimer { remaining_ns, tsc_deadline } }
 }
 
@@ -79,9 +95,8 @@ pub(crate) fn page_to(apic: &ApicState) -> (kvm_lapic_state, Option<u32>) {
         match apic.timer.remaining_ns {
             Some(ns) => {
                 let count = ns.div_ceil(count_ns(&regs)).min(u64::from(regs[INITIAL_COUNT]));
-                // To the kernel zero means a full period; a one-shot timer fires at once.
-                let least = u32::from(mode(&regs) == Mode::Periodic);
-                regs[CURRENT_COUNT] = (count as u32).max(least);
+                // To the kernel zero means a full period, or a timer that has fired.
+                regs[CURRENT_COUNT] = (count as u32).max(1);
             }
             None => parked = Some(std::mem::take(&mut regs[INITIAL_COUNT])).filter(|c| *c != 0),
         }

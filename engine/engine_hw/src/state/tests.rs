@@ -95,7 +95,9 @@ fn timer(lvt: u32, initial: u32, timer: ApicTimer) -> ApicState {
 
 fn through_the_kernel(apic: &ApicState) -> ApicState {
     let (page, parked) = apic::page_to(apic);
-    apic::page_from(&page, apic.base, apic.timer.tsc_deadline, parked)
+    let count = apic::current_count(&page);
+    let tsc_deadline = apic.timer.tsc_deadline;
+    apic::page_from(&page, apic.base, apic::Known { tsc_deadline, count, parked })
 }
 
 #[test]
