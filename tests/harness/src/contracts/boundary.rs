@@ -1,0 +1,76 @@
+//! `run` returns at instruction boundaries, and for what reasons.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use engine::{DebugStop, DebugStops, Exit};
+use x86_state::VcpuId;
+
+use crate::{Machine, Subject, guest};
+
+/// Kicks, each with a save and a load behind it.
+const KICKS: u32 = 4000;
+const TIME_MAX: Duration = Duration::from_secs(15);
+
+pub(super) fn no_access_is_lost_or_repeated_however_often_it_is_kicked(subject: &Subject) {
+    let mut machine = Machine::about_to_run(subject, guest::copy(), |_| {});
+    let bus = machine.as_bus();
+    let over = AtomicBool::new(false);
+    let complex = machine.complex.clone();
+    let start = Instant::now();
+    let mut kicks = 0;
+    thread::scope(|scope| {
+        // Between accesses, too; rarely enough for a slow host to come to the next access.
+        scope.spawn(|| {
+            while !over.load(Ordering::Acquire) {
+                complex.kick(VcpuId(0));
+                thread::sleep(Duration::from_millis(25));
+            }
+        });
+        let vcpu = &mut machine.vcpus[0];
+        while kicks < KICKS && start.elapsed() < TIME_MAX {
+            machine.bus.kick_every([1, 2, 3, 5][kicks as usize / 97 % 4]);
+            assert_eq!(vcpu.run(&bus).unwrap(), Exit::Kicked);
+            let state = vcpu.save().unwrap();
+            // Everything the guest knows is in the state and in memory.
+            vcpu.load(&state).unwrap();
+            kicks += 1;
+        }
+        over.store(true, Ordering::Release);
+    });
+    let copies = machine.bus.copies();
+    assert!(copies > 100 && kicks > 400, "{copies} copies, {kicks} kicks: too few to tell");
+}
+
+pub(super) fn a_triple_fault_is_an_exit(subject: &Subject) {
+    let mut machine =
+        Machine::about_to_run(subject, guest::undefined(), |state| state.idtr.limit = 0);
+    assert_eq!(machine.run(), Exit::TripleFault);
+}
+
+pub(super) fn a_step_is_one_instruction(subject: &Subject) {
+    let mut machine = Machine::about_to_run(subject, guest::steps(), |_| {});
+    let stops = DebugStops { step: true, ..Default::default() };
+    machine.vcpus[0].set_debug(Some(&stops)).unwrap();
+    for n in 1..=3 {
+        assert_eq!(machine.run(), Exit::Debug(DebugStop::Step));
+        let state = machine.vcpus[0].save().unwrap();
+        assert_eq!(state.regs.rip, Machine::code_at(0) + n);
+        assert_eq!(state.regs.rflags & 0x100, 0, "the guest does not see the debugger's flag");
+    }
+    machine.vcpus[0].set_debug(None).unwrap();
+    machine.run_while(|_| thread::sleep(Duration::from_millis(5)));
+}
+
+pub(super) fn a_breakpoint_stops_before_its_instruction_and_is_passed(subject: &Subject) {
+    let mut machine = Machine::about_to_run(subject, guest::steps(), |_| {});
+    let at = [1, 3].map(|n| Machine::code_at(0) + n);
+    let stops = DebugStops { step: false, breakpoints: at.to_vec() };
+    machine.vcpus[0].set_debug(Some(&stops)).unwrap();
+    // The second is at a jump to itself: met again after every pass.
+    for address in [at[0], at[1], at[1]] {
+        assert_eq!(machine.run(), Exit::Debug(DebugStop::Breakpoint(address)));
+        assert_eq!(machine.vcpus[0].save().unwrap().regs.rip, address);
+    }
+}
