@@ -5,6 +5,7 @@
 
 mod bench;
 mod check;
+mod nested;
 mod test;
 mod tidy;
 mod up;
@@ -28,6 +29,8 @@ enum Task {
     Check,
     /// Figures beside a peer's
     Bench(bench::Options),
+    /// Run a command on a machine with hardware virtualization, made of software
+    Nested(nested::Options),
     /// The layers and sizes of the code
     Tidy,
 }
@@ -38,6 +41,7 @@ fn main() -> std::process::ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Check => check::run(),
         Task::Bench(options) => bench::run(&options),
+        Task::Nested(options) => nested::run(&options),
         Task::Tidy => tidy::run(),
     };
     match done {

@@ -78,13 +78,23 @@ pub fn initrd(kernel: &Kernel, modules: &[&str], init: Init) -> anyhow::Result<P
     archive.add("bin/busybox", Mode::PROGRAM, &busybox)?;
     archive.add("bin/sh", Mode::LINK, b"busybox")?;
     archive.add("init", Mode::PROGRAM, init.script().as_bytes())?;
-    let mut order = Vec::new();
-    for module in modules {
-        add_module(&mut archive, kernel, module, &mut order)?;
-    }
-    archive.add("modules/order", Mode::FILE, order.join("\n").as_bytes())?;
+    add_modules(&mut archive, kernel, modules)?;
     fs::write(&path, archive.finish()?)?;
     Ok(path)
+}
+
+/// Adds modules with what they depend on, and `modules/order`, which names them in load order. The
+/// archive has the folder.
+pub fn add_modules(
+    archive: &mut Archive<Vec<u8>>,
+    kernel: &Kernel,
+    modules: &[&str],
+) -> anyhow::Result<()> {
+    let mut order = Vec::new();
+    for module in modules {
+        add_module(archive, kernel, module, &mut order)?;
+    }
+    Ok(archive.add("modules/order", Mode::FILE, order.join("\n").as_bytes())?)
 }
 
 /// Adds a module after those it depends on, which its own `.modinfo` section names.

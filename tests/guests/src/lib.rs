@@ -10,6 +10,7 @@ mod initrd;
 mod kernel;
 mod rootfs;
 
-pub use initrd::{Init, UP, initrd};
+pub use cpio::{Archive, Mode};
+pub use initrd::{Init, UP, add_modules, initrd};
 pub use kernel::{Kernel, kernel};
 pub use rootfs::rootfs;
