@@ -77,6 +77,10 @@ impl<E: Env> Cpu<E> {
             self.debug_hits = 0;
             return Step::Raised;
         }
+        if shadow == self.shadow {
+            // Of several loads of SS in a row, only the first casts a shadow (SDM vol. 3A, 6.8.3).
+            self.shadow = InterruptShadow::None;
+        }
         self.check_events |= shadow != InterruptShadow::None;
         self.debug_trap(&insn, trap)
     }

@@ -154,7 +154,7 @@ impl Shape {
                 let large = if self.shift > 12 { PS } else { 0 };
                 self.leaf_address() | large | leaf
             } else {
-                ROOT + (depth as u64 + 1) * 0x1000 | upper
+                (ROOT + (depth as u64 + 1) * 0x1000) | upper
             };
             if self.entry_size() == 4 {
                 memory.put32(at, value as u32);

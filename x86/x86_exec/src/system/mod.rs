@@ -26,6 +26,9 @@ use x86_state::SegReg;
 
 use crate::{Env, Handler};
 
+#[cfg(test)]
+mod tests;
+
 /// The function that does `insn`, when it is of this family.
 pub(crate) fn select<E: Env>(insn: &Insn) -> Option<Handler<E>> {
     by_code(insn.code).or_else(|| by_mnemonic(insn.mnemonic()))

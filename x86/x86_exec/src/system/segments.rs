@@ -102,10 +102,9 @@ impl<E: Env> Cpu<E> {
         self.accessed(selector, descriptor)
     }
 
-    /// Interrupts and debug traps wait for the instruction after a load of SS, but not for a
-    /// second such load (SDM vol. 3A, 6.8.3).
+    /// Interrupts and debug traps wait for the instruction after a load of SS.
     fn shadow_stack_load(&mut self, seg: SegReg) {
-        if seg == SegReg::Ss && self.shadow != InterruptShadow::MovSs {
+        if seg == SegReg::Ss {
             self.shadow = InterruptShadow::MovSs;
         }
     }
