@@ -46,6 +46,9 @@ const NEEDED: [(Cap, &str, &str); 9] = [
 /// CPUID bits of a profile that need not be among those the kernel lists: (leaf, register).
 fn served_without_listing(leaf: u32, register: usize) -> u32 {
     match (leaf, register) {
+        // Invariant TSC: listed only where the CPU says so; the kernel knows better (it may have
+        // been told, or have measured), and offers no TSC it found unstable.
+        (0x8000_0007, 3) if tsc_is_stable() => 1 << 8,
         // x2APIC and TSC-deadline are the in-kernel APIC's; the hypervisor bit is ours; HTT only
         // says that the APIC-ID field counts.
         (1, 2) => 1 << 21 | 1 << 24 | 1 << 31,
@@ -54,6 +57,12 @@ fn served_without_listing(leaf: u32, register: usize) -> u32 {
         (7, 3) => 1 << 29,
         _ => 0,
     }
+}
+
+fn tsc_is_stable() -> bool {
+    let offered = "/sys/devices/system/clocksource/clocksource0/available_clocksource";
+    let offered = std::fs::read_to_string(offered).unwrap_or_default();
+    offered.split_whitespace().any(|source| source == "tsc")
 }
 
 /// The kernel's interface, opened.
