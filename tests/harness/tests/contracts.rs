@@ -4,12 +4,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use engine::{EngineKind, Unsupported};
+use engine_emu::EmuEngine;
 use engine_hw::HwEngine;
 use harness::{Candidate, Subject, contracts, run};
 use x86_state::{CpuProfile, Topology};
 
 fn main() -> ExitCode {
-    run(&[hw()], &contracts())
+    run(&[hw(), emu()], &contracts())
 }
 
 /// Contracts' guests need little of the CPU, so a host that lacks features of the profile runs
@@ -39,4 +40,10 @@ fn hw() -> Candidate {
         Ok(subject)
     };
     Candidate { kind: EngineKind::Hw, subject: subject().map_err(|e| e.reason) }
+}
+
+fn emu() -> Candidate {
+    let subject =
+        Subject { engine: Arc::new(EmuEngine), tsc_khz: 2_000_000, beyond_host: Vec::new() };
+    Candidate { kind: EngineKind::Emu, subject: Ok(subject) }
 }
