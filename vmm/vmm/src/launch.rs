@@ -4,13 +4,13 @@ use std::fs;
 use std::sync::Arc;
 
 use board::{Machine, MachineSpec};
-use engine::EngineKind;
+use engine::{Engine, EngineKind};
 use engine_emu::EmuEngine;
 use engine_hw::{HwEngine, Probe};
 use machine_clock::{MachineClock, TimeSource};
 use storage::RawDisk;
 use virtio::{ConsoleConfig, Dispatch, EntropySource};
-use x86_state::{CpuProfile, Topology};
+use x86_state::{CpuProfile, ProfileError, Topology};
 
 use crate::images;
 use crate::{
@@ -49,7 +49,7 @@ pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
     check_host_memory(spec.memory_bytes)?;
     let hw = Arc::new(HwEngine::new());
     let tsc_khz = hw.tsc_khz().unwrap_or(TSC_KHZ_WITHOUT_KVM);
-    let profile = CpuProfile::portable(Topology { cores: spec.cpus }, tsc_khz)?;
+    let profile = portable_profile(&hw, Topology { cores: spec.cpus }, tsc_khz)?;
     let engines = engines(hw);
     let chosen = engines.choose(engine_choice(&spec)?, &profile)?;
     let engine = format!("engine {}: {}", chosen.engine.kind(), chosen.reason);
@@ -80,6 +80,19 @@ pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
         VmConfig { chosen, engines, images, on_reset: spec.on_reset, outputs: outputs_of, threads };
     let vm = Vm::new(machine, inbox.clone(), config)?;
     Ok(Launched { vm, clock, consoles, outputs, engine })
+}
+
+/// The portable profile, without PCID on hosts whose hardware has none: the VM can then run on all
+/// engines of this host.
+fn portable_profile(
+    hw: &HwEngine,
+    topology: Topology,
+    tsc_khz: u32,
+) -> Result<CpuProfile, ProfileError> {
+    let profile = CpuProfile::portable(topology, tsc_khz)?;
+    let without = profile.clone().without_pcid();
+    let only_without = hw.check(&profile).is_err() && hw.check(&without).is_ok();
+    Ok(if only_without { without } else { profile })
 }
 
 /// The engines of this program, the best first.
