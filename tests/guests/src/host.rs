@@ -1,6 +1,7 @@
 //! Programs and packages of the machine at hand.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -19,6 +20,14 @@ pub fn cache(name: &str) -> anyhow::Result<PathBuf> {
     let dir = target.join("xtask").join(name);
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     Ok(dir)
+}
+
+/// Makes tests and tasks that build guests at the same time do it one after another, until the
+/// file is dropped.
+pub fn builder_lock() -> anyhow::Result<File> {
+    let lock = File::create(cache("")?.join("lock"))?;
+    lock.lock()?;
+    Ok(lock)
 }
 
 /// Runs a command with its output shown.

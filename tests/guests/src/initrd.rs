@@ -66,6 +66,7 @@ impl Init {
 
 /// Builds the RAM disk, with these modules of the kernel and what they depend on loaded.
 pub fn initrd(kernel: &Kernel, modules: &[&str], init: Init) -> anyhow::Result<PathBuf> {
+    let _lock = host::builder_lock()?;
     host::need_packages(&["busybox-static", "xz-utils"])?;
     let version = kernel.modules.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let tag = if modules.is_empty() { String::new() } else { format!("-{}", modules.join("+")) };

@@ -19,6 +19,7 @@ pub struct Kernel {
 /// The kernel of the package `linux-image-FLAVOUR-amd64` (or `linux-image-amd64` for an empty
 /// flavour), as the package lists of this machine have it.
 pub fn kernel(flavour: &str) -> anyhow::Result<Kernel> {
+    let _lock = host::builder_lock()?;
     let meta = match flavour {
         "" => "linux-image-amd64".to_owned(),
         flavour => format!("linux-image-{flavour}-amd64"),

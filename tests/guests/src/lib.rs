@@ -13,4 +13,4 @@ mod rootfs;
 pub use cpio::{Archive, Mode};
 pub use initrd::{Init, UP, add_modules, initrd};
 pub use kernel::{Kernel, kernel};
-pub use rootfs::rootfs;
+pub use rootfs::{rootfs, scratch_copy};

@@ -1,7 +1,7 @@
 //! A Debian root file system with systemd, as an ext4 image without partitions.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::host;
@@ -14,6 +14,7 @@ const SIZE: &str = "1G";
 /// Builds the image, or finds it built. `root` logs in without a password. The image is shared:
 /// whoever boots it read-write boots a copy.
 pub fn rootfs() -> anyhow::Result<PathBuf> {
+    let _lock = host::builder_lock()?;
     let path = host::cache("disks")?.join(format!("{SUITE}.ext4"));
     if path.exists() {
         return Ok(path);
@@ -41,4 +42,11 @@ pub fn rootfs() -> anyhow::Result<PathBuf> {
     )?;
     fs::rename(&partial, &path)?;
     Ok(path)
+}
+
+/// A copy of an image that a test may write to. The test removes it.
+pub fn scratch_copy(image: &Path, name: &str) -> anyhow::Result<PathBuf> {
+    let copy = host::cache("scratch")?.join(format!("{name}-{}", std::process::id()));
+    host::output(Command::new("cp").arg("--sparse=always").arg(image).arg(&copy))?;
+    Ok(copy)
 }
