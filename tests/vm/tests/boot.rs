@@ -7,7 +7,7 @@ use vm_tests::{Guest, text};
 
 const CMDLINE: &str = "console=ttyS0 quiet panic=-1";
 /// Exit status of a run that ended because the guest reset itself.
-const STATUS_RESET: i32 = 3;
+const STATUS_RESET: i32 = 8;
 
 fn boots_and_ends(flavour: &str, cpus: u32, init: Init) -> anyhow::Result<Option<i32>> {
     let kernel = guests::kernel(flavour)?;
