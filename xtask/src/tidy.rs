@@ -46,6 +46,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("bin/trinevm", &["support", "vmm", "vmm_rpc"]),
     ("bin/trine", &["support", "vmm_rpc"]),
+    ("tests/isa_vector", &["x86"]),
     ("xtask", &["guests"]),
 ];
 
@@ -53,7 +54,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 const WRAPPED: &[(&str, &[&str])] = &[
     ("kvm-ioctls", &["engine_hw"]),
     ("kvm-bindings", &["engine_hw"]),
-    ("iced-x86", &["x86_decode"]),
+    ("iced-x86", &["x86_decode", "isa_vector"]),
     ("anyhow", &["trine", "trinevm", "xtask"]),
 ];
 
