@@ -24,7 +24,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     if filter.is_none() {
         check::lint()?;
     }
-    let mut test = host::cargo(&["test", "--workspace", "--all-targets"]);
+    let mut test = host::cargo(&["test", "--workspace", "--lib", "--bins", "--tests"]);
     test.args(filter);
     host::run(&mut test)
 }

@@ -24,10 +24,13 @@ pub struct Options {
 const MEMORY_MIB: u64 = 512;
 const CMDLINE: &str = "console=ttyS0 quiet panic=-1";
 
+/// How to start a VMM with a kernel and a RAM disk.
+type Start = Box<dyn Fn(&Path, &Path) -> anyhow::Result<Command>>;
+
 /// A VMM in one configuration.
 struct Subject {
     name: &'static str,
-    command: Box<dyn Fn(&Path, &Path) -> anyhow::Result<Command>>,
+    command: Start,
     results: Vec<Measured>,
 }
 
