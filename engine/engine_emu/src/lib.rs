@@ -7,7 +7,7 @@
 //! one is a nanosecond, vCPUs take turns, and two runs of the same guest are identical.
 //!
 //! *Invariants*: no unsafe code, no OS but threads, sleep and randomness. Mail (interrupts, kicks)
-//! is never lost: see [`mailbox`].
+//! is never lost: see `mailbox`.
 //!
 //! *Locks*, in order: a turn (counted clock only), then one local APIC; no two APICs at once, and
 //! no bus call under either.
