@@ -69,7 +69,7 @@ struct State {
     rom_writes: Vec<(u64, Vec<u8>)>,
 }
 
-/// See [`at`].
+/// See `at`.
 #[derive(Default)]
 pub struct FakeBus {
     state: Mutex<State>,
