@@ -1,11 +1,13 @@
-//! The IOAPIC's redirection table, as messages.
+//! The level-triggered part of the IOAPIC's redirection table, as messages.
 
 use x86_state::Msi;
 
-/// What each input of the IOAPIC sends.
+/// What the level-triggered inputs of the IOAPIC send: an engine has to tell the end of these
+/// vectors' interrupts, and of no others.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct IoApicRoutes {
-    /// By input: the message, or `None` when masked or never programmed.
+    /// By input: the message, masked or not (what was sent before will still be ended); `None`
+    /// when edge-triggered.
     pub entries: Vec<Option<Msi>>,
 }
 

@@ -129,6 +129,8 @@ pub mod port {
     pub const DEBUG_EXIT: Span = Span::new(0xf4, 4);
     /// The first serial port.
     pub const COM1: Span = Span::new(0x3f8, 8);
+    /// What firmware and test guests ask for the machine's size.
+    pub const FW_CFG: Span = Span::new(0x510, 12);
     /// ACPI fixed hardware, all of it.
     pub const PM: Span = Span::new(0x600, 0x10);
     /// PM1a event and enable registers.
@@ -327,6 +329,7 @@ mod tests {
             POST,
             DEBUG_EXIT,
             COM1,
+            FW_CFG,
             PM,
             PCI_CONFIG,
             PCI_WINDOW,

