@@ -6,8 +6,8 @@ mod rig;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Output, Stdio};
-use std::time::Instant;
+use std::process::{Command, Output, Stdio};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use rig::{LONG, Rig, finish, until, wait};
 use vmm_rpc::{Client, EngineName, Refusal, Reply, Request, RunState, Status};
@@ -39,6 +39,27 @@ fn a_debug_exit_is_odd_and_only_there_when_asked_for() {
     }
     let guest = [tinyguest::debug_exit(1)[..10].to_vec(), tinyguest::power_off()].concat();
     assert_eq!(finish(&mut rig.vm(&guest)).status.code(), Some(0));
+}
+
+#[test]
+fn test_guests_read_the_number_of_cpus_and_the_size_of_memory() {
+    let rig = Rig::new();
+    let output = finish(rig.vm(&tinyguest::fw_cfg()).args(["--testdev", "--cpus", "3"]));
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(output.stdout, [&3u16.to_le_bytes()[..], &(16u64 << 20).to_le_bytes()].concat());
+}
+
+#[test]
+fn the_clock_tells_todays_year_and_in_deterministic_runs_1970() {
+    let rig = Rig::new();
+    let year = |command: &mut Command| {
+        let bcd = finish(command).stdout;
+        format!("{:02x}{:02x}", bcd[0], bcd[1]).parse::<u64>().unwrap()
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let about = 1970 + now * 400 / (146_097 * 86_400);
+    assert!(year(&mut rig.vm(&tinyguest::year())).abs_diff(about) <= 1);
+    assert_eq!(year(rig.vm(&tinyguest::year()).arg("--deterministic")), 1970);
 }
 
 #[test]

@@ -104,6 +104,31 @@ pub fn babble() -> Vec<u8> {
     [port(0x3f8), vec![0xb0, b'.', 0xee, 0xeb, 0xfd]].concat() // again: out dx, al; jmp again
 }
 
+/// Prints, as they are, the bytes of fw_cfg that tell the number of CPUs (2) and the size of RAM
+/// (8), then powers off.
+pub fn fw_cfg() -> Vec<u8> {
+    let mut code = Vec::new();
+    for (key, size) in [(5, 2), (3, 8)] {
+        code.extend(port(0x510));
+        code.extend([0x66, 0xb8, key, 0, 0x66, 0xef]); // mov ax, key; out dx, ax
+        for _ in 0..size {
+            code.extend([port(0x511), vec![0xec], port(0x3f8), vec![0xee]].concat()); // in, out
+        }
+    }
+    [code, power_off()].concat()
+}
+
+/// Prints, as they are, the century and the year of the real-time clock (BCD, as after power-up),
+/// then powers off.
+pub fn year() -> Vec<u8> {
+    let mut code = Vec::new();
+    for register in [0x32, 0x09] {
+        code.extend([0xb0, register, 0xe6, 0x70, 0xe4, 0x71]); // select; in al, 0x71
+        code.extend([port(0x3f8), vec![0xee]].concat());
+    }
+    [code, power_off()].concat()
+}
+
 /// Waits for ever.
 pub fn idle() -> Vec<u8> {
     STOP.to_vec()

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use board::{Machine, MachineSpec};
 use engine::{Engine, EngineKind};
@@ -123,15 +124,22 @@ fn machine_spec(spec: &VmSpec, profile: CpuProfile) -> Result<MachineSpec, VmErr
     parts.debug_exit = spec.debug_exit;
     parts.testdev = spec.testdev;
     parts.entropy = Some(EntropySource::Host);
+    parts.rtc_start_unix_s = wall_clock_unix_s();
     if spec.deterministic {
         parts.time = TimeSource::Counted;
         parts.entropy = Some(EntropySource::Seeded(0));
+        parts.rtc_start_unix_s = 0;
     }
     for (n, disk) in spec.disks.iter().enumerate() {
         let opened = RawDisk::open(&disk.path, disk.read_only)?;
         parts.disks.push(board::DiskSpec { disk: Arc::new(opened), serial: format!("disk{n}") });
     }
     Ok(parts)
+}
+
+/// A host whose clock is before 1970 has none to speak of.
+fn wall_clock_unix_s() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }
 
 fn console_config(console: &Console) -> ConsoleConfig {
