@@ -15,7 +15,7 @@ use crate::turns::Turns;
 /// One vCPU, as the others see it.
 pub(crate) struct Slot {
     lapic: Mutex<Lapic>,
-    pub(crate) mail: Mailbox,
+    pub(crate) mail: Arc<Mailbox>,
 }
 
 impl Slot {
@@ -54,10 +54,8 @@ pub(crate) struct Complex {
 impl Complex {
     pub(crate) fn new(profile: &CpuProfile, parts: &Parts) -> Arc<Self> {
         let cores = profile.topology().cores;
-        let slots = (0..cores).map(|id| Slot {
-            lapic: Mutex::new(Lapic::new(id, id == 0)),
-            mail: Mailbox::default(),
-        });
+        let slots = (0..cores)
+            .map(|id| Slot { lapic: Mutex::new(Lapic::new(id, id == 0)), mail: Arc::default() });
         let counted = parts.clock.source() == TimeSource::Counted;
         Arc::new(Self {
             profile: profile.clone(),

@@ -9,13 +9,15 @@ use x86_lapic::{Effect, Lapic, Now};
 use x86_state::{VcpuId, msr};
 
 use crate::complex::Complex;
-use crate::mailbox::INTERRUPT;
+use crate::mailbox::{INTERRUPT, Mailbox};
 use crate::time::Time;
 
 /// Around one CPU.
 pub(crate) struct EmuEnv {
     pub(crate) complex: Arc<Complex>,
     pub(crate) id: VcpuId,
+    /// This CPU's, at hand: it is looked at once a block.
+    mail: Arc<Mailbox>,
     memory: Arc<GuestMemory>,
     view: Arc<FlatView>,
     /// There while `run` runs.
@@ -36,6 +38,7 @@ impl EmuEnv {
         Self {
             complex: complex.clone(),
             id,
+            mail: complex.slots[id.0 as usize].mail.clone(),
             memory: complex.memory.clone(),
             view: complex.view(),
             bus: None,
@@ -259,7 +262,7 @@ impl Env for EmuEnv {
 
     #[inline(always)]
     fn attention(&self) -> bool {
-        self.complex.slots[self.index()].mail.any()
+        self.mail.any()
     }
     #[inline(always)]
     fn event_waiting(&self) -> bool {

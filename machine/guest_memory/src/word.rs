@@ -173,8 +173,17 @@ impl GuestMemory {
     fn range(&self, at: RamOffset, size: usize) -> *mut u8 {
         let offset = at.0 as usize;
         let total = self.mapping().size();
-        assert!(size <= total && offset <= total - size, "{at:?} is outside of guest memory");
+        if size > total || offset > total - size {
+            outside(at);
+        }
         // SAFETY: the offset is inside the mapping.
         unsafe { self.mapping().base().add(offset) }
     }
+}
+
+/// Apart, so that a load or store of one word needs no stack frame for what never happens.
+#[cold]
+#[inline(never)]
+fn outside(at: RamOffset) -> ! {
+    panic!("{at:?} is outside of guest memory");
 }

@@ -7,6 +7,7 @@
 use x86_decode::{Decoder, INSN_SIZE_MAX, Insn};
 
 use crate::control::is_near;
+use crate::fuse::fuse;
 use crate::{Env, Handler, HostAddr, Mode, select};
 
 /// Longer blocks gain nothing, and keep events waiting.
@@ -39,6 +40,8 @@ pub(crate) struct Block {
     first: u32,
     /// Number of instructions, at least one.
     pub(crate) len: u8,
+    /// Number of ops: one less where the last one is a pair (see [`fuse`]).
+    ops: u8,
     mode: Mode,
     /// The last instruction changes nothing but what any instruction may, and RIP.
     pub(crate) plain: bool,
@@ -83,7 +86,7 @@ impl<E: Env> Blocks<E> {
 
     #[inline(always)]
     pub(crate) fn ops(&self, block: &Block) -> &[Op<E>] {
-        &self.ops[block.first as usize..][..usize::from(block.len)]
+        &self.ops[block.first as usize..][..usize::from(block.ops)]
     }
 
     /// The block at `at`, which often ran after `previous`; decoded now if need be. `None` when
@@ -171,8 +174,8 @@ impl<E: Env> Blocks<E> {
         let bytes = &mut bytes[..available as usize];
         env.read(at, bytes);
         let first = self.ops.len();
-        let (size, plain) = self.decode_into_ops(mode, bytes);
-        let len = self.ops.len() - first;
+        let (len, size, plain) = self.decode_into_ops(mode, bytes);
+        let ops = (self.ops.len() - first) as u8;
         if len == 0 {
             return None;
         }
@@ -181,7 +184,8 @@ impl<E: Env> Blocks<E> {
             at,
             generation,
             first: first as u32,
-            len: len as u8,
+            len,
+            ops,
             mode,
             plain,
             size,
@@ -202,18 +206,27 @@ impl<E: Env> Blocks<E> {
     }
 
     /// Decodes up to the first instruction that ends a block, is incomplete or invalid.
-    fn decode_into_ops(&mut self, mode: Mode, bytes: &[u8]) -> (u16, bool) {
+    /// How many instructions and bytes they are, and whether the last one is plain.
+    fn decode_into_ops(&mut self, mode: Mode, bytes: &[u8]) -> (u8, u16, bool) {
         let mut decoder = Decoder::new(mode.code_bits(), bytes);
-        let mut size = 0;
-        for _ in 0..INSNS_MAX {
+        let (mut len, mut size) = (0, 0);
+        while usize::from(len) < INSNS_MAX {
             let Ok(insn) = decoder.next_insn() else { break };
             size = insn.offset + u16::from(insn.len);
+            len += 1;
+            if len > 1
+                && let Some(before) = self.ops.last_mut()
+                && let Some(pair) = fuse(&before.insn, &insn)
+            {
+                *before = pair;
+                return (len, size, true);
+            }
             self.ops.push(Op { handler: select(&insn), insn });
             if insn.ends_block() {
-                return (size, is_near(&insn));
+                return (len, size, is_near(&insn));
             }
         }
-        (size, true)
+        (len, size, true)
     }
 }
 

@@ -71,7 +71,8 @@ fn is_far(insn: &Insn) -> bool {
     )
 }
 
-fn condition_of(mnemonic: Mnemonic) -> Option<u8> {
+/// The condition code of Jcc.
+pub(crate) fn condition_of(mnemonic: Mnemonic) -> Option<u8> {
     use Mnemonic as M;
     Some(match mnemonic {
         M::Jo => 0,
@@ -116,7 +117,7 @@ impl<E: Env> Cpu<E> {
     }
 
     #[inline(always)]
-    fn jump64(&mut self, distance: u64) -> Result<(), Fault> {
+    pub(crate) fn jump64(&mut self, distance: u64) -> Result<(), Fault> {
         let target = self.rip.wrapping_add(distance);
         if !is_canonical(target) {
             return Err(self.gp0());
@@ -151,8 +152,16 @@ fn jmp_indirect<E: Env, T: Word>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), Fa
 
 fn call64<E: Env>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), Fault> {
     let next = cpu.rip;
-    cpu.jump64(insn.imm)?;
-    cpu.push(next)
+    let target = next.wrapping_add(insn.imm);
+    let pointer = cpu.gpr[Gpr::Rsp as usize].wrapping_sub(8);
+    match cpu.flat_write::<u64>(pointer).filter(|_| is_canonical(target)) {
+        Some(at) => {
+            cpu.gpr[Gpr::Rsp as usize] = pointer;
+            cpu.rip = target;
+            cpu.flat_store(at, next)
+        }
+        None => call::<E, u64>(cpu, insn),
+    }
 }
 
 fn call<E: Env, T: Word>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), Fault> {
@@ -170,9 +179,10 @@ fn call_indirect<E: Env, T: Word>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), F
     Ok(())
 }
 
-fn ret64<E: Env>(cpu: &mut Cpu<E>, _: &Insn) -> Result<(), Fault> {
+fn ret64<E: Env>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), Fault> {
     let sp = cpu.gpr[Gpr::Rsp as usize];
-    let target: u64 = cpu.read(SegReg::Ss, sp)?;
+    let Some(at) = cpu.flat_read::<u64>(sp) else { return ret::<E, u64>(cpu, insn) };
+    let target = u64::load(&cpu.env, at);
     if !is_canonical(target) {
         return Err(cpu.gp0());
     }

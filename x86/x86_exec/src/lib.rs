@@ -19,6 +19,7 @@ mod dispatch;
 mod env;
 mod fault;
 mod flags;
+mod fuse;
 mod memory;
 mod operands;
 mod run;

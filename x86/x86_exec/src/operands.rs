@@ -5,7 +5,7 @@ use x86_decode::{GPR_RIP, Insn, OperandKind};
 use crate::{Cpu, Env, Fault, Word};
 
 /// Masks that make a register number an index without a check.
-const FILE: usize = 31;
+pub(crate) const FILE: usize = 31;
 
 impl<E: Env> Cpu<E> {
     /// A general register, or its part, by the number in an [`Insn`] (AH to BH are 16 to 19).

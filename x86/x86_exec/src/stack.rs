@@ -116,14 +116,15 @@ impl<E: Env> Cpu<E> {
 fn push_r64<E: Env>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), Fault> {
     let value = cpu.reg::<u64>(insn.reg0());
     let pointer = cpu.gpr[SP].wrapping_sub(8);
-    cpu.write(SegReg::Ss, pointer, value)?;
+    let Some(at) = cpu.flat_write::<u64>(pointer) else { return push::<E, u64>(cpu, insn) };
     cpu.gpr[SP] = pointer;
-    Ok(())
+    cpu.flat_store(at, value)
 }
 
 fn pop_r64<E: Env>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), Fault> {
     let pointer = cpu.gpr[SP];
-    let value = cpu.read::<u64>(SegReg::Ss, pointer)?;
+    let Some(at) = cpu.flat_read::<u64>(pointer) else { return pop_reg::<E, u64>(cpu, insn) };
+    let value = u64::load(&cpu.env, at);
     cpu.gpr[SP] = pointer.wrapping_add(8);
     cpu.set_reg(insn.reg0(), value);
     Ok(())

@@ -3,10 +3,11 @@
 use x86_decode::{Insn, Mnemonic, OperandKind};
 
 use super::sized;
-use crate::{Cpu, Env, Fault, Flags, Handler, Word};
+use crate::memory::{Form, by_address};
+use crate::{Cpu, Env, Fault, Flags, Handler, HostAddr, Word};
 
 /// An operation of two operands.
-trait Binary {
+pub(crate) trait Binary {
     /// The first operand receives the result.
     const WRITES: bool = true;
     fn apply<T: Word>(flags: &mut Flags, a: T, b: T) -> T;
@@ -20,7 +21,7 @@ trait Unary {
 macro_rules! binary {
     ($($name:ident, $writes:literal, |$flags:ident, $a:ident, $b:ident| $body:expr;)*) => {
         $(
-            struct $name;
+            pub(crate) struct $name;
             impl Binary for $name {
                 const WRITES: bool = $writes;
                 #[inline(always)]
@@ -96,9 +97,9 @@ fn by_form<E: Env, O: Binary>(insn: &Insn) -> Handler<E> {
     match (insn.kind(0), insn.kind(1)) {
         (Mem, Imm) if insn.locked() => sized!(insn.op_size, mi_lock, O),
         (Mem, _) if insn.locked() => sized!(insn.op_size, mr_lock, O),
-        (Mem, Imm) => sized!(insn.op_size, mi, O),
-        (Mem, _) => sized!(insn.op_size, mr, O),
-        (_, Mem) => sized!(insn.op_size, rm, O),
+        (Mem, Imm) => by_address!(insn, mi, mi_flat, O),
+        (Mem, _) => by_address!(insn, mr, mr_flat, O),
+        (_, Mem) => by_address!(insn, rm, rm_flat, O),
         (_, Imm) => sized!(insn.op_size, ri, O),
         (_, Reg | OperandKind::None) => sized!(insn.op_size, rr, O),
     }
@@ -135,6 +136,55 @@ fn mr<E: Env, T: Word, O: Binary>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), F
 
 fn mi<E: Env, T: Word, O: Binary>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), Fault> {
     into_mem::<E, T, O>(cpu, insn, T::from_u64(insn.imm), false)
+}
+
+fn rm_flat<E: Env, T: Word, O: Binary, A: Form>(
+    cpu: &mut Cpu<E>,
+    insn: &Insn,
+) -> Result<(), Fault> {
+    let Some(at) = cpu.flat_read::<T>(cpu.flat_ea::<A>(insn)) else {
+        return rm::<E, T, O>(cpu, insn);
+    };
+    let b = T::load(&cpu.env, at);
+    into_reg::<E, T, O>(cpu, insn, b);
+    Ok(())
+}
+
+fn mr_flat<E: Env, T: Word, O: Binary, A: Form>(
+    cpu: &mut Cpu<E>,
+    insn: &Insn,
+) -> Result<(), Fault> {
+    match flat_place::<E, T, O, A>(cpu, insn) {
+        Some(at) => into_flat::<E, T, O>(cpu, at, cpu.reg::<T>(insn.reg1())),
+        None => mr::<E, T, O>(cpu, insn),
+    }
+}
+
+fn mi_flat<E: Env, T: Word, O: Binary, A: Form>(
+    cpu: &mut Cpu<E>,
+    insn: &Insn,
+) -> Result<(), Fault> {
+    match flat_place::<E, T, O, A>(cpu, insn) {
+        Some(at) => into_flat::<E, T, O>(cpu, at, T::from_u64(insn.imm)),
+        None => mi::<E, T, O>(cpu, insn),
+    }
+}
+
+#[inline(always)]
+fn flat_place<E: Env, T: Word, O: Binary, A: Form>(cpu: &Cpu<E>, insn: &Insn) -> Option<HostAddr> {
+    let linear = cpu.flat_ea::<A>(insn);
+    if O::WRITES { cpu.flat_write::<T>(linear) } else { cpu.flat_read::<T>(linear) }
+}
+
+#[inline(always)]
+fn into_flat<E: Env, T: Word, O: Binary>(
+    cpu: &mut Cpu<E>,
+    at: HostAddr,
+    b: T,
+) -> Result<(), Fault> {
+    let a = T::load(&cpu.env, at);
+    let result = O::apply(&mut cpu.flags, a, b);
+    if O::WRITES { cpu.flat_store(at, result) } else { Ok(()) }
 }
 
 fn mr_lock<E: Env, T: Word, O: Binary>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), Fault> {

@@ -9,6 +9,7 @@ mod mov;
 mod muldiv;
 mod shift;
 
+pub(crate) use alu::{Binary, Cmp, Test};
 use x86_decode::Insn;
 
 use crate::{Env, Handler, Word};

@@ -5,6 +5,7 @@ use x86_state::Gpr;
 
 use super::{by_condition, sized, sized_wide, top, width};
 use crate::flags::sign_extend;
+use crate::memory::{Address, Base, Form, Indexed, by_address};
 use crate::operands::cut;
 use crate::{Cpu, Env, Fault, Handler, Word};
 
@@ -55,9 +56,9 @@ fn mov<E: Env>(insn: &Insn) -> Option<Handler<E>> {
         _ => {}
     }
     Some(match (insn.kind(0), insn.kind(1)) {
-        (Mem, Imm) => sized!(insn.op_size, mi),
-        (Mem, _) => sized!(insn.op_size, mr),
-        (_, Mem) => sized!(insn.op_size, rm),
+        (Mem, Imm) => by_address!(insn, mi, mi_flat),
+        (Mem, _) => by_address!(insn, mr, mr_flat),
+        (_, Mem) => by_address!(insn, rm, rm_flat),
         (_, Imm) => sized!(insn.op_size, ri),
         _ => sized!(insn.op_size, rr),
     })
@@ -87,6 +88,27 @@ fn mr<E: Env, T: Word>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), Fault> {
 
 fn mi<E: Env, T: Word>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), Fault> {
     cpu.write(insn.seg, cpu.ea(insn), T::from_u64(insn.imm))
+}
+
+fn rm_flat<E: Env, T: Word, A: Form>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), Fault> {
+    let Some(at) = cpu.flat_read::<T>(cpu.flat_ea::<A>(insn)) else { return rm::<E, T>(cpu, insn) };
+    let value = T::load(&cpu.env, at);
+    cpu.set_reg(insn.reg0(), value);
+    Ok(())
+}
+
+fn mr_flat<E: Env, T: Word, A: Form>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), Fault> {
+    let Some(at) = cpu.flat_write::<T>(cpu.flat_ea::<A>(insn)) else {
+        return mr::<E, T>(cpu, insn);
+    };
+    cpu.flat_store(at, cpu.reg::<T>(insn.reg1()))
+}
+
+fn mi_flat<E: Env, T: Word, A: Form>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), Fault> {
+    let Some(at) = cpu.flat_write::<T>(cpu.flat_ea::<A>(insn)) else {
+        return mi::<E, T>(cpu, insn);
+    };
+    cpu.flat_store(at, T::from_u64(insn.imm))
 }
 
 /// How a smaller operand becomes a larger one.
@@ -127,10 +149,13 @@ fn extend<E: Env, X: Extend>(insn: &Insn) -> Handler<E> {
 }
 
 fn extend_from<E: Env, X: Extend, S: Word>(insn: &Insn) -> Handler<E> {
-    if insn.is_mem() {
-        sized_wide!(insn.op_size, extend_mem, X, S)
-    } else {
-        sized_wide!(insn.op_size, extend_reg, X, S)
+    if !insn.is_mem() {
+        return sized_wide!(insn.op_size, extend_reg, X, S);
+    }
+    match Address::of(insn) {
+        Address::Base => sized_wide!(insn.op_size, extend_flat, X, S, Base),
+        Address::Indexed => sized_wide!(insn.op_size, extend_flat, X, S, Indexed),
+        Address::Other => sized_wide!(insn.op_size, extend_mem, X, S),
     }
 }
 
@@ -148,6 +173,18 @@ fn extend_mem<E: Env, T: Word, X: Extend, S: Word>(
     insn: &Insn,
 ) -> Result<(), Fault> {
     let value = cpu.read::<S>(insn.seg, cpu.ea(insn))?;
+    cpu.set_reg(insn.reg0(), T::from_u64(X::extend(value)));
+    Ok(())
+}
+
+fn extend_flat<E: Env, T: Word, X: Extend, S: Word, A: Form>(
+    cpu: &mut Cpu<E>,
+    insn: &Insn,
+) -> Result<(), Fault> {
+    let Some(at) = cpu.flat_read::<S>(cpu.flat_ea::<A>(insn)) else {
+        return extend_mem::<E, T, X, S>(cpu, insn);
+    };
+    let value = S::load(&cpu.env, at);
     cpu.set_reg(insn.reg0(), T::from_u64(X::extend(value)));
     Ok(())
 }

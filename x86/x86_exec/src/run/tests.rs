@@ -26,6 +26,24 @@ fn the_budget_is_exact_wherever_it_falls() {
 }
 
 #[test]
+fn a_comparison_and_its_jump_are_two_instructions_to_the_budget() {
+    // inc rax; cmp rax, 100; jne back; inc rbx; test eax, eax; jne to the comparison
+    let code = [
+        0x48, 0xff, 0xc0, 0x48, 0x83, 0xf8, 0x64, 0x75, 0xf7, 0x48, 0xff, 0xc3, 0x85, 0xc0, 0x75,
+        0xf3,
+    ];
+    for budget in 0..12 {
+        let mut cpu = cpu(&code);
+        assert_eq!(cpu.run(budget), RunExit::Budget);
+        assert_eq!((cpu.retired, cpu.gpr[0]), (budget, budget.div_ceil(3)));
+        assert_eq!(cpu.rip, CODE + [0, 3, 7][budget as usize % 3]);
+    }
+    let mut cpu = cpu(&code);
+    cpu.run(300 + 3 + 2);
+    assert_eq!((cpu.gpr[0], cpu.gpr[3], cpu.rip), (100, 1, CODE + 9));
+}
+
+#[test]
 fn attention_ends_the_run_between_blocks() {
     let mut cpu = cpu(&[0xeb, 0xfe]);
     cpu.env.attention.set(true);
