@@ -33,8 +33,6 @@ pub(crate) struct EmuEnv {
 impl EmuEnv {
     pub(crate) fn new(complex: &Arc<Complex>, id: VcpuId) -> Self {
         let time = Time::new(complex.clock.clone(), complex.profile.tsc_khz());
-        let random =
-            if time.is_counted() { Random::seeded(u64::from(id.0)) } else { Random::host() };
         Self {
             complex: complex.clone(),
             id,
@@ -44,7 +42,7 @@ impl EmuEnv {
             bus: None,
             time,
             event_waiting: false,
-            random,
+            random: Random::new(),
             retired: 0,
         }
     }
@@ -227,7 +225,10 @@ impl Env for EmuEnv {
     fn arch_capabilities(&self) -> u64 {
         self.complex.profile.arch_capabilities()
     }
-    fn random(&mut self) -> Option<u64> {
+    fn random(&mut self, retired: u64) -> Option<u64> {
+        if self.time.is_counted() {
+            return Some(number_at(self.time.now_ns(retired), self.id));
+        }
         self.random.next()
     }
 
@@ -270,41 +271,35 @@ impl Env for EmuEnv {
     }
 }
 
-/// RDRAND.
-enum Random {
-    /// From the host's kernel, some at a time.
-    Host { pool: Box<[u8; 256]>, used: usize },
-    /// xorshift64*, for runs that are to be identical.
-    Seeded(u64),
+/// RDRAND of runs that are to be identical, saved and restored or not: a CPU executes one
+/// instruction a nanosecond, so the time is all there is to know. The mixing is SplitMix64's.
+fn number_at(ns: u64, id: VcpuId) -> u64 {
+    let z = (ns << 5 | u64::from(id.0)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
+}
+
+/// RDRAND: the host kernel's numbers, some at a time.
+struct Random {
+    pool: Box<[u8; 256]>,
+    used: usize,
 }
 
 impl Random {
-    fn host() -> Self {
-        Self::Host { pool: Box::new([0; 256]), used: 256 }
-    }
-
-    fn seeded(seed: u64) -> Self {
-        Self::Seeded(seed.wrapping_mul(2).wrapping_add(0x9e37_79b9_7f4a_7c15))
+    fn new() -> Self {
+        Self { pool: Box::new([0; 256]), used: 256 }
     }
 
     fn next(&mut self) -> Option<u64> {
-        match self {
-            Self::Host { pool, used } => {
-                if *used + 8 > pool.len() {
-                    let flags = rustix::rand::GetRandomFlags::empty();
-                    rustix::rand::getrandom(&mut pool[..], flags).ok().filter(|n| *n == 256)?;
-                    *used = 0;
-                }
-                let bytes = pool[*used..*used + 8].try_into().ok()?;
-                *used += 8;
-                Some(u64::from_le_bytes(bytes))
-            }
-            Self::Seeded(state) => {
-                *state ^= *state >> 12;
-                *state ^= *state << 25;
-                *state ^= *state >> 27;
-                Some(state.wrapping_mul(0x2545_f491_4f6c_dd1d))
-            }
+        let Self { pool, used } = self;
+        if *used + 8 > pool.len() {
+            let flags = rustix::rand::GetRandomFlags::empty();
+            rustix::rand::getrandom(&mut pool[..], flags).ok().filter(|n| *n == 256)?;
+            *used = 0;
         }
+        let bytes = pool[*used..*used + 8].try_into().ok()?;
+        *used += 8;
+        Some(u64::from_le_bytes(bytes))
     }
 }

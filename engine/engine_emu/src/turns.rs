@@ -1,10 +1,14 @@
 //! Counted clock: one vCPU runs at a time, in a fixed order, so that two runs are identical.
+//!
+//! Nobody's turn is skipped: a vCPU that is not in `run` keeps the others waiting, because how soon
+//! its thread gets there is the host's doing. Once all have left, the first vCPU begins again, in
+//! this engine as in one that takes over the saved state.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seat {
-    /// Not in `run`: its turns are skipped.
+    /// Not in `run`.
     Away,
     /// Wants its turn.
     Ready,
@@ -21,11 +25,7 @@ struct Table {
 
 impl Table {
     fn advance(&mut self) {
-        let count = self.seats.len();
-        let next = (1..=count)
-            .map(|n| (self.turn + n) % count)
-            .find(|index| self.seats[*index] != Seat::Away);
-        self.turn = next.unwrap_or(self.turn);
+        self.turn = (self.turn + 1) % self.seats.len();
     }
 }
 
@@ -51,9 +51,6 @@ impl Turns {
         if table.seats[vcpu] == Seat::Away {
             table.seats[vcpu] = Seat::Ready;
         }
-        if table.seats[table.turn] == Seat::Away {
-            table.turn = vcpu;
-        }
         while table.turn != vcpu && !leaves() {
             table = self.changed.wait(table).unwrap_or_else(PoisonError::into_inner);
         }
@@ -74,8 +71,9 @@ impl Turns {
     pub(crate) fn idle(&self, vcpu: usize, deadline_ns: Option<u64>) -> Option<Option<u64>> {
         let mut table = self.table();
         table.seats[vcpu] = Seat::Idle(deadline_ns);
-        let present = table.seats.iter().filter(|seat| **seat != Seat::Away);
-        let deadlines: Option<Vec<Option<u64>>> = present
+        let deadlines: Option<Vec<Option<u64>>> = table
+            .seats
+            .iter()
             .map(|seat| if let Seat::Idle(deadline) = seat { Some(*deadline) } else { None })
             .collect();
         if let Some(deadlines) = deadlines {
@@ -118,10 +116,45 @@ impl Turns {
     pub(crate) fn leave(&self, vcpu: usize) {
         let mut table = self.table();
         table.seats[vcpu] = Seat::Away;
-        if table.turn == vcpu {
-            table.advance();
+        if table.seats.iter().all(|seat| *seat == Seat::Away) {
+            table.turn = 0;
         }
         drop(table);
         self.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_comes_early_waits_for_the_first() {
+        let turns = Turns::new(2);
+        assert!(!turns.wait(1, || true), "it is not its turn, so it can only leave");
+        assert!(turns.wait(0, || false));
+        turns.pass(0);
+        assert!(turns.wait(1, || false));
+    }
+
+    #[test]
+    fn an_absent_vcpu_is_neither_skipped_nor_idle() {
+        let turns = Turns::new(2);
+        assert!(turns.wait(0, || false));
+        assert_eq!(turns.idle(0, Some(7)), None);
+        assert!(!turns.wait(0, || true));
+        assert!(turns.wait(1, || false));
+        assert_eq!(turns.idle(1, None), Some(Some(7)));
+    }
+
+    #[test]
+    fn the_first_begins_again_once_all_have_left() {
+        let turns = Turns::new(2);
+        assert!(turns.wait(0, || false));
+        turns.pass(0);
+        turns.leave(0);
+        assert!(turns.wait(1, || false), "one that left does not change whose turn it is");
+        turns.leave(1);
+        assert!(turns.wait(0, || false));
     }
 }

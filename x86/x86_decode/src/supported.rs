@@ -92,6 +92,7 @@ fn changes_context(mnemonic: Mnemonic) -> bool {
             | M::Outsd
             | M::Rdmsr
             | M::Wrmsr
+            | M::Rdrand
             | M::Rdtsc
             | M::Rdtscp
             | M::Rdpmc

@@ -92,8 +92,8 @@ pub trait Env {
     fn physical_bits(&self) -> u8;
     /// IA32_ARCH_CAPABILITIES.
     fn arch_capabilities(&self) -> u64;
-    /// A random number, for RDRAND; `None` when there is none now.
-    fn random(&mut self) -> Option<u64>;
+    /// A random number, for RDRAND; `None` when there is none now. `retired` is as for [`Env::tsc`].
+    fn random(&mut self, retired: u64) -> Option<u64>;
 
     /// The TSC, offset included. `retired` is the CPU's count of instructions, for environments
     /// whose time it drives.

@@ -219,7 +219,7 @@ impl Env for PlainEnv {
         0
     }
 
-    fn random(&mut self) -> Option<u64> {
+    fn random(&mut self, _retired: u64) -> Option<u64> {
         Some(0x0123_4567_89ab_cdef)
     }
 

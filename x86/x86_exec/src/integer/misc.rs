@@ -86,7 +86,7 @@ fn clflush<E: Env>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), Fault> {
 }
 
 fn rdrand<E: Env, T: Word>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), Fault> {
-    let number = cpu.env.random();
+    let number = cpu.env.random(cpu.retired);
     cpu.set_reg(insn.reg0(), T::from_u64(number.unwrap_or(0)));
     cpu.flags = Flags::from_bits(u64::from(number.is_some()));
     Ok(())
