@@ -19,6 +19,9 @@ pub enum Init {
     PowerOff,
     /// Says that it is up, and reboots.
     Reboot,
+    /// Says that it is up, and works until it is ended: writes to the first virtio disk, reads back,
+    /// and prints a line [`WORK`] with a number that counts up from 1 and `same` or `DIFFERENT`.
+    Work,
     /// Makes the first virtio disk the root, and starts its init.
     SwitchRoot,
 }
@@ -26,12 +29,16 @@ pub enum Init {
 /// The line that says that user space is there.
 pub const UP: &str = "TRINE-GUEST-UP";
 
+/// How lines of [`Init::Work`] begin.
+pub const WORK: &str = "TRINE-GUEST-WORK";
+
 impl Init {
     fn name(self) -> &'static str {
         match self {
             Self::Shell => "shell",
             Self::PowerOff => "poweroff",
             Self::Reboot => "reboot",
+            Self::Work => "work",
             Self::SwitchRoot => "root",
         }
     }
@@ -41,14 +48,28 @@ impl Init {
             Self::Shell => {
                 "echo; echo 'This is Debian’s own kernel in a Trine VM. poweroff ends it.'\n\
                  exec setsid cttyhack sh -l"
+                    .to_owned()
             }
-            Self::PowerOff => "poweroff -f",
-            Self::Reboot => "reboot -f",
-            Self::SwitchRoot => {
+            Self::PowerOff => "poweroff -f".to_owned(),
+            Self::Reboot => "reboot -f".to_owned(),
+            Self::Work => format!(
                 "while ! [ -b /dev/vda ]; do sleep 0.05; done\n\
+                 n=0\n\
+                 while :; do\n\
+                 n=$((n + 1)); at=$((n % 16 * 16))\n\
+                 head -c 65536 /dev/urandom > /tmp/data\n\
+                 dd if=/tmp/data of=/dev/vda bs=4k seek=$at conv=fsync 2> /dev/null\n\
+                 echo 3 > /proc/sys/vm/drop_caches\n\
+                 written=$(md5sum < /tmp/data)\n\
+                 read=$(dd if=/dev/vda bs=4k skip=$at count=16 2> /dev/null | md5sum)\n\
+                 [ \"$read\" = \"$written\" ] && is=same || is=DIFFERENT\n\
+                 echo {WORK} $n $is $read\n\
+                 done"
+            ),
+            Self::SwitchRoot => "while ! [ -b /dev/vda ]; do sleep 0.05; done\n\
                  mount -t ext4 /dev/vda /mnt\n\
                  exec switch_root /mnt /sbin/init"
-            }
+                .to_owned(),
         };
         format!(
             "#!/bin/sh\n\
@@ -80,7 +101,10 @@ pub fn initrd(kernel: &Kernel, modules: &[&str], init: Init) -> anyhow::Result<P
     archive.add("bin/sh", Mode::LINK, b"busybox")?;
     archive.add("init", Mode::PROGRAM, init.script().as_bytes())?;
     add_modules(&mut archive, kernel, modules)?;
-    fs::write(&path, archive.finish()?)?;
+    // Another test may have the file open.
+    let partial = path.with_extension("partial");
+    fs::write(&partial, archive.finish()?)?;
+    fs::rename(&partial, &path)?;
     Ok(path)
 }
 

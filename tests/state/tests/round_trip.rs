@@ -1,0 +1,36 @@
+//! A machine that was saved and restored goes on exactly as the one that it was.
+
+use guests::WORK;
+use state_tests::Vm;
+
+/// Machine time after which the guest has begun to work with its disk.
+const BOOTED_MS: u64 = 1_400;
+/// Long enough for the disk, the serial port and all timers to be used.
+const GOES_ON_MS: u64 = 100;
+
+fn goes_on_as_it_would_have(cores: u32) {
+    let mut original = Vm::new(cores);
+    original.boot();
+    original.run_ms(BOOTED_MS);
+    let early = original.printed();
+    assert!(early.contains(&format!("{WORK} 1 same")), "it did not begin to work:\n{early}");
+
+    let mut restored = original.save().restore();
+    original.run_ms(GOES_ON_MS);
+    restored.run_ms(GOES_ON_MS);
+    let (one, two) = (original.save(), restored.save());
+    assert!(original.printed().len() > early.len(), "it did not go on:\n{early}");
+    std::fs::write("/tmp/st_one", original.printed()).unwrap();
+    std::fs::write("/tmp/st_two", restored.printed()).unwrap();
+    one.assert_same(&two);
+}
+
+#[test]
+fn one_cpu_goes_on_as_it_would_have() {
+    goes_on_as_it_would_have(1);
+}
+
+#[test]
+fn two_cpus_go_on_as_they_would_have() {
+    goes_on_as_it_would_have(2);
+}
