@@ -150,6 +150,7 @@ mod tests {
     #[test]
     fn the_first_begins_again_once_all_have_left() {
         let turns = Turns::new(2);
+        assert!(!turns.wait(1, || true));
         assert!(turns.wait(0, || false));
         turns.pass(0);
         turns.leave(0);

@@ -20,8 +20,6 @@ fn goes_on_as_it_would_have(cores: u32) {
     restored.run_ms(GOES_ON_MS);
     let (one, two) = (original.save(), restored.save());
     assert!(original.printed().len() > early.len(), "it did not go on:\n{early}");
-    std::fs::write("/tmp/st_one", original.printed()).unwrap();
-    std::fs::write("/tmp/st_two", restored.printed()).unwrap();
     one.assert_same(&two);
 }
 
