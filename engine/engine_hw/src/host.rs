@@ -157,7 +157,7 @@ impl Host {
         }
         if !lacks.is_empty() {
             return Err(format!(
-                "this host's CPU or KVM lacks features of the CPU profile ({}): use another engine",
+                "this host's CPU or KVM lacks features of the CPU profile ({})",
                 lacks.join(", ")
             ));
         }
@@ -184,8 +184,7 @@ impl Host {
         let off = u64::from(have.abs_diff(wanted)) * 1_000_000 / u64::from(have.max(1));
         if off > TSC_TOLERANCE_PPM {
             return Err(format!(
-                "the TSC runs at {have} kHz here and at {wanted} kHz in the CPU profile: \
-                 use another engine, or a host with that rate"
+                "the TSC runs at {have} kHz here and at {wanted} kHz in the CPU profile"
             ));
         }
         Ok(())

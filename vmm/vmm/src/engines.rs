@@ -82,7 +82,7 @@ impl Engines {
             EngineChoice::Fixed(kind) => kind,
         };
         let engine = self.get(kind)?;
-        engine.check(profile)?;
+        engine.check(profile).map_err(VmError::Unsupported)?;
         Ok(Chosen { engine, reason: "asked for".to_owned() })
     }
 

@@ -53,8 +53,8 @@ pub enum VmError {
     #[error("this version has no engine '{0}': use one of {1}")]
     NotBuilt(EngineKind, String),
     /// The engine cannot run this VM here.
-    #[error(transparent)]
-    Unsupported(#[from] Unsupported),
+    #[error("{0}; choose another engine")]
+    Unsupported(Unsupported),
     /// The machine cannot be built.
     #[error(transparent)]
     Machine(#[from] BuildError),

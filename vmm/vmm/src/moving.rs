@@ -25,7 +25,7 @@ pub(crate) fn change_engine(
     engine: &Arc<dyn Engine>,
 ) -> Result<Option<Arc<dyn CpuComplex>>, VmError> {
     let failed = |source: EngineError| VmError::Engine { engine: engine.kind(), source };
-    engine.check(machine.profile())?;
+    engine.check(machine.profile()).map_err(VmError::Unsupported)?;
     let unplugged = machine.socket().unplug();
     let states = cpus.save()?;
     let parts = machine.engine_parts();
