@@ -50,6 +50,7 @@ fn test_guests_read_the_number_of_cpus_and_the_size_of_memory() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the host's clock is what is compared with")]
 fn the_clock_tells_todays_year_and_in_deterministic_runs_1970() {
     let rig = Rig::new();
     let year = |command: &mut Command| {

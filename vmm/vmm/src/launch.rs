@@ -138,6 +138,7 @@ fn machine_spec(spec: &VmSpec, profile: CpuProfile) -> Result<MachineSpec, VmErr
 }
 
 /// A host whose clock is before 1970 has none to speak of.
+#[expect(clippy::disallowed_methods, reason = "the RTC's configuration")]
 fn wall_clock_unix_s() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }
