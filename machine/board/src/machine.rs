@@ -73,7 +73,11 @@ impl Machine {
         let socket = Socket::new(owner.clone());
         socket.set_memory_or_fail(memory.view());
         let profile = spec.profile.clone();
-        let described = Described { cpus: profile.topology().cores, hpet: spec.describe_hpet };
+        let described = Described {
+            cpus: profile.topology().cores,
+            hpet: spec.describe_hpet,
+            legacy: spec.legacy,
+        };
         let outside = Outside { memory: &memory, clock: &clock, socket: &socket, owner: &owner };
         let board = Board::new(spec, &outside)?;
         Ok(Arc::new(Self {

@@ -70,6 +70,8 @@ pub struct Described {
     pub cpus: u32,
     /// The HPET.
     pub hpet: bool,
+    /// The PIC and the keyboard controller.
+    pub legacy: bool,
 }
 
 /// Writes the tables that say what the machine is: ACPI and SMBIOS.
@@ -97,6 +99,18 @@ pub fn load<S: Source>(
     };
     entry.write_tables(&guest);
     Ok(entry)
+}
+
+/// The kernel finds its machine by ACPI. Others, which are Multiboot's, look where a PC has things.
+///
+/// # Errors
+/// When the image cannot be read or is malformed.
+pub fn reads_tables<S: Source>(kernel: &mut Image<S>) -> Result<bool, BootError> {
+    let head = kernel.head(0, multiboot::SEARCH_SIZE)?;
+    if linux::is_bzimage(&head) || multiboot::Header::find(&head).is_none() {
+        return Ok(true);
+    }
+    Ok(elf::is_elf(&head) && Elf::parse(kernel)?.pvh_entry(kernel)?.is_some())
 }
 
 fn load_elf_or_multiboot<S: Source>(

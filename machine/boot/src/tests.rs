@@ -449,3 +449,15 @@ fn damaged_images_never_panic() {
         }
     }
 }
+
+#[test]
+fn multiboot_kernels_read_no_tables_and_others_do() {
+    let reads =
+        |bytes: Bytes_| reads_tables(&mut Image::new("kernel", Cursor::new(bytes))).unwrap();
+    let header = [0x1bad_b002u32, 0, 0u32.wrapping_sub(0x1bad_b002)];
+    let header: Bytes_ = header.iter().flat_map(|word| word.to_le_bytes()).collect();
+    assert!(!reads(header.clone()));
+    assert!(!reads(elf32(0x10_0000, &[load_part(0x10_0000, &header, 0)])));
+    assert!(reads(elf64(0x10_0000, &[load_part(0x10_0000, &header, 0), pvh_note(0x10_0000)])));
+    assert!(reads(vec![0; 64]));
+}

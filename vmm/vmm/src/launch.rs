@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use board::{Machine, MachineSpec};
+use board::{Machine, MachineSpec, StartError};
 use engine::{Engine, EngineKind};
 use engine_emu::EmuEngine;
 use engine_hw::{HwEngine, Probe};
@@ -46,7 +46,7 @@ pub struct Launched {
 /// When a file or a number is not what it must be, or the host or the engine refuses. Nothing is
 /// left behind then.
 pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
-    let images = images::open(&spec)?;
+    let mut images = images::open(&spec)?;
     check_host_memory(spec.memory_bytes)?;
     let hw = Arc::new(HwEngine::new());
     let tsc_khz = hw.tsc_khz().unwrap_or(TSC_KHZ_WITHOUT_KVM);
@@ -56,6 +56,7 @@ pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
     let engine = format!("engine {}: {}", chosen.engine.kind(), chosen.reason);
 
     let mut parts = machine_spec(&spec, profile)?;
+    parts.legacy = !boot::reads_tables(&mut images.kernel).map_err(StartError::Boot)?;
     let mut serial = Console::new(&spec.serial)?;
     parts.serial = serial.sink();
     let mut virtio = match &spec.console {

@@ -13,7 +13,7 @@ use virtio::EntropySource;
 use x86_state::{Msi, Topology};
 
 use super::*;
-use crate::event::EventLog;
+use crate::event::{EventLog, MachineEvent};
 use crate::spec::DiskSpec;
 
 /// What a vCPU does when it runs.
@@ -381,6 +381,26 @@ fn functions_are_where_they_were_put_by_both_ways_of_asking() {
         assert_eq!(config(bus, 1, 0x14) >> 7, 1);
         Exit::Kicked
     });
+}
+
+#[test]
+fn a_machine_without_legacy_has_ecam_and_reset_and_no_pic_keyboard_or_configuration_ports() {
+    let log = EventLog::new();
+    let machine = Machine::build(MachineSpec { legacy: false, ..spec(1, 2) }, log.clone()).unwrap();
+    run(&machine, |bus| {
+        for port in [0x21, 0xa1, 0x4d0, 0x60, 0x64, 0xcf8, 0xcfc] {
+            let mut byte = [0];
+            outb(bus, port, 0x5a);
+            bus.pio_read(port, &mut byte);
+            assert_eq!(byte, [0xff], "port {port:#x}");
+        }
+        let mut id = [0; 4];
+        bus.mmio_read(0xe000_0000, &mut id);
+        assert_eq!(u32::from_le_bytes(id), 0x29c0_8086);
+        outb(bus, 0xcf9, 6);
+        Exit::Kicked
+    });
+    assert!(matches!(log.take()[..], [MachineEvent::Reset]));
 }
 
 #[test]

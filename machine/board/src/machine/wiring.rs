@@ -111,7 +111,8 @@ impl Board {
         board.parts.push("clock", Arc::new(ClockPart(clock.clone())));
         board.add_timers(&irqs, outside, spec.rtc_start_unix_s)?;
         board.add_port("pm", pm, port::PM)?;
-        board.add_ports("i8042", i8042, chipset::i8042::PORTS)?;
+        let legacy = spec.legacy;
+        board.add_ports("i8042", i8042, if legacy { chipset::i8042::PORTS } else { &[] })?;
         board.add_port("com1", uart, port::COM1)?;
         board.add_power(&spec, power)?;
         let items = FwCfgItems::new(spec.profile.topology().cores as u16, spec.memory_bytes);
@@ -125,7 +126,7 @@ impl Board {
         board.add_bridges();
         board.add_virtio(spec, outside)?;
         board.add_pci_parts();
-        board.add_ports("pic", pic, chipset::pic::PORTS)?;
+        board.add_ports("pic", pic, if legacy { chipset::pic::PORTS } else { &[] })?;
         board.add_mmio("ioapic", ioapic, layout::IOAPIC)?;
         board.reset()?;
         Ok(board)
@@ -163,16 +164,20 @@ impl Board {
         self.add_mmio("hpet", hpet, layout::HPET)
     }
 
-    /// What ends runs, and the PCI configuration ports that one of them sits in.
+    /// What ends runs, and the PCI configuration ports that one of them sits in where they are.
     fn add_power(
         &mut self,
         spec: &MachineSpec,
         power: Arc<dyn PowerSink>,
     ) -> Result<(), BuildError> {
         let reset = ResetControl::new(power.clone());
-        let config = ConfigPorts::new(&self.pci, Some(reset.clone()));
-        self.add_port("pci-config", config, port::PCI_CONFIG)?;
-        self.add_ports("reset-control", reset, &[chipset::reset_control::PORT_A])?;
+        if spec.legacy {
+            let config = ConfigPorts::new(&self.pci, Some(reset.clone()));
+            self.add_port("pci-config", config, port::PCI_CONFIG)?;
+            self.add_ports("reset-control", reset, &[chipset::reset_control::PORT_A])?;
+        } else {
+            self.add_ports("reset-control", reset, chipset::reset_control::PORTS)?;
+        }
         if spec.debug_exit {
             self.add_ports("debug-exit", DebugExit::new(power), chipset::debug_exit::PORTS)?;
         }

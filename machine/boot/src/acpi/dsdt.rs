@@ -21,11 +21,11 @@ const LPC_ADDRESS: u32 = 0x1f_0000;
 pub(super) fn dsdt(described: Described) -> Vec<u8> {
     let mut devices = Vec::new();
     processors(&mut devices, described.cpus);
-    motherboard(&mut devices);
+    motherboard(&mut devices, described.legacy);
     if described.hpet {
         hpet(&mut devices);
     }
-    pci_host(&mut devices);
+    pci_host(&mut devices, described.legacy);
     let mut body = Scope::raw(Path::new("\\_SB_"), devices);
     sleep_states(&mut body);
 
@@ -63,10 +63,13 @@ fn isa_interrupt(number: u32) -> Interrupt {
 
 /// Addresses of the board itself, which nobody else may use. The IOAPIC is in the MADT, and the
 /// power-management ports are the LPC bridge's.
-fn motherboard(body: &mut Vec<u8>) {
+fn motherboard(body: &mut Vec<u8>, legacy: bool) {
     let (ecam, apic) = (memory(layout::ECAM), memory(layout::LOCAL_APIC));
     let (elcr, post) = (io(port::ELCR), io(port::POST));
-    let resources: Vec<&dyn Aml> = vec![&ecam, &apic, &elcr, &post];
+    let mut resources: Vec<&dyn Aml> = vec![&ecam, &apic, &post];
+    if legacy {
+        resources.push(&elcr);
+    }
     Device::new(
         Path::new("MBRD"),
         vec![
@@ -92,7 +95,7 @@ fn hpet(body: &mut Vec<u8>) {
 
 /// The host bridge with its windows, and what hangs off the LPC bridge. There is no `_PRT`,
 /// because no function has INTx.
-fn pci_host(body: &mut Vec<u8>) {
+fn pci_host(body: &mut Vec<u8>, legacy: bool) {
     let config = port::PCI_CONFIG;
     let bus = AddressSpace::new_bus_number(0u16, layout::PCI_BUSES as u16 - 1);
     let below = AddressSpace::new_io(0u16, config.base as u16 - 1, None);
@@ -113,7 +116,7 @@ fn pci_host(body: &mut Vec<u8>) {
     );
     let config = io(config);
     let windows = ResourceTemplate::new(vec![&bus, &config, &below, &above, &low, &high]);
-    let lpc = lpc();
+    let lpc = lpc(legacy);
     Device::new(
         Path::new("PCI0"),
         vec![
@@ -138,7 +141,7 @@ impl Aml for Raw {
     }
 }
 
-fn lpc() -> Vec<u8> {
+fn lpc(legacy: bool) -> Vec<u8> {
     let mut devices = Vec::new();
     let mut add = |path: &str, id: &str, resources: Vec<&dyn Aml>| {
         let id = EISAName::new(id);
@@ -147,12 +150,14 @@ fn lpc() -> Vec<u8> {
         Device::new(Path::new(path), vec![&id, &resources]).to_aml_bytes(&mut devices);
     };
     add("RTC_", "PNP0B00", vec![&io(port::RTC), &isa_interrupt(irq::RTC)]);
-    add(
-        "KBD_",
-        "PNP0303",
-        vec![&io(port::I8042_DATA), &io(port::I8042_COMMAND), &isa_interrupt(irq::KEYBOARD)],
-    );
-    add("MOU_", "PNP0F13", vec![&isa_interrupt(irq::MOUSE)]);
+    if legacy {
+        add(
+            "KBD_",
+            "PNP0303",
+            vec![&io(port::I8042_DATA), &io(port::I8042_COMMAND), &isa_interrupt(irq::KEYBOARD)],
+        );
+        add("MOU_", "PNP0F13", vec![&isa_interrupt(irq::MOUSE)]);
+    }
     add("COM1", "PNP0501", vec![&io(port::COM1), &isa_interrupt(irq::COM1)]);
 
     let mut lpc = Vec::new();

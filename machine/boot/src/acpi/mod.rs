@@ -24,8 +24,10 @@ pub(crate) const OEM_ID: [u8; 6] = *b"TRINE ";
 pub(crate) const OEM_TABLE_ID: [u8; 8] = *b"BOARD   ";
 pub(crate) const OEM_REVISION: u32 = 1;
 
-/// FADT: the machine has ISA devices, an 8042, no VGA, and nothing that knows ASPM.
-const BOOT_ARCHITECTURE: u16 = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 4;
+/// FADT: the machine has ISA devices, no VGA, and nothing that knows ASPM.
+const BOOT_ARCHITECTURE: u16 = 1 << 0 | 1 << 2 | 1 << 4;
+/// FADT: it has an 8042.
+const BOOT_8042: u16 = 1 << 1;
 /// CMOS byte of the century.
 const RTC_CENTURY: u8 = 0x32;
 /// Worst-case latencies that mean "C2 and C3 are not supported".
@@ -47,12 +49,12 @@ const HPET_TABLE_SIZE: u32 = 56;
 
 /// All tables, as they are from [`ACPI`]'s base on. The RSDP is the first.
 pub(crate) fn tables(described: Described) -> Vec<u8> {
-    let Described { cpus, hpet: has_hpet } = described;
+    let Described { cpus, hpet: has_hpet, legacy } = described;
     let mut image = Image { bytes: vec![0; Rsdp::len()] };
     let facs = image.add(&FACS::new(), 64);
     let dsdt = image.add_bytes(&dsdt::dsdt(described), 8);
-    let fadt = image.add(&fadt(facs, dsdt), 8);
-    let madt = image.add_bytes(madt(cpus).as_slice(), 8);
+    let fadt = image.add(&fadt(facs, dsdt, legacy), 8);
+    let madt = image.add_bytes(madt(cpus, legacy).as_slice(), 8);
     let mcfg = image.add(&mcfg(), 8);
     let hpet = has_hpet.then(|| image.add_bytes(hpet().as_slice(), 8));
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
@@ -92,7 +94,7 @@ fn io(span: layout::Span, access: AccessSize) -> GAS {
     GAS::new(AddressSpace::SystemIo, span.size as u8 * 8, 0, access, span.base)
 }
 
-fn fadt(facs: u64, dsdt: u64) -> acpi_tables::fadt::FADT {
+fn fadt(facs: u64, dsdt: u64, legacy: bool) -> acpi_tables::fadt::FADT {
     let mut fadt = FADTBuilder::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION)
         .preferred_pm_profile(PmProfile::EnterpriseServer)
         .dsdt_64(dsdt)
@@ -114,7 +116,7 @@ fn fadt(facs: u64, dsdt: u64) -> acpi_tables::fadt::FADT {
     fadt.p_lvl2_lat = NO_C2.into();
     fadt.p_lvl3_lat = NO_C3.into();
     fadt.century = RTC_CENTURY;
-    fadt.iapc_boot_arch = BOOT_ARCHITECTURE.into();
+    fadt.iapc_boot_arch = (BOOT_ARCHITECTURE | if legacy { BOOT_8042 } else { 0 }).into();
     fadt.reset_reg = io(port::RESET_CONTROL, AccessSize::ByteAccess);
     fadt.reset_value = RESET_VALUE;
     fadt.x_pm1a_evt_blk = io(port::PM1A_EVENT, AccessSize::WordAccess);
@@ -124,10 +126,10 @@ fn fadt(facs: u64, dsdt: u64) -> acpi_tables::fadt::FADT {
 }
 
 /// Processors by APIC ID, one IOAPIC, and how ISA interrupts reach it.
-fn madt(cpus: u32) -> Sdt {
+fn madt(cpus: u32, legacy: bool) -> Sdt {
     let mut madt = Sdt::new(*b"APIC", MADT_HEADER_SIZE, 5, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     madt.write_u32(36, layout::LOCAL_APIC.base as u32);
-    madt.write_u32(40, MADT_PCAT_COMPAT);
+    madt.write_u32(40, if legacy { MADT_PCAT_COMPAT } else { 0 });
     for id in 0..cpus as u8 {
         let [a, b, c, d] = MADT_ENABLED.to_le_bytes();
         madt.append_slice(&[0, 8, id, id, a, b, c, d]);

@@ -23,7 +23,7 @@ fn pointer(bytes: &[u8], at: usize, size: usize) -> u64 {
 #[test]
 fn every_table_adds_up_to_zero() {
     for cpus in [1, 32] {
-        let image = tables(Described { cpus, hpet: true });
+        let image = tables(Described { cpus, hpet: true, legacy: true });
         let sum = |bytes: &[u8]| bytes.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
         assert_eq!((sum(&image[..20]), sum(&image[..36])), (0, 0));
         for signature in [b"FACP", b"APIC", b"MCFG", b"HPET", b"DSDT"] {
@@ -34,7 +34,7 @@ fn every_table_adds_up_to_zero() {
 
 #[test]
 fn each_cpu_has_an_entry_and_the_timer_is_at_input_2() {
-    let madt = find(&tables(Described { cpus: 32, hpet: false }), b"APIC");
+    let madt = find(&tables(Described { cpus: 32, hpet: false, legacy: true }), b"APIC");
     let mut entries = Vec::new();
     let mut at = 44;
     while at < madt.len() {
@@ -57,7 +57,7 @@ fn iasl_reads_every_table_and_compiles_them_again() {
     }
     let folder = std::env::temp_dir().join(format!("trine-acpi-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
-    let image = tables(Described { cpus: 4, hpet: true });
+    let image = tables(Described { cpus: 4, hpet: true, legacy: true });
     for signature in [b"FACP", b"APIC", b"MCFG", b"HPET", b"DSDT"] {
         let file = String::from_utf8(signature.to_vec()).unwrap();
         std::fs::write(folder.join(format!("{file}.dat")), find(&image, signature)).unwrap();
@@ -82,8 +82,19 @@ fn iasl_reads_every_table_and_compiles_them_again() {
 #[test]
 fn an_hpet_is_described_only_when_it_shall_be() {
     let count = |hpet| {
-        let image = tables(Described { cpus: 1, hpet });
+        let image = tables(Described { cpus: 1, hpet, legacy: false });
         image.windows(4).filter(|bytes| bytes == b"HPET").count()
     };
     assert_eq!((count(false), count(true)), (0, 2)); // its table, and its device
+}
+
+#[test]
+fn what_only_old_systems_look_for_is_described_only_when_it_is_there() {
+    let flags = |legacy| {
+        let image = tables(Described { cpus: 1, hpet: false, legacy });
+        let (madt, fadt) = (find(&image, b"APIC"), find(&image, b"FACP"));
+        let keyboards = image.windows(4).filter(|bytes| bytes == b"KBD_").count();
+        (madt[40] & 1, fadt[109] >> 1 & 1, keyboards)
+    };
+    assert_eq!((flags(false), flags(true)), ((0, 0, 0), (1, 1, 1)));
 }
