@@ -15,6 +15,8 @@ use crate::{Cpu, Env, Fault, Mode};
 const ALWAYS: u64 = 0x0cd5 | Rflags::TF.bits() | Rflags::NT.bits();
 /// The same, with 32 or 64 bits of operand size.
 const WIDE: u64 = Rflags::RF.bits() | Rflags::AC.bits() | Rflags::ID.bits();
+/// The same, at ring 0 only.
+const VIRTUAL_INTERRUPTS: Rflags = Rflags::VIF.union(Rflags::VIP);
 
 /// IRET.
 pub(super) fn iret<E: Env>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), Fault> {
@@ -85,7 +87,7 @@ impl<E: Env> Cpu<E> {
         let outward = selector.rpl() > self.cpl;
         let mut may_change = Rflags::empty();
         if self.cpl == 0 {
-            may_change |= Rflags::IOPL;
+            may_change |= Rflags::IOPL | VIRTUAL_INTERRUPTS;
         }
         if u64::from(self.cpl) <= self.system_flags >> 12 & 3 {
             may_change |= Rflags::IF;
@@ -147,7 +149,8 @@ impl<E: Env> Cpu<E> {
             self.segments[seg as usize] = v86_segment(selector);
         }
         self.gpr[4] = sp;
-        self.return_flags(flags, 4, Rflags::IF | Rflags::IOPL | Rflags::VM);
+        let privileged = Rflags::IF | Rflags::IOPL | Rflags::VM | VIRTUAL_INTERRUPTS;
+        self.return_flags(flags, 4, privileged);
         self.set_code(v86_segment(cs), rip);
         Ok(())
     }
@@ -163,9 +166,9 @@ impl<E: Env> Cpu<E> {
 
     /// Sets what a return may change of RFLAGS.
     fn return_flags(&mut self, flags: u64, size: u8, privileged: Rflags) {
-        let mut mask = ALWAYS | privileged.bits();
-        if size != 2 {
-            mask |= WIDE;
+        let mut mask = ALWAYS | WIDE | privileged.bits();
+        if size == 2 {
+            mask &= 0xffff;
         }
         let value = self.rflags() & !mask | flags & mask;
         self.set_rflags(value);

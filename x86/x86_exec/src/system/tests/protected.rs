@@ -141,7 +141,7 @@ fn a_far_jump_cannot_change_the_ring() {
 fn virtual_8086_mode_is_entered_and_left() {
     // iretd to 1000:0, whose code is: mov ax, ds; int 0x40
     let mut cpu = protected(&[0xcf]);
-    let flags = (Rflags::VM | Rflags::IOPL | Rflags::FIXED).bits() as u32;
+    let flags = (Rflags::VM | Rflags::VIF | Rflags::IOPL | Rflags::FIXED).bits() as u32;
     let frame: [u32; 9] = [0, 0x4000, flags, 0x100, 0x5000, 0x6000, 0x7000, 0x8000, 0x9000];
     for (i, word) in (0..).zip(frame) {
         cpu.env.put(0x7f_0000 + i * 4, &u32::to_le_bytes(word));
@@ -158,6 +158,22 @@ fn virtual_8086_mode_is_entered_and_left() {
         assert_eq!(*cpu.segment(seg), Segment::unusable(0, 0), "{seg:?}");
     }
     assert_eq!((cpu.cpl, has(&cpu, Rflags::VM)), (0, false));
+}
+
+#[test]
+fn iret_of_ring_0_takes_vif_and_vip_from_the_frame() {
+    // iretd to the hlt behind it
+    for (flags, before) in [(Rflags::VIF | Rflags::VIP, 0), (Rflags::empty(), 3 << 19)] {
+        let mut cpu = protected(&[0xcf, HLT]);
+        cpu.set_rflags(before);
+        let cs = cpu.segment(SegReg::Cs).selector.into();
+        for (i, word) in (0..).zip([cpu.rip as u32 + 1, cs, flags.bits() as u32]) {
+            cpu.env.put(0x7f_0000 + i * 4, &u32::to_le_bytes(word));
+        }
+        cpu.gpr[RSP] = 0x7f_0000;
+        run(&mut cpu);
+        assert_eq!(cpu.rflags(), (flags | Rflags::FIXED).bits());
+    }
 }
 
 #[test]
