@@ -54,7 +54,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 const WRAPPED: &[(&str, &[&str])] = &[
     ("kvm-ioctls", &["engine_hw"]),
     ("kvm-bindings", &["engine_hw"]),
-    ("iced-x86", &["x86_decode", "isa_vector"]),
+    ("iced-x86", &["x86_decode", "isa_vector", "system"]),
     ("anyhow", &["trine", "trinevm", "xtask"]),
 ];
 

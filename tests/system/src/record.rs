@@ -1,0 +1,53 @@
+//! What a case sends.
+
+use std::fmt::Write;
+
+/// How the records of a guest are laid out.
+#[derive(Debug)]
+pub struct Layout {
+    /// Bytes of a word: 4 or 8.
+    pub word: usize,
+    /// Names of the words.
+    pub names: &'static [&'static str],
+}
+
+/// The words of one record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record(pub Vec<u64>);
+
+impl Layout {
+    /// The records in what came through the serial port.
+    pub fn parse(&self, bytes: &[u8]) -> Vec<Record> {
+        let words = |record: &[u8]| record.chunks(self.word).map(little_endian).collect();
+        bytes.chunks_exact(self.word * self.names.len()).map(|r| Record(words(r))).collect()
+    }
+
+    /// Makes equal what TCG is known to do wrongly.
+    pub fn forgive(&self, record: &mut Record) {
+        let is_page_fault = record.0[1] == 14;
+        for (name, value) in self.names.iter().zip(&mut record.0) {
+            match *name {
+                // TCG does not set RF in the image that faults push,
+                "flags" => *value &= !(1 << 16),
+                // nor P in the error code of a reserved bit.
+                "error" if is_page_fault && *value & 8 != 0 => *value |= 1,
+                _ => {}
+            }
+        }
+    }
+
+    /// The words that differ, `ours` first.
+    pub fn differences(&self, ours: &Record, theirs: &Record) -> String {
+        let mut text = String::new();
+        for ((name, ours), theirs) in self.names.iter().zip(&ours.0).zip(&theirs.0) {
+            if ours != theirs {
+                let _ = write!(text, " {name} {ours:#x} not {theirs:#x};");
+            }
+        }
+        text
+    }
+}
+
+fn little_endian(word: &[u8]) -> u64 {
+    word.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
+}
