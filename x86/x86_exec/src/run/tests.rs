@@ -44,6 +44,25 @@ fn a_comparison_and_its_jump_are_two_instructions_to_the_budget() {
 }
 
 #[test]
+fn jumps_and_pairs_in_any_order_count_as_single_steps_do() {
+    // inc rax; cmp rax, 2; je to the last; test al, al; js to the last; inc rbx; jmp back;
+    // inc rcx; hlt
+    let code = [
+        0x48, 0xff, 0xc0, 0x48, 0x83, 0xf8, 0x02, 0x74, 0x09, 0x84, 0xc0, 0x78, 0x05, 0x48, 0xff,
+        0xc3, 0xeb, 0xee, 0x48, 0xff, 0xc1, 0xf4,
+    ];
+    let mut whole = cpu(&code);
+    assert_eq!(whole.run(u64::MAX), RunExit::Halted);
+    assert_eq!((whole.retired, whole.gpr[0], whole.gpr[3], whole.gpr[1]), (12, 2, 1, 1));
+    for budget in 0..12 {
+        let (mut cpu, mut stepped) = (self::cpu(&code), self::cpu(&code));
+        assert_eq!(cpu.run(budget), RunExit::Budget);
+        (0..budget).for_each(|_| assert_eq!(stepped.step(), Ok(())));
+        assert_eq!((cpu.rip, &cpu.gpr[..8], cpu.retired), (stepped.rip, &stepped.gpr[..8], budget));
+    }
+}
+
+#[test]
 fn attention_ends_the_run_between_blocks() {
     let mut cpu = cpu(&[0xeb, 0xfe]);
     cpu.env.attention.set(true);
