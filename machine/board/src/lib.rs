@@ -19,7 +19,8 @@ mod vcpu_state;
 
 pub use event::{EventLog, MachineEvent, MachineOwner};
 pub use machine::{BusCounters, Machine, RAM};
-pub use sections::{NamedSection, RestoreError};
+pub use sections::RestoreError;
 pub use socket::{Socket, Unplugged};
 pub use spec::{BuildError, DiskSpec, MachineSpec, StartError};
+pub use statecodec::NamedSection;
 pub use vcpu_state::{restore_vcpu, save_vcpu};

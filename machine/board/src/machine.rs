@@ -14,11 +14,12 @@ use chipset::{I8042, Uart};
 use engine::Bus;
 use guest_memory::{Backing, FlatRange, GuestMemory, RamOffset};
 use machine_clock::MachineClock;
+use statecodec::NamedSection;
 use virtio::{Block, Console, VirtioPci};
 use x86_state::{CpuProfile, VcpuId, VcpuState, Vector};
 
 use crate::event::MachineOwner;
-use crate::sections::{NamedSection, RestoreError};
+use crate::sections::RestoreError;
 use crate::socket::Socket;
 use crate::spec::{BuildError, MachineSpec, StartError};
 use wiring::{Board, Outside};

@@ -2,16 +2,8 @@
 
 use std::sync::Arc;
 
-use bus::{Device, Section, SectionError};
-
-/// What the part at an instance path saved.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NamedSection {
-    /// Which part: `com1`, `pci/00.1`.
-    pub path: String,
-    /// What it saved.
-    pub section: Section,
-}
+use bus::{Device, SectionError};
+use statecodec::NamedSection;
 
 /// Saved state that is not this machine's.
 #[derive(Debug, thiserror::Error)]

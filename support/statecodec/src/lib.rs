@@ -5,8 +5,14 @@
 //! Within a version, unknown fields are ignored and missing ones take their default; a change
 //! that needs more is a new version, converted forward by code that is never edited.
 //!
+//! [`pack`] makes a file of sections, [`unpack`] sections of a file.
+//!
 //! *Invariant*: saved types are never the runtime types, so that a refactoring does not change a
 //! format.
+
+mod file;
+
+pub use file::{FileError, NamedSection, pack, unpack};
 
 use minicbor::{Decode, Encode};
 
