@@ -70,7 +70,7 @@ pub struct Described {
     pub cpus: u32,
     /// The HPET.
     pub hpet: bool,
-    /// The PIC and the keyboard controller.
+    /// The PIC, the keyboard controller and the LPC bridge.
     pub legacy: bool,
 }
 

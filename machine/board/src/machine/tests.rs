@@ -384,7 +384,7 @@ fn functions_are_where_they_were_put_by_both_ways_of_asking() {
 }
 
 #[test]
-fn a_machine_without_legacy_has_ecam_and_reset_and_no_pic_keyboard_or_configuration_ports() {
+fn a_machine_without_legacy_has_ecam_and_reset_and_nothing_of_old() {
     let log = EventLog::new();
     let machine = Machine::build(MachineSpec { legacy: false, ..spec(1, 2) }, log.clone()).unwrap();
     run(&machine, |bus| {
@@ -397,6 +397,8 @@ fn a_machine_without_legacy_has_ecam_and_reset_and_no_pic_keyboard_or_configurat
         let mut id = [0; 4];
         bus.mmio_read(0xe000_0000, &mut id);
         assert_eq!(u32::from_le_bytes(id), 0x29c0_8086);
+        bus.mmio_read(0xe00f_8000, &mut id);
+        assert_eq!(id, [0xff; 4], "the LPC bridge");
         outb(bus, 0xcf9, 6);
         Exit::Kicked
     });

@@ -123,7 +123,7 @@ impl Board {
             let testdev = TestDevice::new(irqs.clone(), pages);
             board.add_ports("testdev", testdev, chipset::testdev::PORTS)?;
         }
-        board.add_bridges();
+        board.add_bridges(legacy);
         board.add_virtio(spec, outside)?;
         board.add_pci_parts();
         board.add_ports("pic", pic, if legacy { chipset::pic::PORTS } else { &[] })?;
@@ -233,11 +233,12 @@ impl Board {
         Spaces { memory: self.mmio.clone(), io: self.ports.clone() }
     }
 
-    fn add_bridges(&self) {
+    fn add_bridges(&self, legacy: bool) {
         let host = host_bridge(&self.pci, self.mmio.clone(), Some(layout::ECAM.base));
-        let lpc = lpc_bridge(&self.spaces(), port::PM1A_EVENT.base as u16);
         self.plug(HOST_BRIDGE, host);
-        self.plug(LPC_BRIDGE, lpc);
+        if legacy {
+            self.plug(LPC_BRIDGE, lpc_bridge(&self.spaces(), port::PM1A_EVENT.base as u16));
+        }
     }
 
     fn plug(&self, at: DevFn, function: Arc<Function>) {

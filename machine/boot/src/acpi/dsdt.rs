@@ -93,7 +93,7 @@ fn hpet(body: &mut Vec<u8>) {
     .to_aml_bytes(body);
 }
 
-/// The host bridge with its windows, and what hangs off the LPC bridge. There is no `_PRT`,
+/// The host bridge with its windows, and what is on ISA. There is no `_PRT`,
 /// because no function has INTx.
 fn pci_host(body: &mut Vec<u8>, legacy: bool) {
     let config = port::PCI_CONFIG;
@@ -116,7 +116,7 @@ fn pci_host(body: &mut Vec<u8>, legacy: bool) {
     );
     let config = io(config);
     let windows = ResourceTemplate::new(vec![&bus, &config, &below, &above, &low, &high]);
-    let lpc = lpc(legacy);
+    let isa = isa(legacy);
     Device::new(
         Path::new("PCI0"),
         vec![
@@ -126,7 +126,7 @@ fn pci_host(body: &mut Vec<u8>, legacy: bool) {
             &name("_SEG", &ZERO),
             &name("_BBN", &ZERO),
             &name("_CRS", &windows),
-            &Raw(lpc),
+            &Raw(isa),
         ],
     )
     .to_aml_bytes(body);
@@ -141,7 +141,8 @@ impl Aml for Raw {
     }
 }
 
-fn lpc(legacy: bool) -> Vec<u8> {
+/// Devices on ISA: behind the LPC bridge, where there is one.
+fn isa(legacy: bool) -> Vec<u8> {
     let mut devices = Vec::new();
     let mut add = |path: &str, id: &str, resources: Vec<&dyn Aml>| {
         let id = EISAName::new(id);
@@ -160,6 +161,9 @@ fn lpc(legacy: bool) -> Vec<u8> {
     }
     add("COM1", "PNP0501", vec![&io(port::COM1), &isa_interrupt(irq::COM1)]);
 
+    if !legacy {
+        return devices;
+    }
     let mut lpc = Vec::new();
     let children = Raw(devices);
     Device::new(Path::new("LPC_"), vec![&name("_ADR", &LPC_ADDRESS), &children])
