@@ -12,6 +12,7 @@ use x86_state::VcpuId;
 use crate::Vm;
 
 const CHUNK: usize = 4096;
+const CPU: &str = "cpu/";
 
 /// Everything of a machine.
 pub struct Saved {
@@ -32,8 +33,32 @@ impl Saved {
             disk: content(vm.disk.as_file()),
             printed: vm.serial.0.lock().unwrap().clone(),
         };
-        vm.machine.resume_io();
         saved
+    }
+
+    /// The devices' and the vCPUs' sections as a file: a vCPU's path is `cpu/` and its number.
+    pub fn pack(&self) -> Vec<u8> {
+        let vcpu = |(id, section): (usize, &Section)| NamedSection {
+            path: format!("{CPU}{id}"),
+            section: section.clone(),
+        };
+        let vcpus = self.vcpus.iter().enumerate().map(vcpu);
+        statecodec::pack(&self.sections.iter().cloned().chain(vcpus).collect::<Vec<_>>())
+    }
+
+    /// A machine with this file's state, but with memory and a disk that are all zero. It cannot
+    /// go on; it can be looked at.
+    pub fn unpack(file: &[u8]) -> Vm {
+        let sections = statecodec::unpack(file).unwrap();
+        let (vcpus, sections): (Vec<_>, _) =
+            sections.into_iter().partition(|named| named.path.starts_with(CPU));
+        let mut vm = Vm::new(vcpus.len() as u32);
+        vm.machine.pause_io();
+        vm.machine.restore(&sections).unwrap();
+        for ((id, vcpu), named) in (0..).map(VcpuId).zip(&mut vm.vcpus).zip(&vcpus) {
+            vcpu.load(&restore_vcpu(&named.section, vm.machine.profile(), id).unwrap()).unwrap();
+        }
+        vm
     }
 
     /// Another machine that is the same.
@@ -52,7 +77,6 @@ impl Saved {
             vcpu.load(&restore_vcpu(section, vm.machine.profile(), id).unwrap()).unwrap();
         }
         vm.serial.0.lock().unwrap().clone_from(&self.printed);
-        vm.machine.resume_io();
         vm
     }
 

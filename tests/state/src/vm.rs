@@ -14,7 +14,7 @@ use guests::Init;
 use machine_clock::TimeSource;
 use storage::RawDisk;
 use tempfile::NamedTempFile;
-use virtio::EntropySource;
+use virtio::{ConsoleConfig, EntropySource};
 use x86_state::{CpuProfile, Topology, VcpuId, VcpuState};
 
 use crate::Saved;
@@ -59,6 +59,12 @@ impl Vm {
             serial: serial.clone(),
             disks: vec![DiskSpec { disk: opened, serial: "disk0".into() }],
             entropy: Some(EntropySource::Seeded(0)),
+            console: Some(ConsoleConfig {
+                output: Box::new(|_| {}),
+                room: Box::new(|| {}),
+                size: (80, 25),
+            }),
+            testdev: true,
             ..MachineSpec::new(profile, MEMORY_BYTES)
         };
         let machine = Machine::build(spec, EventLog::new()).unwrap();
@@ -93,6 +99,7 @@ impl Vm {
         let end = clock.timer(kick_all.clone());
         end.set(Some(clock.now_ns() + ms * 1_000_000));
         let bus: Arc<dyn Bus> = self.machine.clone();
+        self.machine.resume_io();
         clock.start();
         thread::scope(|scope| {
             for vcpu in &mut self.vcpus {
@@ -115,8 +122,18 @@ impl Vm {
         String::from_utf8_lossy(&self.serial.0.lock().unwrap()).into_owned()
     }
 
-    /// All of it, as it stands.
+    /// All of it, as it stands; its devices stand still until [`Vm::run_ms`].
     pub fn save(&mut self) -> Saved {
         Saved::of(self)
+    }
+
+    /// The board, as a guest sees it.
+    pub fn bus(&self) -> &dyn Bus {
+        &*self.machine
+    }
+
+    /// State of one vCPU.
+    pub fn vcpu(&mut self, id: usize) -> VcpuState {
+        self.vcpus[id].save().unwrap()
     }
 }
