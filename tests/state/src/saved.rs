@@ -26,14 +26,13 @@ pub struct Saved {
 impl Saved {
     pub(crate) fn of(vm: &mut Vm) -> Self {
         vm.machine.pause_io();
-        let saved = Self {
+        Self {
             sections: vm.machine.save(),
             vcpus: vm.vcpus.iter_mut().map(|vcpu| save_vcpu(&vcpu.save().unwrap())).collect(),
             memory: content(&vm.machine.memory().region(RAM).unwrap().file),
             disk: content(vm.disk.as_file()),
             printed: vm.serial.0.lock().unwrap().clone(),
-        };
-        saved
+        }
     }
 
     /// The devices' and the vCPUs' sections as a file: a vCPU's path is `cpu/` and its number.
