@@ -81,7 +81,10 @@ impl Lapic {
 
     /// The state.
     pub fn save(&self, now: Now) -> ApicState {
-        ApicState { base: self.base, regs: self.regs, timer: self.save_timer(now) }
+        let mut regs = self.regs;
+        // Derived, so what was loaded may be old.
+        regs[PPR as usize / 16] = u32::from(self.ppr());
+        ApicState { base: self.base, regs, timer: self.save_timer(now) }
     }
 
     /// Takes over a state.

@@ -202,6 +202,19 @@ fn a_saved_apic_is_the_same_when_loaded() {
 }
 
 #[test]
+fn a_saved_processor_priority_is_not_the_one_that_was_loaded() {
+    let mut l = lapic();
+    fixed(&mut l, 0xf3);
+    assert_eq!(l.acknowledge(), Some(0xf3));
+    let in_service = l.save(at(0));
+    assert_eq!(in_service.regs[PPR as usize / 16], 0xf0);
+    let mut other = lapic();
+    other.load(&in_service, at(0)).unwrap();
+    write(&mut other, EOI, 0, 0);
+    assert_eq!(other.save(at(0)).regs[PPR as usize / 16], 0);
+}
+
+#[test]
 fn random_accesses_never_panic_and_state_survives_a_round_trip() {
     let mut seed = 0x9e37_79b9_7f4a_7c15u64;
     let mut next = || {
