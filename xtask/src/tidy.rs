@@ -47,7 +47,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("bin/trinevm", &["support", "vmm", "vmm_rpc"]),
     ("bin/trine", &["support", "vmm_rpc"]),
     ("tests/isa_vector", &["x86"]),
-    ("xtask", &["guests"]),
+    ("xtask", &["guests", "nested"]),
 ];
 
 /// Only these crates may name these dependencies: each is wrapped once.

@@ -1,0 +1,121 @@
+//! Debian's own kernels on `hw`, in a machine with hardware virtualization that is made of
+//! software (crate `nested`): so these tests run where there is no `/dev/kvm`, too.
+
+use std::path::Path;
+use std::time::Duration;
+
+use guests::{Init, WORK, initrd, kernel, rootfs};
+use nested::{GUEST_CMDLINE, Machine};
+use vm_tests::trine;
+
+const DISK_MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "ext4"];
+
+/// Whether a nested machine is possible; says so when it is not.
+fn runs(test: &str) -> bool {
+    match nested::is_possible() {
+        Ok(()) => true,
+        Err(reason) => {
+            println!("NOT RUN: {test}: {reason}");
+            false
+        }
+    }
+}
+
+/// A machine with Trine's programs that runs a shell's commands.
+fn machine(script: &str, arguments: &[&str]) -> anyhow::Result<Machine> {
+    let words = ["sh", "-c", script, "sh"].into_iter().chain(arguments.iter().copied());
+    let mut machine = Machine::new(words.map(str::to_owned).collect());
+    machine.timeout = Duration::from_secs(300);
+    machine.cpus = 2;
+    let trine = trine()?;
+    machine.files = vec![file(&trine, "trine"), file(&trine.with_file_name("trinevm"), "trinevm")];
+    Ok(machine)
+}
+
+fn file(source: &Path, name: &str) -> String {
+    format!("{}:/job/{name}", source.display())
+}
+
+/// All that the command prints.
+fn output(machine: &Machine) -> anyhow::Result<String> {
+    let mut all = String::new();
+    let code = machine.run(&mut |text| all.push_str(text))?;
+    assert_eq!(code, 0, "{all}");
+    Ok(all)
+}
+
+fn cmdline() -> String {
+    format!("console=ttyS0 quiet panic=-1 {GUEST_CMDLINE}")
+}
+
+/// Boots a kernel, and returns what the guest says and the run's exit status.
+fn boot(flavour: &str, cpus: u32, init: Init) -> anyhow::Result<String> {
+    let kernel = kernel(flavour)?;
+    let script = "./trine run --engine hw --cpus $1 --memory 512M --kernel vmlinuz \
+                  --initrd initrd --cmdline \"$2\" < /dev/null; echo STATUS $?";
+    let mut machine = machine(script, &[&cpus.to_string(), &cmdline()])?;
+    machine.files.push(file(&kernel.image, "vmlinuz"));
+    machine.files.push(file(&initrd(&kernel, &[], init)?, "initrd"));
+    output(&machine)
+}
+
+#[test]
+fn on_hw_the_cloud_kernel_powers_off_on_four_cpus() -> anyhow::Result<()> {
+    if runs("the cloud kernel on hw") {
+        let output = boot("cloud", 4, Init::PowerOff)?;
+        assert!(output.contains(&format!("{} ", guests::UP)) && output.contains(" 4 "), "{output}");
+        assert!(output.ends_with("STATUS 0\n"), "{output}");
+    }
+    Ok(())
+}
+
+#[test]
+fn on_hw_the_general_kernel_reboots() -> anyhow::Result<()> {
+    if runs("the general kernel on hw") {
+        let output = boot("", 1, Init::Reboot)?;
+        assert!(output.contains(guests::UP), "{output}");
+        assert!(output.ends_with("STATUS 8\n"), "{output}");
+    }
+    Ok(())
+}
+
+#[test]
+fn on_hw_systemd_reaches_its_login_prompt_from_a_virtio_disk() -> anyhow::Result<()> {
+    if !runs("systemd on hw") {
+        return Ok(());
+    }
+    let kernel = kernel("cloud")?;
+    let script = "until_log() { while ! grep -q \"$1\" log; do sleep 0.2; done; }; \
+                  mkfifo keys; { exec 3> keys; until_log login:; echo root >&3; \
+                  until_log root@debian; echo poweroff >&3; } & \
+                  timeout 240 ./trine run --engine hw --cpus 2 --memory 512M --kernel vmlinuz \
+                  --initrd initrd --cmdline \"$1\" --disk /dev/vda < keys > log 2>&1; \
+                  status=$?; cat log; echo STATUS $status";
+    let mut machine = machine(script, &[&cmdline().replace(" quiet", "")])?;
+    machine.disk = Some(rootfs()?);
+    machine.files.push(file(&kernel.image, "vmlinuz"));
+    machine.files.push(file(&initrd(&kernel, &DISK_MODULES, Init::SwitchRoot)?, "initrd"));
+    let output = output(&machine)?;
+    assert!(output.contains("login:") && output.contains("root@debian"), "{output}");
+    assert!(output.ends_with("STATUS 0\n"), "{output}");
+    Ok(())
+}
+
+#[test]
+fn a_guest_at_work_is_moved_between_hw_and_emu_twenty_times() -> anyhow::Result<()> {
+    if !runs("moves between hw and emu") {
+        return Ok(());
+    }
+    let kernel = kernel("cloud")?;
+    let mut machine = machine("exec sh moves.sh \"$@\"", &["20", &cmdline()])?;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nested/moves.sh");
+    machine.files.push(file(&script, "moves.sh"));
+    machine.files.push(file(&kernel.image, "vmlinuz"));
+    let initrd = initrd(&kernel, &["virtio_pci", "virtio_blk"], Init::Work)?;
+    machine.files.push(file(&initrd, "work.cpio"));
+    let output = output(&machine)?;
+    assert!(output.contains("MOVED 20\n") && output.ends_with("STATUS 6\n"), "{output}");
+    assert!(output.matches(WORK).count() >= 4, "{output}");
+    assert!(!output.contains("DIFFERENT"), "{output}");
+    Ok(())
+}
