@@ -37,8 +37,8 @@ pub struct MachineSpec {
     /// knows of for five milliseconds and thousands of exits, and then uses the local APIC's timer.
     pub describe_hpet: bool,
     /// The guest can reach what only systems without ACPI look for: the PIC, the keyboard
-    /// controller, the LPC bridge, and PCI configuration by ports. Where they are, Linux sets them up, in
-    /// hundreds of exits, and uses none of them.
+    /// controller and the LPC bridge. Where they are, Linux sets them up, in hundreds of exits, and
+    /// uses none of them.
     pub legacy: bool,
     /// QEMU's debug-exit device at port 0xf4.
     pub debug_exit: bool,

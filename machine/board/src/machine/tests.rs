@@ -384,11 +384,11 @@ fn functions_are_where_they_were_put_by_both_ways_of_asking() {
 }
 
 #[test]
-fn a_machine_without_legacy_has_ecam_and_reset_and_nothing_of_old() {
+fn a_machine_without_legacy_has_pci_and_reset_and_no_pic_or_keyboard() {
     let log = EventLog::new();
     let machine = Machine::build(MachineSpec { legacy: false, ..spec(1, 2) }, log.clone()).unwrap();
     run(&machine, |bus| {
-        for port in [0x21, 0xa1, 0x4d0, 0x60, 0x64, 0xcf8, 0xcfc] {
+        for port in [0x21, 0xa1, 0x4d0, 0x60, 0x64] {
             let mut byte = [0];
             outb(bus, port, 0x5a);
             bus.pio_read(port, &mut byte);

@@ -171,13 +171,9 @@ impl Board {
         power: Arc<dyn PowerSink>,
     ) -> Result<(), BuildError> {
         let reset = ResetControl::new(power.clone());
-        if spec.legacy {
-            let config = ConfigPorts::new(&self.pci, Some(reset.clone()));
-            self.add_port("pci-config", config, port::PCI_CONFIG)?;
-            self.add_ports("reset-control", reset, &[chipset::reset_control::PORT_A])?;
-        } else {
-            self.add_ports("reset-control", reset, chipset::reset_control::PORTS)?;
-        }
+        let config = ConfigPorts::new(&self.pci, Some(reset.clone()));
+        self.add_port("pci-config", config, port::PCI_CONFIG)?;
+        self.add_ports("reset-control", reset, &[chipset::reset_control::PORT_A])?;
         if spec.debug_exit {
             self.add_ports("debug-exit", DebugExit::new(power), chipset::debug_exit::PORTS)?;
         }
