@@ -24,6 +24,8 @@ pub enum Init {
     Work,
     /// Makes the first virtio disk the root, and starts its init.
     SwitchRoot,
+    /// Says that it is up before it does anything else, and sleeps.
+    Line,
 }
 
 /// The line that says that user space is there.
@@ -40,6 +42,7 @@ impl Init {
             Self::Reboot => "reboot",
             Self::Work => "work",
             Self::SwitchRoot => "root",
+            Self::Line => "line",
         }
     }
 
@@ -70,6 +73,7 @@ impl Init {
                  mount -t ext4 /dev/vda /mnt\n\
                  exec switch_root /mnt /sbin/init"
                 .to_owned(),
+            Self::Line => return format!("#!/bin/sh\necho {UP}\nexec /bin/busybox sleep 1000\n"),
         };
         format!(
             "#!/bin/sh\n\

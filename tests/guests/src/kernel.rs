@@ -1,8 +1,10 @@
 //! Debian's own kernels, from its packages.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::thread;
 
 use anyhow::{Context, bail};
 
@@ -14,6 +16,45 @@ pub struct Kernel {
     pub image: PathBuf,
     /// Its modules: the folder named after its version.
     pub modules: PathBuf,
+}
+
+/// How Debian packs what is in a bzImage: first bytes, and who unpacks it.
+const PACKINGS: [(&[u8], &str); 3] =
+    [(b"\xfd7zXZ\0", "xz"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"\x02\x21\x4c\x18", "lz4")];
+
+impl Kernel {
+    /// What is in the bzImage: the kernel as an ELF file, unpacked once.
+    pub fn vmlinux(&self) -> anyhow::Result<PathBuf> {
+        let _lock = host::builder_lock()?;
+        let version = self.modules.file_name().unwrap_or_default().to_string_lossy();
+        let path = host::cache("kernels")?.join(format!("vmlinux-{version}"));
+        if !path.exists() {
+            let image = fs::read(&self.image)?;
+            let unpacked = unpack(&image).context("the kernel is packed in an unknown way")?;
+            let partial = path.with_extension("partial");
+            fs::write(&partial, unpacked)?;
+            fs::rename(&partial, &path)?;
+        }
+        Ok(path)
+    }
+}
+
+/// The payload of a bzImage (Linux `Documentation/arch/x86/boot.rst`: setup_sects, payload_offset,
+/// payload_length), without the length that Linux appends.
+fn unpack(image: &[u8]) -> Option<Vec<u8>> {
+    let word =
+        |at: usize| Some(u32::from_le_bytes(image.get(at..at + 4)?.try_into().ok()?) as usize);
+    let start = (usize::from(*image.get(0x1f1)?) + 1) * 512 + word(0x248)?;
+    let payload = image.get(start..start + word(0x24c)? - 4)?.to_vec();
+    let (_, program) = PACKINGS.iter().find(|(magic, _)| payload.starts_with(magic))?;
+    let mut command = Command::new(program);
+    command.arg("-dc").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().ok()?;
+    let mut input = child.stdin.take()?;
+    let writer = thread::spawn(move || input.write_all(&payload));
+    let unpacked = child.wait_with_output().ok()?.stdout;
+    writer.join().ok()?.ok()?;
+    unpacked.starts_with(b"\x7fELF").then_some(unpacked)
 }
 
 /// The kernel of the package `linux-image-FLAVOUR-amd64` (or `linux-image-amd64` for an empty

@@ -99,7 +99,9 @@ impl Machine {
 
     fn qemu(&self, kernel: &Path, initramfs: &Path, console: &Path) -> Command {
         let mut qemu = Command::new("qemu-system-x86_64");
-        qemu.args(["-machine", "q35", "-cpu", "max,+svm", "-accel"])
+        // A `rep movsb` counts an instruction a byte: without these, the kernel copies words.
+        let copies = if self.count_instructions { ",-erms,-fsrm" } else { "" };
+        qemu.args(["-machine", "q35", "-cpu", &format!("max,+svm{copies}"), "-accel"])
             .arg(if self.cpus > 1 { "tcg,thread=multi" } else { "tcg" })
             .args(["-smp", &self.cpus.to_string(), "-m", &self.memory.to_string()])
             .args(["-nodefaults", "-no-user-config", "-display", "none"])

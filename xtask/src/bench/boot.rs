@@ -4,21 +4,31 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use guests::{Init, UP, host};
 
-use super::median;
-use super::subject::{Measured, measure};
+use super::subject::{OwnMemory, measure};
+use super::{median, nested};
 
 /// How to measure.
 #[derive(Args)]
 pub struct Options {
+    /// Which engine: emu beside QEMU TCG here, or hw beside QEMU-KVM in a nested machine, where
+    /// instructions are counted instead of time
+    #[arg(long, value_enum, default_value_t = Engine::Emu)]
+    engine: Engine,
     /// Interleaved runs of each subject
     #[arg(long, default_value_t = 5)]
     runs: usize,
     /// Debian's kernel flavour: cloud, rt, or empty for the general one
     #[arg(long, default_value = "cloud")]
     flavour: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Engine {
+    Emu,
+    Hw,
 }
 
 const MEMORY_MIB: u64 = 512;
@@ -31,30 +41,49 @@ type Start = Box<dyn Fn(&Path, &Path) -> anyhow::Result<Command>>;
 struct Subject {
     name: &'static str,
     command: Start,
-    results: Vec<Measured>,
+    seconds: Vec<f64>,
+    own_kib_max: u64,
 }
 
-/// Measures `emu` beside QEMU TCG.
+/// Measures an engine beside QEMU.
 pub fn run(options: &Options) -> anyhow::Result<()> {
     host::need_packages(&["qemu-system-x86", "busybox-static", "xz-utils"])?;
     host::run(&mut host::cargo(&["build", "--release", "--bin", "trine", "--bin", "trinevm"]))?;
+    match options.engine {
+        Engine::Emu => run_emu(options),
+        Engine::Hw => nested::run(&options.flavour, options.runs),
+    }
+}
+
+fn run_emu(options: &Options) -> anyhow::Result<()> {
     let kernel = guests::kernel(&options.flavour)?;
     let initrd = guests::initrd(&kernel, &[], Init::PowerOff)?;
     let mut subjects = [
-        Subject { name: "trine emu", command: Box::new(trine), results: Vec::new() },
-        qemu("qemu tcg, qemu64", "qemu64"),
-        qemu("qemu tcg, max", "max"),
+        subject("trine emu", trine),
+        subject("qemu tcg, qemu64", |kernel, initrd| qemu("qemu64", kernel, initrd)),
+        subject("qemu tcg, max", |kernel, initrd| qemu("max", kernel, initrd)),
     ];
     for round in 1..=options.runs {
         for subject in &mut subjects {
             let command = (subject.command)(&kernel.image, &initrd)?;
-            let measured = measure(command, UP, Duration::from_secs(120))?;
-            eprintln!("{round}/{} {:18} {:6.2} s", options.runs, subject.name, measured.seconds);
-            subject.results.push(measured);
+            let (limit, interval) = (Duration::from_secs(120), Duration::from_millis(10));
+            let seconds = measure(command, UP, limit, interval, &mut |pid| {
+                let own = OwnMemory::of(pid, MEMORY_MIB << 10);
+                subject.own_kib_max = subject.own_kib_max.max(own.kib);
+            })?;
+            eprintln!("{round}/{} {:18} {seconds:6.2} s", options.runs, subject.name);
+            subject.seconds.push(seconds);
         }
     }
     report(&mut subjects);
     Ok(())
+}
+
+fn subject(
+    name: &'static str,
+    command: impl Fn(&Path, &Path) -> anyhow::Result<Command> + 'static,
+) -> Subject {
+    Subject { name, command: Box::new(command), seconds: Vec::new(), own_kib_max: 0 }
 }
 
 fn trine(kernel: &Path, initrd: &Path) -> anyhow::Result<Command> {
@@ -64,33 +93,26 @@ fn trine(kernel: &Path, initrd: &Path) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-fn qemu(name: &'static str, cpu: &'static str) -> Subject {
-    let command = move |kernel: &Path, initrd: &Path| {
-        let mut command = Command::new("qemu-system-x86_64");
-        command.args(["-accel", "tcg", "-cpu", cpu, "-m", &MEMORY_MIB.to_string()]);
-        command.args(["-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"]);
-        command.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd).args(["-append", CMDLINE]);
-        Ok(command)
-    };
-    Subject { name, command: Box::new(command), results: Vec::new() }
+fn qemu(cpu: &str, kernel: &Path, initrd: &Path) -> anyhow::Result<Command> {
+    let mut command = Command::new("qemu-system-x86_64");
+    command.args(["-accel", "tcg", "-cpu", cpu, "-m", &MEMORY_MIB.to_string()]);
+    command.args(["-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"]);
+    command.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd).args(["-append", CMDLINE]);
+    Ok(command)
 }
 
 fn report(subjects: &mut [Subject]) {
-    let seconds =
-        |s: &Subject| median(&mut s.results.iter().map(|r| r.seconds).collect::<Vec<_>>());
-    let peer = subjects[1..].iter().map(&seconds).fold(f64::INFINITY, f64::min);
+    let medians: Vec<_> = subjects.iter_mut().map(|s| median(&mut s.seconds)).collect();
+    let peer = medians[1..].iter().copied().fold(f64::INFINITY, f64::min);
     println!("| VMM | to user space, median s | smallest s | against TCG | own memory, MiB |");
     println!("| --- | ---: | ---: | ---: | ---: |");
-    for subject in subjects {
-        let median = seconds(subject);
-        let smallest = subject.results.iter().map(|r| r.seconds).fold(f64::INFINITY, f64::min);
-        let own = subject.results.iter().map(|r| r.own_kib_max).max().unwrap_or(0);
-        let ratio = median / peer;
+    for (subject, median) in subjects.iter().zip(medians) {
+        let smallest = subject.seconds.iter().copied().fold(f64::INFINITY, f64::min);
         println!(
-            "| {} | {median:.2} | {smallest:.2} | {ratio:.2} | {:.1} |",
+            "| {} | {median:.2} | {smallest:.2} | {:.2} | {:.1} |",
             subject.name,
-            own as f64 / 1024.0
+            median / peer,
+            subject.own_kib_max as f64 / 1024.0
         );
     }
-    println!("\nQEMU's own memory counts its guest's: it does not keep it in shared memory.");
 }

@@ -1,10 +1,13 @@
 //! `cargo xtask bench`: figures beside a peer's, from the same run.
 //!
 //! The machine is shared and noisy: subjects are interleaved, medians and smallest values are shown, and
-//! only ratios mean much.
+//! only ratios mean much. Where instructions are counted instead of time, load does not matter.
 
 mod boot;
+mod inside;
+mod nested;
 mod subject;
+mod trace;
 
 use clap::{Args, Subcommand};
 
@@ -17,14 +20,18 @@ pub struct Options {
 
 #[derive(Subcommand)]
 enum What {
-    /// Seconds from process start to user space, and memory beyond guest memory
+    /// From process start to user space, and memory beyond guest memory
     Boot(boot::Options),
+    /// One run on the machine at hand, whose kernel tells what KVM does
+    #[command(hide = true)]
+    Inside(inside::Options),
 }
 
 /// Measures.
 pub fn run(options: &Options) -> anyhow::Result<()> {
     match &options.what {
         What::Boot(boot) => boot::run(boot),
+        What::Inside(options) => inside::run(options),
     }
 }
 

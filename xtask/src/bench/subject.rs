@@ -3,25 +3,23 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-/// What a run showed.
-#[derive(Debug, Clone, Copy)]
-pub struct Measured {
-    /// From process start to the line waited for.
-    pub seconds: f64,
-    /// Largest resident memory of the process that is not shared memory (which guest memory is,
-    /// where the VMM says so), in KiB.
-    pub own_kib_max: u64,
-}
-
-/// Runs `command` until its output has a line that contains `line`, then kills it.
-pub fn measure(mut command: Command, line: &str, limit: Duration) -> anyhow::Result<Measured> {
+/// Runs `command` until its output has a line that contains `line`, then kills it. Returns how
+/// long that took, in seconds.
+///
+/// `look` gets the process ID whenever `interval` has passed, and when the line has come.
+pub fn measure(
+    mut command: Command,
+    line: &str,
+    limit: Duration,
+    interval: Duration,
+    look: &mut dyn FnMut(u32),
+) -> anyhow::Result<f64> {
     let begin = Instant::now();
     let mut child = command
         .stdin(Stdio::null())
@@ -41,31 +39,72 @@ pub fn measure(mut command: Command, line: &str, limit: Duration) -> anyhow::Res
             }
         }
     });
-    let own_max = AtomicU64::new(0);
     let seconds = loop {
-        match wait.recv_timeout(Duration::from_millis(10)) {
+        match wait.recv_timeout(interval) {
             Ok(elapsed) => break Some(elapsed.as_secs_f64()),
-            Err(mpsc::RecvTimeoutError::Disconnected) => break None,
-            Err(mpsc::RecvTimeoutError::Timeout) if begin.elapsed() > limit => break None,
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                own_max.fetch_max(own_kib(child.id()), Ordering::Relaxed);
-            }
+            Err(RecvTimeoutError::Timeout) if begin.elapsed() < limit => look(child.id()),
+            Err(_) => break None,
         }
     };
+    if seconds.is_some() {
+        look(child.id());
+    }
     let _ = child.kill();
     child.wait()?;
     let _ = reader.join();
+    let program = command.get_program();
     match seconds {
-        Some(seconds) => Ok(Measured { seconds, own_kib_max: own_max.into_inner() }),
-        None => bail!("{:?} did not say '{line}' within {limit:?}", command.get_program()),
+        Some(seconds) => Ok(seconds),
+        None => bail!("{program:?} did not say '{line}' within {limit:?}"),
     }
 }
 
-fn own_kib(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let field = |name: &str| -> u64 {
-        let line = status.lines().find(|line| line.starts_with(name));
-        line.and_then(|l| l.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
-    };
-    field("RssAnon:") + field("RssFile:")
+/// Resident memory of a process that is not its guest's, in KiB.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OwnMemory {
+    /// All of it.
+    pub kib: u64,
+    /// What is not of files, and so not shared with other VMs.
+    pub anonymous_kib: u64,
+}
+
+impl OwnMemory {
+    /// The process's, whose guest's memory is in mappings of at least `guest_kib`.
+    pub fn of(pid: u32, guest_kib: u64) -> Self {
+        let smaps = fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap_or_default();
+        Self::parse(&smaps, guest_kib)
+    }
+
+    fn parse(smaps: &str, guest_kib: u64) -> Self {
+        let mut own = Self::default();
+        let mut of_guest = false;
+        for line in smaps.lines() {
+            let mut words = line.split_whitespace();
+            let (Some(field), Some(value)) = (words.next(), words.next()) else { continue };
+            let kib = value.parse().unwrap_or(0);
+            match field {
+                "Size:" => of_guest = kib >= guest_kib,
+                "Rss:" if !of_guest => own.kib += kib,
+                "Anonymous:" if !of_guest => own.anonymous_kib += kib,
+                _ => {}
+            }
+        }
+        own
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mappings_as_large_as_the_guest_are_its() {
+        let smaps = "7f00-7f10 rw-s 00000000 00:01 1 /memfd:ram\nSize: 262144 kB\nRss: 81920 kB\n\
+                     Anonymous: 0 kB\n5500-5600 r-xp 00000000 08:01 7 /bin/trinevm\n\
+                     Size: 3000 kB\nRss: 2000 kB\nAnonymous: 0 kB\n\
+                     7ffe-7fff rw-p 00000000 00:00 0 [heap]\nSize: 400 kB\nRss: 300 kB\n\
+                     Anonymous: 300 kB\n";
+        let own = OwnMemory::parse(smaps, 262_144);
+        assert_eq!(own, OwnMemory { kib: 2300, anonymous_kib: 300 });
+    }
 }
