@@ -11,6 +11,6 @@ mod kernel;
 mod rootfs;
 
 pub use cpio::{Archive, Mode};
-pub use initrd::{Init, UP, WORK, add_modules, initrd};
+pub use initrd::{Init, UP, add_modules, initrd};
 pub use kernel::{Kernel, kernel};
 pub use rootfs::{rootfs, scratch_copy};

@@ -2,6 +2,8 @@
 //!
 //! What is tested is the program, not the crates: nothing here names one of them.
 
+pub mod moves;
+
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -15,18 +17,16 @@ use anyhow::{Context, bail};
 /// Lines kept to be shown when something goes wrong.
 const TAIL_LINES: usize = 40;
 
-/// The `trine` program that was built with this test.
+/// The `trine` program that was built with this one: it is beside it or, for a test, above.
 ///
 /// # Errors
 /// When it was not: tests of one package do not build another's programs.
 pub fn trine() -> anyhow::Result<PathBuf> {
-    let test = std::env::current_exe()?;
-    let dir = test.ancestors().nth(2).context("the test is not in target/")?;
-    let program = dir.join("trine");
-    if !program.exists() {
-        bail!("no {}: run `cargo build --workspace` first", program.display());
-    }
-    Ok(program)
+    let us = std::env::current_exe()?;
+    let mut candidates = us.ancestors().skip(1).take(2).map(|dir| dir.join("trine"));
+    candidates
+        .find(|path| path.is_file())
+        .with_context(|| format!("no trine beside {}: run `cargo build`", us.display()))
 }
 
 /// A running guest.
@@ -34,7 +34,7 @@ pub struct Guest {
     child: Child,
     input: Option<ChildStdin>,
     output: Receiver<Vec<u8>>,
-    line: Vec<u8>,
+    unread: Vec<u8>,
     tail: VecDeque<String>,
     deadline: Instant,
 }
@@ -67,38 +67,80 @@ impl Guest {
             child,
             input,
             output,
-            line: Vec::new(),
+            unread: Vec::new(),
             tail: VecDeque::new(),
             deadline: Instant::now() + limit,
         })
     }
 
-    /// Waits until the guest has printed `text`, and returns the line it is in so far.
+    /// Waits until the guest has printed `text`, be its line finished or not. What follows it is
+    /// left for the next to read.
     ///
     /// # Errors
     /// When it ends, or the time is over, before that.
-    pub fn expect(&mut self, text: &str) -> anyhow::Result<String> {
+    pub fn expect(&mut self, text: &str) -> anyhow::Result<()> {
         loop {
-            let line = String::from_utf8_lossy(&self.line).into_owned();
-            if line.contains(text) {
-                self.line.clear();
-                return Ok(line);
+            let line = self.unread.split(|byte| *byte == b'\n').next().unwrap_or_default();
+            let found = line.windows(text.len()).position(|window| window == text.as_bytes());
+            if let Some(at) = found {
+                self.unread.drain(..at + text.len());
+                return Ok(());
             }
-            if let Some(end) = self.line.iter().position(|b| *b == b'\n') {
-                let rest = self.line.split_off(end + 1);
-                let line = std::mem::replace(&mut self.line, rest);
-                self.keep(String::from_utf8_lossy(&line).trim_end().to_owned());
-                continue;
-            }
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            match self.output.recv_timeout(left) {
-                Ok(bytes) => self.line.extend(bytes),
-                Err(RecvTimeoutError::Timeout) => bail!("no '{text}' in time\n{}", self.tail()),
-                Err(RecvTimeoutError::Disconnected) => {
-                    bail!("the guest ended before '{text}'\n{}", self.tail())
-                }
+            if self.take_line().is_none() {
+                self.receive(text)?;
             }
         }
+    }
+
+    /// The next whole line, without its end.
+    ///
+    /// # Errors
+    /// When the guest ends, or the time is over, before that.
+    pub fn line(&mut self) -> anyhow::Result<String> {
+        loop {
+            match self.take_line() {
+                Some(line) => return Ok(line),
+                None => self.receive("a line")?,
+            }
+        }
+    }
+
+    /// The next whole line with `text` in it.
+    ///
+    /// # Errors
+    /// When the guest ends, or the time is over, before that.
+    pub fn line_with(&mut self, text: &str) -> anyhow::Result<String> {
+        loop {
+            match self.take_line() {
+                Some(line) if line.contains(text) => return Ok(line),
+                Some(_) => {}
+                None => self.receive(text)?,
+            }
+        }
+    }
+
+    fn take_line(&mut self) -> Option<String> {
+        let end = self.unread.iter().position(|byte| *byte == b'\n')?;
+        let bytes: Vec<u8> = self.unread.drain(..=end).collect();
+        let line = String::from_utf8_lossy(&bytes).trim_end().to_owned();
+        if self.tail.len() == TAIL_LINES {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(line.clone());
+        Some(line)
+    }
+
+    /// Waits for more of its output.
+    fn receive(&mut self, wanted: &str) -> anyhow::Result<()> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        match self.output.recv_timeout(left) {
+            Ok(bytes) => self.unread.extend(bytes),
+            Err(RecvTimeoutError::Timeout) => bail!("no '{wanted}' in time\n{}", self.tail()),
+            Err(RecvTimeoutError::Disconnected) => {
+                bail!("the guest ended before '{wanted}'\n{}", self.tail())
+            }
+        }
+        Ok(())
     }
 
     /// Types.
@@ -124,7 +166,7 @@ impl Guest {
                 bail!("the run does not end\n{}", self.tail());
             }
             if let Ok(bytes) = self.output.recv_timeout(Duration::from_millis(20)) {
-                self.line.extend(bytes);
+                self.unread.extend(bytes);
             }
         }
     }
@@ -134,16 +176,10 @@ impl Guest {
         self.child.id()
     }
 
-    fn keep(&mut self, line: String) {
-        if self.tail.len() == TAIL_LINES {
-            self.tail.pop_front();
-        }
-        self.tail.push_back(line);
-    }
-
-    fn tail(&self) -> String {
+    /// The last lines it has printed.
+    pub fn tail(&self) -> String {
         let lines: Vec<&str> = self.tail.iter().map(String::as_str).collect();
-        format!("{}\n{}", lines.join("\n"), String::from_utf8_lossy(&self.line))
+        format!("{}\n{}", lines.join("\n"), String::from_utf8_lossy(&self.unread))
     }
 }
 

@@ -29,7 +29,7 @@ fn boots_and_ends(flavour: &str, cpus: u32, init: Init) -> anyhow::Result<Option
         ],
         Duration::from_secs(240),
     )?;
-    let up = guest.expect(UP)? + &guest.expect("\n").unwrap_or_default();
+    let up = guest.line_with(UP)?;
     assert_eq!(up.split_whitespace().nth(2), Some(cpus.to_string().as_str()), "{up}");
     Ok(guest.wait()?.code())
 }
