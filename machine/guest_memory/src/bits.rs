@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
 use crate::{PAGE_SHIFT, RamOffset};
+use lazy::zeroed;
 
 /// Bytes of the unit code is tracked in.
 pub const LINE_SIZE: u64 = 64;
@@ -35,10 +36,6 @@ pub trait CodeWatcher: Send + Sync {
 #[derive(Debug)]
 pub struct DirtyBitmap {
     words: Box<[AtomicU64]>,
-}
-
-fn zeroed<T: Default>(count: usize) -> Box<[T]> {
-    std::iter::repeat_with(T::default).take(count).collect()
 }
 
 impl DirtyBitmap {
@@ -224,6 +221,27 @@ fn barrier_all_threads() {
     fence(Ordering::SeqCst);
     membarrier::all_threads();
     fence(Ordering::SeqCst);
+}
+
+mod lazy {
+    //! Zeroes that take no memory before they are changed: a VM uses few of its pages' bits.
+    //!
+    //! UNSAFETY: the allocator's zeroes are taken for values.
+    #![allow(unsafe_code, reason = "no safe way leaves the pages of a large allocation untouched")]
+
+    use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+
+    /// Types for which all-zero bytes are a value.
+    pub(super) trait Zeroable {}
+
+    impl Zeroable for AtomicU8 {}
+    impl Zeroable for AtomicU32 {}
+    impl Zeroable for AtomicU64 {}
+
+    pub(super) fn zeroed<T: Zeroable>(count: usize) -> Box<[T]> {
+        // SAFETY: the trait is this module's, and what has it may be all zero.
+        unsafe { Box::new_zeroed_slice(count).assume_init() }
+    }
 }
 
 mod membarrier {

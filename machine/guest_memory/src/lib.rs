@@ -1,7 +1,7 @@
 //! Guest memory: what backs it, where a guest sees it, and what is known of each page.
 //!
-//! - [`GuestMemory`] owns memfd-backed regions, laid side by side in one reservation of host
-//!   addresses. A [`RamOffset`] names a byte in it; it does not change when the guest moves
+//! - [`GuestMemory`] owns regions backed by files in memory, laid side by side in one reservation
+//!   of host addresses. A [`RamOffset`] names a byte in it; it does not change when the guest moves
 //!   memory in its physical address space.
 //! - [`FlatView`] says which guest-physical ranges are backed by which offsets.
 //! - [`PageBits`] keeps two facts a page: *dirty* and *holds code*.
@@ -12,11 +12,12 @@
 //! which mark pages by themselves.
 //!
 //! *Invariants*: nothing but this crate maps guest memory. Every write is followed by a look at
-//! the page's bits. Mappings live as long as the [`GuestMemory`]; sealed memfds cannot shrink, so
-//! no access faults.
+//! the page's bits. Mappings live as long as the [`GuestMemory`]; the files have no name and are
+//! never shrunk, so no access faults.
 //!
 //! What this crate may not know: devices, engines, x86.
 
+mod backing;
 mod bits;
 mod dma;
 mod mapping;

@@ -1,4 +1,4 @@
-//! memfds mapped side by side.
+//! Files mapped side by side.
 //!
 //! UNSAFETY: maps and unmaps host memory; the mapping is handed out as a base pointer whose
 //! users check their ranges.
@@ -9,10 +9,13 @@ use std::io;
 use std::os::fd::AsFd;
 use std::ptr;
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
-use crate::PAGE_SIZE;
+use crate::{PAGE_SIZE, backing};
+
+/// A huge page's size, to which the host address, the guest's and the offset in the file must be
+/// alike, or there are none.
+const HUGE_PAGE_SIZE: usize = 2 << 20;
 
 /// Why guest memory cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +40,7 @@ pub enum MemoryError {
     },
 }
 
-/// One reservation of host addresses, filled with memfds without gaps.
+/// One reservation of host addresses, filled with files without gaps.
 pub(crate) struct Mapping {
     base: *mut u8,
     size: usize,
@@ -50,28 +53,32 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Reserves addresses, without memory.
+    /// Reserves addresses, without memory, from where a huge page may begin.
     pub(crate) fn reserve(size: usize) -> io::Result<Self> {
         // SAFETY: a new private mapping without access at an address of the kernel's choice
-        // touches nothing that exists.
-        let base = unsafe {
-            mmap_anonymous(
+        // touches nothing that exists; what is unmapped of it nobody else knows.
+        unsafe {
+            let all: *mut u8 = mmap_anonymous(
                 ptr::null_mut(),
-                size,
+                size + HUGE_PAGE_SIZE,
                 ProtFlags::empty(),
                 MapFlags::PRIVATE | MapFlags::NORESERVE,
-            )
-        }?;
-        Ok(Self { base: base.cast(), size })
+            )?
+            .cast();
+            let before = all.align_offset(HUGE_PAGE_SIZE);
+            let base = all.add(before);
+            if before > 0 {
+                munmap(all.cast(), before)?;
+            }
+            munmap(base.add(size).cast(), HUGE_PAGE_SIZE - before)?;
+            Ok(Self { base, size })
+        }
     }
 
-    /// Makes a memfd of `size` bytes and maps it at `offset` of the reservation.
+    /// Makes a file of `size` bytes and maps it at `offset` of the reservation.
     pub(crate) fn fill(&self, name: &str, offset: usize, size: usize) -> io::Result<File> {
         assert!(offset.checked_add(size).is_some_and(|end| end <= self.size));
-        let fd = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        rustix::fs::ftruncate(&fd, size as u64)?;
-        // A file that shrank under its mapping would turn accesses into SIGBUS.
-        fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        let fd = backing::file(name, size as u64)?;
         // SAFETY: the range is inside our own reservation (asserted above), and no region was
         // mapped there: `GuestMemory` gives each its own offset.
         unsafe {
@@ -83,8 +90,7 @@ impl Mapping {
                 fd.as_fd(),
                 0,
             )?;
-            // Huge pages make the difference between hundreds and tens of thousands of faults in
-            // a boot. The host may not have them: an advice that is not taken is no error.
+            // The host may have no huge pages: an advice that is not taken is no error.
             let _ = madvise(at, size, Advice::LinuxHugepage);
             let _ = madvise(at, size, Advice::LinuxDontDump);
         }

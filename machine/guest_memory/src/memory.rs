@@ -8,7 +8,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use crate::mapping::{Mapping, MemoryError, check_size};
 use crate::{DmaMemory, FlatView, PAGE_SIZE, PageBits, RamOffset};
 
-/// Memory backed by one memfd.
+/// Memory backed by one file.
 #[derive(Debug)]
 pub struct Region {
     /// What it is for: "ram", "firmware".
@@ -17,7 +17,7 @@ pub struct Region {
     pub at: RamOffset,
     /// Its length.
     pub size_bytes: u64,
-    /// The memfd, from its offset 0.
+    /// The file, from its offset 0. It has no name; a descriptor is all there is of it.
     pub file: File,
 }
 
