@@ -28,7 +28,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("machine/boot", &["support", "x86_state", "guest_memory"]),
     ("machine/board", &["support", "machine", "x86_state", "engine", "storage"]),
     ("engine/engine", &["support", "x86_state", "guest_memory", "machine_clock"]),
-    ("engine", &["support", "x86", "engine", "guest_memory", "machine_clock"]),
+    ("engine/engine_hw", &["support", "x86", "engine", "guest_memory", "machine_clock"]),
+    ("engine/engine_soft", &["support", "x86", "engine", "guest_memory", "machine_clock"]),
+    ("engine", &["support", "x86", "engine", "engine_soft", "guest_memory", "machine_clock"]),
     ("backend", &["support"]),
     ("vmm/vmm_rpc", &["support"]),
     (

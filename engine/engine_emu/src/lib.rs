@@ -1,28 +1,28 @@
 //! `emu`: software virtualization. Every instruction is interpreted, in safe Rust.
 //!
-//! [`x86_exec`] says what instructions do and [`x86_lapic`] what the APIC does; this crate puts
-//! them into the socket: one host thread a vCPU, memory and bus around it, interrupts in, time.
+//! [`x86_exec`] says what instructions do and [`engine_soft`] what is around a CPU; this crate is
+//! the loop: one host thread a vCPU, slice after slice.
 //!
 //! With a counted clock ([`machine_clock::TimeSource::Counted`]) the instructions drive the time:
 //! one is a nanosecond, vCPUs take turns, and two runs of the same guest are identical.
 //!
-//! *Invariants*: no unsafe code, no OS but threads, sleep and randomness. Mail (interrupts, kicks)
-//! is never lost: see `mailbox`.
+//! *Invariants*: no unsafe code, no OS but threads.
 //!
-//! *Locks*, in order: a turn (counted clock only), then one local APIC; no two APICs at once, and
-//! no bus call under either.
+//! *Locks*: the table of turns is a leaf.
 
-mod complex;
-mod env;
-mod mailbox;
-mod time;
+#![forbid(unsafe_code)]
+
 mod turns;
 mod vcpu;
 
+use std::sync::Arc;
+
 use engine::{Built, Engine, EngineError, EngineKind, Parts, Unsupported, Vcpu};
+use engine_soft::Complex;
+use machine_clock::TimeSource;
 use x86_state::{CpuProfile, ProfileClass, VcpuId};
 
-use complex::Complex;
+use turns::Turns;
 use vcpu::EmuVcpu;
 
 /// The interpreter.
@@ -47,8 +47,14 @@ impl Engine for EmuEngine {
     fn build(&self, profile: &CpuProfile, parts: &Parts) -> Result<Built, EngineError> {
         self.check(profile)?;
         let complex = Complex::new(profile, parts);
-        let vcpus = (0..profile.topology().cores)
-            .map(|id| Ok(Box::new(EmuVcpu::new(&complex, VcpuId(id))?) as Box<dyn Vcpu>))
+        let cores = profile.topology().cores;
+        let counted = parts.clock.source() == TimeSource::Counted;
+        let turns = counted.then(|| Arc::new(Turns::new(cores as usize)));
+        let vcpus = (0..cores)
+            .map(|id| {
+                let vcpu = EmuVcpu::new(&complex, VcpuId(id), turns.clone())?;
+                Ok(Box::new(vcpu) as Box<dyn Vcpu>)
+            })
             .collect::<Result<_, EngineError>>()?;
         Ok(Built { complex, vcpus })
     }

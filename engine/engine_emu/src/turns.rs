@@ -6,6 +6,8 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use engine_soft::Alarm;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seat {
     /// Not in `run`.
@@ -106,12 +108,6 @@ impl Turns {
         }
     }
 
-    /// Someone has mail.
-    pub(crate) fn wake(&self) {
-        self.table().mail = true;
-        self.changed.notify_all();
-    }
-
     /// `vcpu` leaves `run`.
     pub(crate) fn leave(&self, vcpu: usize) {
         let mut table = self.table();
@@ -120,6 +116,14 @@ impl Turns {
             table.turn = 0;
         }
         drop(table);
+        self.changed.notify_all();
+    }
+}
+
+impl Alarm for Turns {
+    /// Someone has mail.
+    fn ring(&self) {
+        self.table().mail = true;
         self.changed.notify_all();
     }
 }

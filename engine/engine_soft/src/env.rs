@@ -1,4 +1,4 @@
-//! What is around an interpreted CPU: guest memory, the board's bus, its APIC, time.
+//! What is around a CPU in software: guest memory, the board's bus, its APIC, time.
 
 use std::sync::Arc;
 
@@ -8,30 +8,32 @@ use x86_exec::{Backing, Env, HostAddr};
 use x86_lapic::{Effect, Lapic, Now};
 use x86_state::{VcpuId, msr};
 
-use crate::complex::Complex;
-use crate::mailbox::{INTERRUPT, Mailbox};
-use crate::time::Time;
+use crate::{Complex, Mailbox, Time};
 
 /// Around one CPU.
-pub(crate) struct EmuEnv {
-    pub(crate) complex: Arc<Complex>,
-    pub(crate) id: VcpuId,
+pub struct SoftEnv {
+    /// What it shares with the others.
+    pub complex: Arc<Complex>,
+    /// Whose this is.
+    pub id: VcpuId,
     /// This CPU's, at hand: it is looked at once a block.
     mail: Arc<Mailbox>,
     memory: Arc<GuestMemory>,
     view: Arc<FlatView>,
-    /// There while `run` runs.
-    pub(crate) bus: Option<Arc<dyn Bus>>,
-    pub(crate) time: Time,
+    /// The board's. There while `run` runs.
+    pub bus: Option<Arc<dyn Bus>>,
+    /// Clock and TSC.
+    pub time: Time,
     /// An event waits for the CPU to be interruptible.
-    pub(crate) event_waiting: bool,
+    pub event_waiting: bool,
     random: Random,
-    /// Retired instructions at the last access that needed the time.
-    pub(crate) retired: u64,
+    /// Retired instructions, as far as [`SoftEnv::now`] knows: kept by whoever executes.
+    pub retired: u64,
 }
 
-impl EmuEnv {
-    pub(crate) fn new(complex: &Arc<Complex>, id: VcpuId) -> Self {
+impl SoftEnv {
+    /// Around this CPU of the complex.
+    pub fn new(complex: &Arc<Complex>, id: VcpuId) -> Self {
         let time = Time::new(complex.clock.clone(), complex.profile.tsc_khz());
         Self {
             complex: complex.clone(),
@@ -48,11 +50,12 @@ impl EmuEnv {
     }
 
     /// Takes the complex's current memory view. The caller drops what was derived from the old.
-    pub(crate) fn refresh_view(&mut self) {
+    pub fn refresh_view(&mut self) {
         self.view = self.complex.view();
     }
 
-    pub(crate) fn now(&self) -> Now {
+    /// The time, for the local APIC.
+    pub fn now(&self) -> Now {
         self.time.now(self.retired)
     }
 
@@ -70,7 +73,7 @@ impl EmuEnv {
             (result, effect, lapic.pending().is_some())
         };
         if pending {
-            slot.mail.post(INTERRUPT);
+            slot.mail.post(Mailbox::INTERRUPT);
         }
         match effect {
             Effect::None => {}
@@ -95,7 +98,7 @@ const fn ram(at: HostAddr) -> RamOffset {
     RamOffset(at.0)
 }
 
-impl Env for EmuEnv {
+impl Env for SoftEnv {
     fn backing(&self, gpa: u64) -> Backing {
         if self.apic_page(gpa) {
             return Backing::Bus;
@@ -250,7 +253,7 @@ impl Env for EmuEnv {
         });
         if number == msr::IA32_APIC_BASE && written.is_some() {
             // The register page may have moved: what was derived from its place is dropped.
-            self.complex.slots[self.index()].mail.post(crate::mailbox::MEMORY);
+            self.complex.slots[self.index()].mail.post(Mailbox::MEMORY);
         }
         written
     }

@@ -5,21 +5,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use engine::{CpuComplex, EngineError, IoApicRoutes, Parts};
 use guest_memory::{DirtyBitmap, FlatView, GuestMemory};
-use machine_clock::{MachineClock, TimeSource};
+use machine_clock::MachineClock;
 use x86_lapic::{Accepted, Ipi, Lapic, Shorthand};
 use x86_state::{CpuProfile, DeliveryMode, Msi, VcpuId};
 
-use crate::mailbox::{INIT, INTERRUPT, KICK, MEMORY, Mailbox, NMI};
-use crate::turns::Turns;
+use crate::Mailbox;
 
 /// One vCPU, as the others see it.
-pub(crate) struct Slot {
+pub struct Slot {
     lapic: Mutex<Lapic>,
-    pub(crate) mail: Arc<Mailbox>,
+    /// What others want of it.
+    pub mail: Arc<Mailbox>,
 }
 
 impl Slot {
-    pub(crate) fn lapic(&self) -> MutexGuard<'_, Lapic> {
+    /// Its local APIC, locked.
+    pub fn lapic(&self) -> MutexGuard<'_, Lapic> {
         self.lapic.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -31,54 +32,56 @@ impl Slot {
     fn act(&self, accepted: Accepted) {
         match accepted {
             Accepted::Nothing => {}
-            Accepted::Pending => self.mail.post(INTERRUPT),
-            Accepted::Nmi => self.mail.post(NMI),
-            Accepted::Init => self.mail.post(INIT),
+            Accepted::Pending => self.mail.post(Mailbox::INTERRUPT),
+            Accepted::Nmi => self.mail.post(Mailbox::NMI),
+            Accepted::Init => self.mail.post(Mailbox::INIT),
             Accepted::StartUp(vector) => self.mail.post_start_up(vector),
         }
     }
 }
 
-/// Inside the socket.
-pub(crate) struct Complex {
-    pub(crate) profile: CpuProfile,
-    pub(crate) memory: Arc<GuestMemory>,
-    pub(crate) clock: Arc<MachineClock>,
-    pub(crate) slots: Vec<Slot>,
-    /// Counted clock: who runs.
-    pub(crate) turns: Option<Turns>,
+/// Inside the socket. An engine plugs it in as it is, or in a complex of its own that delegates.
+pub struct Complex {
+    /// What the CPUs are.
+    pub profile: CpuProfile,
+    /// The VM's memory.
+    pub memory: Arc<GuestMemory>,
+    /// The VM's time.
+    pub clock: Arc<MachineClock>,
+    /// By vCPU ID.
+    pub slots: Vec<Slot>,
     view: RwLock<Arc<FlatView>>,
     intr: AtomicBool,
 }
 
 impl Complex {
-    pub(crate) fn new(profile: &CpuProfile, parts: &Parts) -> Arc<Self> {
+    /// With the local APICs as after power-up, and an empty memory view.
+    pub fn new(profile: &CpuProfile, parts: &Parts) -> Arc<Self> {
         let cores = profile.topology().cores;
         let slots = (0..cores)
             .map(|id| Slot { lapic: Mutex::new(Lapic::new(id, id == 0)), mail: Arc::default() });
-        let counted = parts.clock.source() == TimeSource::Counted;
         Arc::new(Self {
             profile: profile.clone(),
             memory: parts.memory.clone(),
             clock: parts.clock.clone(),
             slots: slots.collect(),
-            turns: counted.then(|| Turns::new(cores as usize)),
             view: RwLock::default(),
             intr: AtomicBool::new(false),
         })
     }
 
-    pub(crate) fn view(&self) -> Arc<FlatView> {
+    /// The memory view that was set last.
+    pub fn view(&self) -> Arc<FlatView> {
         self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The PIC's pin is high.
-    pub(crate) fn intr(&self) -> bool {
+    pub fn intr(&self) -> bool {
         self.intr.load(Ordering::Acquire)
     }
 
     /// Delivers an interrupt message to whom it addresses; `sender` is by index.
-    pub(crate) fn deliver(&self, ipi: Ipi, sender: Option<usize>) {
+    pub fn deliver(&self, ipi: Ipi, sender: Option<usize>) {
         let wanted = |index: &usize| match ipi.shorthand {
             Shorthand::None => self.slots[*index].lapic().is_addressed_by(ipi.destination),
             Shorthand::Own => sender == Some(*index),
@@ -96,14 +99,6 @@ impl Complex {
                 self.slots[index].accept(ipi.mode, ipi.vector, ipi.level);
             }
         }
-        self.wake_turns();
-    }
-
-    /// A vCPU that waits for its turn may have mail.
-    fn wake_turns(&self) {
-        if let Some(turns) = &self.turns {
-            turns.wake();
-        }
     }
 }
 
@@ -111,9 +106,8 @@ impl CpuComplex for Complex {
     fn set_memory(&self, view: &FlatView) -> Result<(), EngineError> {
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view.clone());
         for slot in &self.slots {
-            slot.mail.post(MEMORY);
+            slot.mail.post(Mailbox::MEMORY);
         }
-        self.wake_turns();
         Ok(())
     }
 
@@ -142,7 +136,6 @@ impl CpuComplex for Complex {
             };
             slot.act(if ext_int { Accepted::Pending } else { accepted });
         }
-        self.wake_turns();
     }
 
     fn set_ioapic_routes(&self, _routes: &IoApicRoutes) -> Result<(), EngineError> {
@@ -151,8 +144,7 @@ impl CpuComplex for Complex {
 
     fn kick(&self, vcpu: VcpuId) {
         if let Some(slot) = self.slots.get(vcpu.0 as usize) {
-            slot.mail.post(KICK);
-            self.wake_turns();
+            slot.mail.post(Mailbox::KICK);
         }
     }
 }

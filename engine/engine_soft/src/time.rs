@@ -6,33 +6,34 @@ use machine_clock::{MachineClock, TimeSource};
 use x86_lapic::Now;
 
 /// A vCPU's view of time.
-pub(crate) struct Time {
+pub struct Time {
     clock: Arc<MachineClock>,
     tsc_khz: u32,
     /// Guest TSC at machine clock zero.
-    pub(crate) tsc_offset: u64,
+    pub tsc_offset: u64,
     /// Counted clock: the clock has been advanced for this many retired instructions.
     accounted: u64,
 }
 
 impl Time {
-    pub(crate) fn new(clock: Arc<MachineClock>, tsc_khz: u32) -> Self {
+    /// Over this clock, with no offset.
+    pub fn new(clock: Arc<MachineClock>, tsc_khz: u32) -> Self {
         Self { clock, tsc_khz, tsc_offset: 0, accounted: 0 }
     }
 
     /// Instructions drive the clock.
-    pub(crate) fn is_counted(&self) -> bool {
+    pub fn is_counted(&self) -> bool {
         self.clock.source() == TimeSource::Counted
     }
 
     /// Machine clock, in nanoseconds, when `retired` instructions have been executed.
-    pub(crate) fn now_ns(&self, retired: u64) -> u64 {
+    pub fn now_ns(&self, retired: u64) -> u64 {
         let ahead = if self.is_counted() { retired - self.accounted } else { 0 };
         self.clock.now_ns() + ahead
     }
 
     /// Counted clock: what was executed has taken its time. Timers fire.
-    pub(crate) fn account(&mut self, retired: u64) {
+    pub fn account(&mut self, retired: u64) {
         if self.is_counted() {
             let to = self.now_ns(retired);
             self.accounted = retired;
@@ -41,16 +42,17 @@ impl Time {
     }
 
     /// Counted clock: nobody has anything to do before this time.
-    pub(crate) fn skip_to(&self, ns: u64) {
+    pub fn skip_to(&self, ns: u64) {
         self.clock.advance_to(ns);
     }
 
     /// When a device's timer is due next.
-    pub(crate) fn next_device_deadline_ns(&self) -> Option<u64> {
+    pub fn next_device_deadline_ns(&self) -> Option<u64> {
         self.clock.next_deadline_ns()
     }
 
-    pub(crate) fn now(&self, retired: u64) -> Now {
+    /// What a local APIC wants to know.
+    pub fn now(&self, retired: u64) -> Now {
         let ns = self.now_ns(retired);
         Now { ns, tsc: self.tsc_at(ns), tsc_khz: self.tsc_khz }
     }
@@ -66,11 +68,13 @@ impl Time {
         self.ticks(ns).wrapping_add(self.tsc_offset)
     }
 
-    pub(crate) fn tsc(&self, retired: u64) -> u64 {
+    /// The guest's TSC.
+    pub fn tsc(&self, retired: u64) -> u64 {
         self.tsc_at(self.now_ns(retired))
     }
 
-    pub(crate) fn set_tsc(&mut self, value: u64, retired: u64) {
+    /// Makes the guest's TSC this.
+    pub fn set_tsc(&mut self, value: u64, retired: u64) {
         self.tsc_offset = value.wrapping_sub(self.ticks(self.now_ns(retired)));
     }
 }
