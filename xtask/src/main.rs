@@ -5,6 +5,7 @@
 
 mod bench;
 mod check;
+mod golden;
 mod nested;
 mod test;
 mod tidy;
@@ -31,6 +32,8 @@ enum Task {
     Bench(bench::Options),
     /// Run a command on a machine with hardware virtualization, made of software
     Nested(nested::Options),
+    /// Add a file to those every version must load, after a change of the saved state's format
+    Golden,
     /// The layers and sizes of the code
     Tidy,
 }
@@ -42,6 +45,7 @@ fn main() -> std::process::ExitCode {
         Task::Check => check::run(),
         Task::Bench(options) => bench::run(&options),
         Task::Nested(options) => nested::run(&options),
+        Task::Golden => golden::run(),
         Task::Tidy => tidy::run(),
     };
     match done {

@@ -12,15 +12,19 @@
 
 mod event;
 mod machine;
+mod profile_state;
 mod sections;
 mod socket;
 mod spec;
+mod state_file;
 mod vcpu_state;
 
 pub use event::{EventLog, MachineEvent, MachineOwner};
 pub use machine::{BusCounters, Machine, RAM};
+pub use profile_state::ProfileMismatch;
 pub use sections::RestoreError;
 pub use socket::{Socket, Unplugged};
 pub use spec::{BuildError, DiskSpec, MachineSpec, StartError};
+pub use state_file::{StateFileError, pack, unpack};
 pub use statecodec::NamedSection;
 pub use vcpu_state::{restore_vcpu, save_vcpu};

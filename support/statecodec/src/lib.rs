@@ -5,7 +5,8 @@
 //! Within a version, unknown fields are ignored and missing ones take their default; a change
 //! that needs more is a new version, converted forward by code that is never edited.
 //!
-//! [`pack`] makes a file of sections, [`unpack`] sections of a file.
+//! [`pack`] makes a file of sections and of a subject, which says what they are of; [`unpack`]
+//! reads it.
 //!
 //! *Invariant*: saved types are never the runtime types, so that a refactoring does not change a
 //! format.

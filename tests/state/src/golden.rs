@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use engine::Bus;
 use guests::host;
 
-use crate::{Saved, Vm};
+use crate::{Saved, Vm, drive};
 
 /// Where the HPET is.
 const HPET: u64 = 0xfed0_0000;
@@ -20,6 +20,12 @@ pub const HPET_MARKS: [(u64, u64); 2] = [(0x10, 0b01), (0x108, 0x1234_5678)];
 pub const SCRATCH: (u16, u8) = (0x3ff, 0x5a);
 /// A byte of the RTC's CMOS RAM, and value.
 pub const CMOS: (u8, u8) = (0x3f, 0xa5);
+
+/// What is selected in the firmware configuration, the size of RAM; three bytes have been read,
+/// and the next is this.
+pub const FW_CFG: (u16, u8) = (3, 0x0a);
+/// What is in the test device's latch.
+pub const LATCH: u32 = 0x1234_5678;
 
 /// A file for each change of the format, the oldest first.
 pub fn files() -> Vec<PathBuf> {
@@ -36,19 +42,18 @@ pub fn next_file() -> PathBuf {
     host::root().join(format!("tests/state/golden/{:04}.state", files().len() + 1))
 }
 
+/// CPUs of the machines in the files.
+pub const CORES: u32 = 2;
+
 /// What today's program saves of a machine in whose devices something happens: Debian's kernel
-/// works, and what it does not use is marked.
+/// works, and what it does not use is used here.
 pub fn make() -> Vec<u8> {
-    let mut vm = Vm::new(2);
+    let mut vm = Vm::new(CORES);
     vm.boot();
     vm.run_ms(BUSY_MS);
-    let bus = vm.bus();
-    for (offset, value) in HPET_MARKS {
-        bus.mmio_write(HPET + offset, &value.to_le_bytes());
-    }
-    bus.pio_write(SCRATCH.0, &[SCRATCH.1]);
-    bus.pio_write(0x70, &[CMOS.0]);
-    bus.pio_write(0x71, &[CMOS.1]);
+    drive::before_the_end(&vm);
+    vm.run_ms(1);
+    drive::at_the_end(&mut vm);
     vm.save().pack()
 }
 
@@ -61,5 +66,5 @@ pub fn hpet(bus: &dyn Bus, offset: u64) -> u64 {
 
 /// What today's program saves of a machine that has this file's state.
 pub fn again(file: &[u8]) -> Vec<u8> {
-    Saved::unpack(file).save().pack()
+    Saved::unpack(CORES, file).save().pack()
 }

@@ -6,9 +6,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod drive;
+mod fields;
 pub mod golden;
 mod saved;
 mod vm;
 
+pub use fields::fields;
 pub use saved::Saved;
 pub use vm::Vm;

@@ -35,23 +35,28 @@ impl Saved {
         }
     }
 
-    /// The devices' and the vCPUs' sections as a file: a vCPU's path is `cpu/` and its number.
-    pub fn pack(&self) -> Vec<u8> {
+    /// The devices' and the vCPUs' sections: a vCPU's path is `cpu/` and its number.
+    pub fn sections(&self) -> Vec<NamedSection> {
         let vcpu = |(id, section): (usize, &Section)| NamedSection {
             path: format!("{CPU}{id}"),
             section: section.clone(),
         };
         let vcpus = self.vcpus.iter().enumerate().map(vcpu);
-        statecodec::pack(&self.sections.iter().cloned().chain(vcpus).collect::<Vec<_>>())
+        self.sections.iter().cloned().chain(vcpus).collect()
     }
 
-    /// A machine with this file's state, but with memory and a disk that are all zero. It cannot
-    /// go on; it can be looked at.
-    pub fn unpack(file: &[u8]) -> Vm {
-        let sections = statecodec::unpack(file).unwrap();
+    /// The sections as a file.
+    pub fn pack(&self) -> Vec<u8> {
+        board::pack(&Vm::profile(self.vcpus.len() as u32), &self.sections())
+    }
+
+    /// A machine of so many CPUs with this file's state, but with memory and a disk that are all
+    /// zero. It cannot go on; it can be looked at.
+    pub fn unpack(cores: u32, file: &[u8]) -> Vm {
+        let mut vm = Vm::new(cores);
+        let sections = board::unpack(vm.machine.profile(), file).unwrap();
         let (vcpus, sections): (Vec<_>, _) =
             sections.into_iter().partition(|named| named.path.starts_with(CPU));
-        let mut vm = Vm::new(vcpus.len() as u32);
         vm.machine.pause_io();
         vm.machine.restore(&sections).unwrap();
         for ((id, vcpu), named) in (0..).map(VcpuId).zip(&mut vm.vcpus).zip(&vcpus) {

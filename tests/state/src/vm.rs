@@ -22,6 +22,8 @@ use crate::Saved;
 const MEMORY_BYTES: u64 = 160 << 20;
 const DISK_BYTES: u64 = 2 << 20;
 const TSC_KHZ: u32 = 1_000_000;
+/// Drivers of all the machine's devices.
+const MODULES: [&str; 4] = ["virtio_pci", "virtio_blk", "virtio_console", "virtio_rng"];
 
 /// A machine with its CPUs and its disk.
 pub struct Vm {
@@ -50,8 +52,13 @@ impl Vm {
         Self::with_disk(cores, disk)
     }
 
+    /// The CPUs of these machines.
+    pub fn profile(cores: u32) -> CpuProfile {
+        CpuProfile::portable(Topology { cores }, TSC_KHZ).unwrap()
+    }
+
     pub(crate) fn with_disk(cores: u32, disk: NamedTempFile) -> Self {
-        let profile = CpuProfile::portable(Topology { cores }, TSC_KHZ).unwrap();
+        let profile = Self::profile(cores);
         let serial = Arc::new(Printed::default());
         let opened = Arc::new(RawDisk::open(disk.path(), false).unwrap());
         let spec = MachineSpec {
@@ -64,6 +71,7 @@ impl Vm {
                 room: Box::new(|| {}),
                 size: (80, 25),
             }),
+            debug_exit: true,
             testdev: true,
             ..MachineSpec::new(profile, MEMORY_BYTES)
         };
@@ -76,7 +84,7 @@ impl Vm {
     /// Loads Debian's cloud kernel with a first process that works with the disk.
     pub fn boot(&mut self) {
         let kernel = guests::kernel("cloud").unwrap();
-        let initrd = guests::initrd(&kernel, &["virtio_pci", "virtio_blk"], Init::Work).unwrap();
+        let initrd = guests::initrd(&kernel, &MODULES, Init::Work).unwrap();
         let image = |path: &Path| Image::new(path.to_string_lossy(), File::open(path).unwrap());
         let mut images = Images {
             kernel: image(&kernel.image),
@@ -130,6 +138,16 @@ impl Vm {
     /// The board, as a guest sees it.
     pub fn bus(&self) -> &dyn Bus {
         &*self.machine
+    }
+
+    /// The machine.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// Puts a state into one vCPU.
+    pub fn set_vcpu(&mut self, id: usize, state: &VcpuState) {
+        self.vcpus[id].load(state).unwrap();
     }
 
     /// State of one vCPU.

@@ -88,7 +88,12 @@ pub fn run(plan: &Plan) -> anyhow::Result<Moved> {
     while reports.last.counts.get("typed") != Some(&plan.moves) {
         reports.next(&mut guest)?;
     }
-    reports.next(&mut guest)?;
+    // A worker that waits for what was lost does not go on.
+    let moved = reports.last.counts.clone();
+    let stands = |last: &Report| moved.iter().any(|(who, n)| who != "typed" && last.counts[who] == *n);
+    while stands(&reports.last) {
+        reports.next(&mut guest).with_context(|| format!("after the last move: {moved:?}"))?;
+    }
     let end = (machine_ms(&control)?, reports.last.up_ms);
     guest.type_in("end\n")?;
     while !reports.ended {
