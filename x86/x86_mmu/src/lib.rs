@@ -1,7 +1,8 @@
 //! Address translation: page walk, permissions, accessed and dirty bits, TLB.
 //!
 //! [`walk`] is one function of memory, registers and flags: it serves the interpreter, the
-//! translator and, without side effects, a debugger. [`Mmu`] keeps its results.
+//! translator and, without side effects, a debugger. [`Mmu`] keeps its results, and tells a mirror
+//! of them what it drops ([`Flush`]).
 //!
 //! What this crate may not know: where memory is ([`TableMemory`] and host addresses are opaque
 //! to it), segments, exceptions.
@@ -12,10 +13,12 @@
 //!
 //! Follows the Intel SDM, volume 3A, chapter 4.
 
+mod flushes;
 mod mmu;
 mod paging;
 mod walk;
 
+pub use flushes::{Flush, Flushes};
 pub use mmu::{Mmu, Rights};
 pub use paging::{Format, Paging};
 pub use walk::{Access, ErrorCode, Privilege, TableMemory, Translation, inspect, walk};

@@ -9,7 +9,7 @@
 //! live there and map themselves global. Its few entries that are not global are remembered one
 //! by one, and dropped when CR3 is loaded.
 
-use crate::{Access, Format, Paging, Privilege, Translation};
+use crate::{Access, Flush, Flushes, Format, Paging, Privilege, Translation};
 
 const ENTRIES: usize = 1024;
 const PAGE_BITS: u64 = (1 << 52) - 1;
@@ -18,6 +18,9 @@ const SPACE_SHIFT: u32 = 53;
 const SPACE_MAX: u16 = (1 << (64 - SPACE_SHIFT)) - 1;
 /// PCIDs whose space is remembered; Linux uses six at a time.
 const PCIDS: usize = 8;
+/// A filter's false hits cost a mirror 2 MiB: Linux maps all of memory by such pages.
+const LARGE_WORDS: usize = 256;
+const HUGE_WORDS: usize = 16;
 /// Entries of the upper half that are not global, before all of them are dropped together.
 const UPPER_LOCAL_MAX: usize = 64;
 
@@ -61,21 +64,28 @@ pub struct Mmu {
     pcid_next: usize,
     upper_local: Vec<u16>,
     upper_local_overflow: bool,
-    /// Regions of which a piece of a large page was filled, hashed: by 2 MiB and by 1 GiB.
-    large: [LargeFilter; 2],
+    /// Regions of 2 MiB of which a piece of a large page was filled.
+    large: LargeFilter<LARGE_WORDS>,
+    /// Regions of 1 GiB of which a piece of a page larger than 2 MiB was filled.
+    huge: LargeFilter<HUGE_WORDS>,
     /// Page shifts of the pieces, where they are larger than 12.
     shifts: Box<[u8; ENTRIES]>,
     generation: u64,
+    /// There while somebody watches.
+    flushes: Option<Box<Flushes>>,
 }
 
-/// A Bloom filter with one hash function.
-#[derive(Debug, Default)]
-struct LargeFilter([u64; 16]);
+/// A Bloom filter with one hash function, of a power of two of words.
+#[derive(Debug)]
+struct LargeFilter<const WORDS: usize>(Box<[u64; WORDS]>);
 
-impl LargeFilter {
+impl<const WORDS: usize> LargeFilter<WORDS> {
+    fn new() -> Self {
+        Self(Box::new([0; WORDS]))
+    }
     fn place(region: u64) -> (usize, u64) {
-        let hash = region.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54;
-        ((hash >> 6) as usize, 1 << (hash & 63))
+        let hash = region.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        ((hash >> 6) as usize % WORDS, 1 << (hash & 63))
     }
     fn insert(&mut self, region: u64) {
         let (word, bit) = Self::place(region);
@@ -104,9 +114,11 @@ impl Default for Mmu {
             pcid_next: 0,
             upper_local: Vec::with_capacity(UPPER_LOCAL_MAX),
             upper_local_overflow: false,
-            large: [LargeFilter::default(), LargeFilter::default()],
+            large: LargeFilter::new(),
+            huge: LargeFilter::new(),
             shifts: Box::new([12; ENTRIES]),
             generation: 0,
+            flushes: None,
         };
         mmu.update_keys();
         mmu
@@ -189,6 +201,26 @@ impl Mmu {
         self.generation
     }
 
+    /// Begins or ends a journal of what is dropped. It begins with [`Flush::All`].
+    pub fn watch_flushes(&mut self, on: bool) {
+        self.flushes = on.then(|| Box::new(Flushes::none(self.pcid)));
+        self.note(Flush::All);
+    }
+
+    /// What was dropped since the last call; nothing while nobody watches. A mirror that drops as
+    /// much holds nothing that an invalidation has ended, as long as all it holds was given to
+    /// [`Mmu::fill`] first. There is none while [`Mmu::generation`] stays the same.
+    pub fn take_flushes(&mut self) -> Flushes {
+        let none = Flushes::none(self.pcid);
+        self.flushes.as_deref_mut().map_or(none, |flushes| std::mem::replace(flushes, none))
+    }
+
+    fn note(&mut self, flush: Flush) {
+        if let Some(flushes) = &mut self.flushes {
+            flushes.note(flush);
+        }
+    }
+
     /// On whose behalf the current instruction accesses memory.
     pub fn set_privilege(&mut self, privilege: Privilege) {
         if privilege != self.privilege {
@@ -218,11 +250,13 @@ impl Mmu {
         self.generation += 1;
         self.drop_upper_local();
         self.pcid = pcid;
-        match self.forget(pcid).filter(|_| keep) {
+        let kept = self.forget(pcid).filter(|_| keep);
+        match kept {
             Some(space) => self.spaces[0] = space,
             None => self.new_space(0),
         }
         self.remember(pcid, self.spaces[0]);
+        self.note(Flush::Root { pcid, kept: kept.is_some() });
         self.update_keys();
     }
 
@@ -230,8 +264,22 @@ impl Mmu {
     pub fn invalidate(&mut self, linear: u64) {
         self.generation += 1;
         self.entries[index(linear)] = Entry::default();
-        if self.large[0].may_contain(linear >> 21) || self.large[1].may_contain(linear >> 30) {
+        let shift = self.page_shift_max(linear);
+        if shift > 12 {
             self.invalidate_large(linear);
+        }
+        if self.flushes.is_some() && (linear as i64) << 16 >> 16 == linear as i64 {
+            self.note(Flush::Page { linear: linear >> shift << shift, shift });
+        }
+    }
+
+    /// The largest page that is known to be, or to have been, around this address.
+    fn page_shift_max(&self, linear: u64) -> u8 {
+        match (self.huge.may_contain(linear >> 30), self.paging.format) {
+            (true, Format::Bits32) => 22,
+            (true, _) => 30,
+            (false, _) if self.large.may_contain(linear >> 21) => 21,
+            (false, _) => 12,
         }
     }
 
@@ -255,6 +303,18 @@ impl Mmu {
             self.remember(pcid, self.spaces[0]);
             self.update_keys();
         }
+        self.note(Flush::Pcid(pcid));
+    }
+
+    /// INVPCID for all that is not global, of every PCID.
+    pub fn flush_local(&mut self) {
+        self.generation += 1;
+        self.drop_upper_local();
+        self.pcids = [None; PCIDS];
+        self.new_space(0);
+        self.remember(self.pcid, self.spaces[0]);
+        self.update_keys();
+        self.note(Flush::Local);
     }
 
     /// Drops everything, global or not.
@@ -287,10 +347,10 @@ impl Mmu {
         };
         self.shifts[slot] = found.page_shift;
         if found.page_shift > 12 {
-            self.large[0].insert(linear >> 21);
+            self.large.insert(linear >> 21);
             if found.page_shift > 21 {
                 // 4 MiB pages too: a region of theirs is inside of one of these.
-                self.large[1].insert(linear >> 30);
+                self.huge.insert(linear >> 30);
             }
         }
         if upper != 0 && !found.global && self.paging.format != Format::Off {
@@ -325,12 +385,14 @@ impl Mmu {
     fn restart(&mut self) {
         self.entries.fill(Entry::default());
         self.shifts.fill(12);
-        self.large = [LargeFilter::default(), LargeFilter::default()];
+        self.large.0.fill(0);
+        self.huge.0.fill(0);
         self.upper_local.clear();
         self.upper_local_overflow = false;
         self.pcids = [None; PCIDS];
         self.spaces = [1, 2];
         self.space_last = 2;
+        self.note(Flush::All);
     }
 
     fn forget(&mut self, pcid: u16) -> Option<u16> {

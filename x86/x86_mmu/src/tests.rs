@@ -1,5 +1,6 @@
 //! Tables in a map, and checks of walks and of the TLB over them.
 
+mod flushes;
 mod tlb;
 mod walks;
 

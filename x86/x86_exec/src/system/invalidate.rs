@@ -37,7 +37,8 @@ pub(super) fn invpcid<E: Env>(cpu: &mut Cpu<E>, insn: &Insn) -> Result<(), Fault
     match kind {
         0 => cpu.mmu.invalidate(linear),
         1 => cpu.mmu.invalidate_pcid(pcid as u16),
-        _ => cpu.mmu.flush(),
+        2 => cpu.mmu.flush(),
+        _ => cpu.mmu.flush_local(),
     }
     Ok(())
 }

@@ -160,6 +160,23 @@ fn invalidating_a_pcid_spares_the_others() {
 }
 
 #[test]
+fn a_local_flush_spares_global_pages_alone() {
+    let mut mmu = mmu();
+    mmu.load_root(paging(0x1000), 1, false);
+    fill(&mut mmu, LOW, page(true));
+    mmu.load_root(paging(0x2000), 2, false);
+    fill(&mut mmu, LOW + 0x1000, page(true));
+    fill(&mut mmu, HIGH + 0x2000, page(false));
+    fill(&mut mmu, HIGH + 0x3000, Translation { global: true, ..page(false) });
+    mmu.flush_local();
+    assert_eq!(mmu.hit_read(LOW + 0x1000, 1), None);
+    assert_eq!(mmu.hit_read(HIGH + 0x2000, 1), None);
+    assert_eq!(mmu.hit_read(HIGH + 0x3000, 1), Some(HOST));
+    mmu.load_root(paging(0x1000), 1, true);
+    assert_eq!(mmu.hit_read(LOW, 1), None);
+}
+
+#[test]
 fn no_entry_outlives_thousands_of_spaces() {
     let mut mmu = mmu();
     for i in 0..5000_u64 {
@@ -214,6 +231,8 @@ fn the_generation_grows_with_every_invalidation() {
     mmu.load_root(paging(0x1000), 0, false);
     grows(&mmu);
     mmu.invalidate_pcid(5);
+    grows(&mmu);
+    mmu.flush_local();
     grows(&mmu);
     mmu.set_paging(Paging { wp: false, ..paging(0x1000) });
     grows(&mmu);
