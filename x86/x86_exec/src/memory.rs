@@ -7,12 +7,14 @@
 mod bulk;
 mod fetch;
 mod flat;
+mod page;
 mod slow;
 mod tables;
 mod window;
 
 pub use bulk::{Run, STRUCTURE_MAX};
 pub(crate) use flat::{Address, Base, Form, Indexed, by_address};
+pub use page::PageAt;
 pub(crate) use slow::{in_limit, is_canonical};
 pub(crate) use tables::Tables;
 pub(crate) use window::{SegmentWindow, dr7_condition, dr7_enabled, dr7_length};

@@ -1,6 +1,6 @@
 //! What the hit path does not do.
 
-use x86_mmu::{Access, Privilege};
+use x86_mmu::{Access, Privilege, Translation};
 use x86_state::{Exception, SegReg, Segment};
 
 use super::{Tables, Word};
@@ -94,21 +94,37 @@ impl<E: Env> Cpu<E> {
         access: Access,
         privilege: Privilege,
     ) -> Result<Target, Fault> {
+        let (found, backing) = self.walk(linear, access, privilege)?;
+        let offset = found.gpa & 0xfff;
+        Ok(match backing {
+            Backing::Ram(host) => Target::Ram(HostAddr(host.0 + offset)),
+            Backing::Rom(host) => Target::Rom(HostAddr(host.0 + offset), found.gpa),
+            Backing::Bus => Target::Bus(found.gpa),
+        })
+    }
+
+    /// Walks, says what is at the page, and keeps it in the TLB when that is memory.
+    #[inline(always)]
+    pub(super) fn walk(
+        &mut self,
+        linear: u64,
+        access: Access,
+        privilege: Privilege,
+    ) -> Result<(Translation, Backing), Fault> {
         let paging = *self.mmu.paging();
         let found = x86_mmu::walk(&mut Tables(&mut self.env), &paging, linear, access, privilege);
         let found = match found {
             Ok(found) => found,
             Err(code) => return Err(self.page_fault(linear, code.0)),
         };
-        let offset = found.gpa & 0xfff;
-        let (host, ram) = match self.env.backing(found.gpa - offset) {
+        let backing = self.env.backing(found.gpa & !0xfff);
+        let (host, ram) = match backing {
             Backing::Ram(host) => (host, true),
             Backing::Rom(host) => (host, false),
-            Backing::Bus => return Ok(Target::Bus(found.gpa)),
+            Backing::Bus => return Ok((found, backing)),
         };
         self.mmu.fill(linear, &found, x86_mmu::Rights { host: host.0, ram });
-        let at = HostAddr(host.0 + offset);
-        Ok(if ram { Target::Ram(at) } else { Target::Rom(at, found.gpa) })
+        Ok((found, backing))
     }
 
     /// Translates up to 16 bytes, both pages before either is touched.
