@@ -56,12 +56,13 @@ impl Counter {
         self.control & BCD != 0
     }
 
-    pub fn periodic(&self) -> bool {
-        matches!(self.mode(), 2 | 3)
+    /// Ticks between two rising edges of OUT, of a mode that repeats.
+    pub fn period(&self) -> Option<u64> {
+        matches!(self.mode(), 2 | 3).then(|| self.length())
     }
 
     /// The length of a period. A count of 1 is illegal in periodic modes and taken as 2.
-    fn period(&self) -> u64 {
+    fn length(&self) -> u64 {
         u64::from(self.element.count.max(2))
     }
 
@@ -92,8 +93,8 @@ impl Counter {
             0 => count != 0 && done,
             _ if count == 0 => true,
             1 => done,
-            2 => held || elapsed % self.period() != self.period() - 1,
-            3 => held || elapsed % self.period() < self.period().div_ceil(2),
+            2 => held || elapsed % self.length() != self.length() - 1,
+            3 => held || elapsed % self.length() < self.length().div_ceil(2),
             _ => elapsed != u64::from(count),
         }
     }
@@ -107,8 +108,8 @@ impl Counter {
         let rise = match self.mode() {
             0 | 1 => at.saturating_add(u64::from(count)),
             2 | 3 => {
-                let periods = after.saturating_sub(at) / self.period() + 1;
-                at.saturating_add(periods.saturating_mul(self.period()))
+                let periods = after.saturating_sub(at) / self.length() + 1;
+                at.saturating_add(periods.saturating_mul(self.length()))
             }
             _ => at.saturating_add(u64::from(count) + 1),
         };
@@ -122,11 +123,11 @@ impl Counter {
         let elapsed = self.elapsed(now);
         let value = match self.mode() {
             _ if count == 0 => 0,
-            2 => count.saturating_sub(elapsed % self.period()),
+            2 => count.saturating_sub(elapsed % self.length()),
             // Counts down by two, twice in a period; an odd count is loaded as an even one.
             3 => {
-                let half = self.period().div_ceil(2);
-                let done = elapsed % self.period() % half;
+                let half = self.length().div_ceil(2);
+                let done = elapsed % self.length() % half;
                 (count & !1).saturating_sub(2 * done)
             }
             _ => (count % modulus + modulus - elapsed % modulus) % modulus,

@@ -3,6 +3,9 @@
 //! Counter 0 drives IRQ 0, counter 2 the speaker's gate and port B; counter 1 refreshed memory.
 //! A timer is armed only for rising edges of counter 0, and for a periodic one only while the
 //! line is heard, plus once: that edge stays latched in a masked PIC, as all further ones would.
+//!
+//! A guest that counts ticks must get those that a late host missed: they follow one by one, four
+//! times as fast as they should have come, so that one can be taken before the next.
 
 mod counter;
 pub mod spec;
@@ -41,7 +44,14 @@ struct Inner {
     state: State,
     /// The level of `irq`.
     level: bool,
+    /// No edge of a periodic counter before this time.
+    next_ns: u64,
 }
+
+/// Missed ticks that are made up for: what a busy host is late, not what a suspended one slept.
+const BACKLOG_MAX: u64 = 64;
+/// Ticks made up for in the time of one.
+const CATCH_UP: u64 = 4;
 
 impl Pit {
     /// A PIT with counter 0 on `irq`. `is_heard` is asked under the device's lock;
@@ -56,7 +66,7 @@ impl Pit {
                 }
             });
             let state = State::at_reset(CLK.ticks(clock.now_ns()));
-            let inner = Mutex::new(Inner { state, level: true });
+            let inner = Mutex::new(Inner { state, level: true, next_ns: 0 });
             Self { clock: clock.clone(), irq, is_heard, timer, inner }
         })
     }
@@ -78,34 +88,43 @@ impl Pit {
 
     /// Brings the line up to date and arms the timer for its next edge.
     fn sync(&self, inner: &mut Inner) {
-        let now = self.now();
-        let Inner { state, level } = inner;
-        let rose = state.counters[0].next_rise(state.told).is_some_and(|rise| rise <= now);
+        let now_ns = self.clock.now_ns();
+        let now = CLK.ticks(now_ns);
+        let Inner { state, level, next_ns } = inner;
+        let counter = &state.counters[0];
+        if let Some(period) = counter.period() {
+            state.told = state.told.max(now.saturating_sub(BACKLOG_MAX * period));
+        }
+        let rise = counter.next_rise(state.told).filter(|rise| *rise <= now);
+        let waits = rise.is_some() && counter.period().is_some() && now_ns < *next_ns;
         state.settle(now);
         let counter = &state.counters[0];
-        if rose {
-            // However many edges were missed, this is the one.
+        if let Some(rise) = rise.filter(|_| !waits) {
             if *level {
                 self.irq.set(false);
             }
             self.irq.set(true);
             *level = true;
-            state.hushed = counter.periodic() && !(self.is_heard)();
+            state.told = rise;
+            if let Some(period) = counter.period() {
+                let pause_ns = CLK.ns(period) / CATCH_UP;
+                *next_ns = now_ns.saturating_add(pause_ns.max(WAKE_INTERVAL_NS_MIN));
+                state.hushed = !(self.is_heard)();
+            }
         }
-        state.told = state.told.max(now);
         let out = counter.out(now);
         if out != *level {
             *level = out;
             self.irq.set(out);
         }
-        self.arm(state);
+        self.arm(inner);
     }
 
-    fn arm(&self, state: &State) {
+    fn arm(&self, inner: &Inner) {
+        let Inner { state, next_ns, .. } = inner;
         let counter = &state.counters[0];
         let rise = counter.next_rise(state.told).filter(|_| !state.hushed);
-        let pause_ns = if counter.periodic() { WAKE_INTERVAL_NS_MIN } else { 0 };
-        let earliest_ns = CLK.ns(state.told).saturating_add(pause_ns);
+        let earliest_ns = if counter.period().is_some() { *next_ns } else { 0 };
         self.timer.set(rise.map(|tick| CLK.ns(tick).max(earliest_ns)));
     }
 
@@ -113,10 +132,9 @@ impl Pit {
     /// reached it wait for the clock.
     fn replace(&self, state: State) {
         let mut inner = lock(&self.inner);
-        inner.level = state.counters[0].out(state.told);
+        *inner = Inner { level: state.counters[0].out(state.told), state, next_ns: 0 };
         self.irq.set(inner.level);
-        self.arm(&state);
-        inner.state = state;
+        self.arm(&inner);
     }
 }
 
@@ -187,7 +205,7 @@ impl BusDevice for Pit {
         self.sync(inner); // edges until now belong to the old programming
         let now = self.now();
         write_bytes(offset, data, |at, value| inner.state.write(at, value, now));
-        inner.state.hushed &= inner.state.counters[0].periodic();
+        inner.state.hushed &= inner.state.counters[0].period().is_some();
         self.sync(inner);
     }
 }

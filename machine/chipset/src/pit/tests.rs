@@ -120,7 +120,7 @@ fn mode_3_is_a_square_wave_that_counts_by_two() {
 }
 
 #[test]
-fn periodic_modes_interrupt_each_period_and_merge_missed_ticks() {
+fn ticks_that_a_late_host_missed_follow_one_by_one() {
     for mode in [2, 3] {
         let rig = rig();
         rig.program(0, mode, 11_932);
@@ -131,8 +131,22 @@ fn periodic_modes_interrupt_each_period_and_merge_missed_ticks() {
         rig.at(1 + 50 * 11_932 + 1);
         assert_eq!(rig.edges(), 6);
         rig.at(1 + 51 * 11_932);
-        assert_eq!(rig.edges(), 7);
+        assert_eq!(rig.edges(), 6 + 4, "four in the time of one");
+        rig.at(1 + 70 * 11_932);
+        assert_eq!(rig.edges(), 70);
+        rig.at(1 + 71 * 11_932);
+        assert_eq!(rig.edges(), 71);
     }
+}
+
+#[test]
+fn ticks_of_a_suspended_host_are_lost_but_for_the_last() {
+    let rig = rig();
+    rig.program(0, 2, 11_932);
+    rig.at(1);
+    rig.clock.set_ns(CLK.ns(1 + 1000 * 11_932));
+    rig.at(1 + 1100 * 11_932);
+    assert_eq!(rig.edges() as u64, BACKLOG_MAX + 100);
 }
 
 #[test]
