@@ -125,6 +125,18 @@ fn routes_are_told_when_a_level_entry_changes_and_only_then() {
 }
 
 #[test]
+fn an_entry_masked_in_service_keeps_its_route_on_another_engine() {
+    let old = rig();
+    old.program(9, 0x51 | LEVEL, 0);
+    old.ioapic.set_line(9, true);
+    old.program(9, 0x51 | LEVEL | MASKED, 0);
+    let new = rig();
+    new.ioapic.restore(&old.ioapic.save()).unwrap();
+    let told = new.wires.take_routes();
+    assert_eq!(told[0][9].map(|route| route.vector()), Some(0x51), "its EOI is awaited");
+}
+
+#[test]
 fn narrow_writes_to_the_window_are_ignored() {
     let rig = rig();
     outb(&*rig.ioapic, IOREGSEL, IOREDTBL);
