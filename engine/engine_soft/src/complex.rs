@@ -10,6 +10,7 @@ use x86_lapic::{Accepted, Ipi, Lapic, Shorthand};
 use x86_state::{CpuProfile, DeliveryMode, Msi, VcpuId};
 
 use crate::Mailbox;
+use crate::standstill::Standstill;
 
 /// One vCPU, as the others see it.
 pub struct Slot {
@@ -50,6 +51,7 @@ pub struct Complex {
     pub clock: Arc<MachineClock>,
     /// By vCPU ID.
     pub slots: Vec<Slot>,
+    pub(crate) standstill: Standstill,
     view: RwLock<Arc<FlatView>>,
     intr: AtomicBool,
 }
@@ -65,6 +67,7 @@ impl Complex {
             memory: parts.memory.clone(),
             clock: parts.clock.clone(),
             slots: slots.collect(),
+            standstill: Standstill::default(),
             view: RwLock::default(),
             intr: AtomicBool::new(false),
         })

@@ -182,6 +182,23 @@ impl Env for SoftEnv {
         self.memory.bits().code_generation(ram(at).page())
     }
 
+    fn stop_others(&mut self) {
+        // By a counted clock vCPUs run in turn.
+        if self.time.is_counted() {
+            return;
+        }
+        let (complex, own) = (&self.complex, self.index());
+        complex.standstill.begin(|| {
+            let others = complex.slots.iter().enumerate().filter(|(index, _)| *index != own);
+            others.for_each(|(_, slot)| slot.mail.post(Mailbox::STAND_STILL));
+        });
+    }
+    fn let_others_go(&mut self) {
+        if !self.time.is_counted() {
+            self.complex.standstill.end();
+        }
+    }
+
     fn mmio_read(&mut self, gpa: u64, data: &mut [u8]) {
         if self.apic_page(gpa) {
             self.with_apic(|apic, now| (apic.read_mmio(gpa & 0xfff, data, now), Effect::None));

@@ -10,13 +10,15 @@
 //! *Invariants*: no unsafe code, no OS but threads, sleep and randomness. Mail (interrupts, kicks)
 //! is never lost: see `mailbox`.
 //!
-//! *Locks*: one local APIC at a time, and no bus call and no mail under it.
+//! *Locks*: one local APIC at a time, and no bus call and no mail under it. A vCPU in `run` that is
+//! asked to stand still does so in [`SoftVcpu::prepare`]: no engine may hold a lock there.
 
 #![forbid(unsafe_code)]
 
 mod complex;
 mod env;
 mod mailbox;
+mod standstill;
 mod time;
 mod vcpu;
 

@@ -42,6 +42,8 @@ impl Mailbox {
     pub const MEMORY: u32 = 1 << 4;
     /// Maskable interrupts are to be looked at again.
     pub const INTERRUPT: u32 = 1 << 5;
+    /// Another vCPU wants the machine to itself for a moment.
+    pub const STAND_STILL: u32 = 1 << 6;
 
     /// Rings this alarm at all mail from now on, and at once when there is some. For whoever builds
     /// the vCPU.

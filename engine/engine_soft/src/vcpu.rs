@@ -64,6 +64,10 @@ impl SoftVcpu {
 
     /// Reads the mail, and begins the delivery of what can be delivered.
     pub fn prepare(&mut self) -> Next {
+        if self.slot().mail.take(Mailbox::STAND_STILL) != 0 {
+            self.complex.standstill.leave();
+            self.complex.standstill.enter();
+        }
         self.read_mail();
         if self.slot().mail.take(Mailbox::KICK) != 0 {
             return Next::Return(Exit::Kicked);
@@ -81,9 +85,9 @@ impl SoftVcpu {
         }
     }
 
-    /// All mail but kicks becomes state.
+    /// All mail that is about the CPU becomes state.
     pub fn read_mail(&mut self) {
-        let mail = self.slot().mail.take(!Mailbox::KICK);
+        let mail = self.slot().mail.take(!(Mailbox::KICK | Mailbox::STAND_STILL));
         if mail & Mailbox::MEMORY != 0 {
             self.cpu.env.refresh_view();
             self.cpu.flush_derived();
@@ -192,7 +196,9 @@ impl SoftVcpu {
     pub fn sleep(&self) {
         let deadline = self.slot().lapic().next_deadline_ns();
         let limit = deadline.map(|d| d.saturating_sub(self.cpu.env.now().ns));
+        self.complex.standstill.leave();
         self.slot().mail.sleep(limit.map(Duration::from_nanos));
+        self.complex.standstill.enter();
     }
 
     /// `run` begins on this thread. What a loaded state had begun comes before its first
@@ -203,11 +209,13 @@ impl SoftVcpu {
     pub fn enter(&mut self, bus: &Arc<dyn Bus>) -> Result<(), TripleFault> {
         self.slot().mail.adopt_thread();
         self.cpu.env.bus = Some(bus.clone());
+        self.complex.standstill.enter();
         self.cpu.deliver_pending()
     }
 
     /// `run` ends.
     pub fn leave(&mut self) {
+        self.complex.standstill.leave();
         self.cpu.env.bus = None;
     }
 

@@ -159,6 +159,18 @@ guest! {
 }
 
 guest! {
+    /// Counts RCX times at RSI, LOCKed; is done.
+    locked, "trine_guest_locked", "trine_guest_locked_end":
+    "2: lock inc qword ptr [rsi]"
+    "dec rcx"
+    "jnz 2b"
+    "mov edx, 0x80"
+    "out dx, al"
+    "3: pause"
+    "jmp 3b"
+}
+
+guest! {
     /// Shows MSR ECX, low half first, or 0xbad when that faults; is done.
     rdmsr, "trine_guest_rdmsr", "trine_guest_rdmsr_end":
     "rdmsr"

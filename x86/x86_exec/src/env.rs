@@ -69,6 +69,12 @@ pub trait Env {
     /// Changes when a byte given to [`Env::mark_code`] on this page is written.
     fn code_generation(&self, at: HostAddr) -> u32;
 
+    /// No other CPU accesses memory until [`Env::let_others_go`]: a LOCKed access begins that no
+    /// operation of the host does at once.
+    fn stop_others(&mut self);
+    /// Ends that.
+    fn let_others_go(&mut self);
+
     /// A read of what is not memory.
     fn mmio_read(&mut self, gpa: u64, data: &mut [u8]);
     /// A write to what is not RAM.

@@ -164,9 +164,15 @@ impl<E: Env> Cpu<E> {
                 match place.ram() {
                     Some(at) => Ok(self.modify_at(at, lock, change)),
                     None => {
+                        if lock {
+                            self.env.stop_others();
+                        }
                         let old = T::from_u64(self.place_read(&place));
                         let (new, result) = change(old);
                         self.place_write(&place, new.to_u64());
+                        if lock {
+                            self.env.let_others_go();
+                        }
                         Ok(result)
                     }
                 }

@@ -33,6 +33,8 @@ pub struct PlainEnv {
     pub tsc_offset: u64,
     /// CPUID's answer to (leaf, subleaf), taken from here and else zero.
     pub cpuid: Vec<((u32, u32), [u32; 4])>,
+    /// Calls of [`Env::stop_others`] (true) and [`Env::let_others_go`].
+    pub stopped: Vec<bool>,
     /// Written APIC MSRs.
     pub apic_msrs: Vec<(u32, u64)>,
 }
@@ -55,6 +57,7 @@ impl PlainEnv {
             cr8: 0,
             tsc_offset: 0,
             cpuid: Vec::new(),
+            stopped: Vec::new(),
             apic_msrs: Vec::new(),
         }
     }
@@ -172,6 +175,14 @@ impl Env for PlainEnv {
     #[inline(always)]
     fn code_generation(&self, at: HostAddr) -> u32 {
         self.code[at.0 as usize / PAGE].get().1
+    }
+
+    fn stop_others(&mut self) {
+        self.stopped.push(true);
+    }
+
+    fn let_others_go(&mut self) {
+        self.stopped.push(false);
     }
 
     fn mmio_read(&mut self, _gpa: u64, data: &mut [u8]) {

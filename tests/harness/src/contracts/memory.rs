@@ -1,10 +1,12 @@
 //! RAM, ROM, MMIO and the dirty log.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use engine::Exit;
 use guest_memory::{Backing, DirtyBitmap};
-use x86_state::Gpr;
+use x86_state::{Gpr, VcpuId};
 
 use crate::{Machine, Subject, guest};
 
@@ -63,6 +65,42 @@ pub(super) fn the_dirty_log_has_what_was_written(subject: &Subject) {
     machine.complex.set_dirty_log(false).unwrap();
     machine.memory.bits().watch_dirty(false);
     machine.run_until_done();
+}
+
+pub(super) fn locked_accesses_are_atomic_wherever_they_are(subject: &Subject) {
+    const TIMES: u64 = 30_000;
+    // Aligned, split over cache lines, and over pages.
+    for at in [Machine::DATA, Machine::DATA + 0x3c, Machine::DATA + 0xffc] {
+        let mut machine = Machine::new(subject, 2);
+        for id in 0..2 {
+            machine.place(id, guest::locked());
+            let mut state = machine.long_mode(id);
+            state.regs.gpr[Gpr::Rsi as usize] = at;
+            state.regs.gpr[Gpr::Rcx as usize] = TIMES;
+            machine.vcpus[id].load(&state).unwrap();
+        }
+        let bus = machine.as_bus();
+        let vcpus = std::mem::take(&mut machine.vcpus);
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for mut vcpu in vcpus {
+                let (bus, over) = (&bus, &over);
+                scope.spawn(move || {
+                    while !over.load(Ordering::SeqCst) {
+                        assert_eq!(vcpu.run(bus).unwrap(), Exit::Kicked);
+                    }
+                });
+            }
+            let mut done = 0;
+            while done < 2 {
+                thread::sleep(Duration::from_millis(1));
+                done += machine.bus.take_done();
+            }
+            over.store(true, Ordering::SeqCst);
+            (0..2).for_each(|id| machine.complex.kick(VcpuId(id)));
+        });
+        assert_eq!(machine.read(at), 2 * TIMES, "at {at:#x}");
+    }
 }
 
 pub(super) fn memory_stays_there_while_the_view_changes(subject: &Subject) {

@@ -43,6 +43,7 @@ contracts! {
     memory: rom_is_read_as_memory_and_written_as_mmio
         what_nothing_backs_is_mmio
         the_dirty_log_has_what_was_written
+        locked_accesses_are_atomic_wherever_they_are
         memory_stays_there_while_the_view_changes;
     cpu: cpuid_is_the_profiles
         constants_of_the_profile_are_read

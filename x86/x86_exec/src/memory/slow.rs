@@ -375,8 +375,10 @@ impl<E: Env> Cpu<E> {
         let linear = self.wrap_linear(linear);
         let place = self.place(linear, 4, Access::Write, Privilege::Supervisor)?;
         let Some(at) = place.ram() else {
+            self.env.stop_others();
             let old = self.place_read(&place);
             self.place_write(&place, old & !u64::from(clear) | u64::from(set));
+            self.env.let_others_go();
             return Ok(());
         };
         let mut old = self.env.load32(at);

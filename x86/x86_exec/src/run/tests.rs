@@ -100,6 +100,23 @@ fn an_instruction_across_pages_runs() {
 }
 
 #[test]
+fn a_locked_access_across_pages_stops_the_others() {
+    // lock inc dword [rbx]
+    let mut cpu = cpu(&[0xf0, 0xff, 0x03]);
+    cpu.gpr[3] = 0x20_0ffc;
+    cpu.step().unwrap();
+    assert_eq!(cpu.env.stopped, []);
+    for lock in [0xf0, 0x3e] {
+        let mut cpu = self::cpu(&[lock, 0xff, 0x03]);
+        cpu.gpr[3] = 0x20_0ffe;
+        cpu.env.put(0x20_0ffe, &0x0001_ffffu32.to_le_bytes());
+        cpu.step().unwrap();
+        assert_eq!(cpu.env.get(0x20_0ffe, 4), 0x0002_0000u32.to_le_bytes());
+        assert_eq!(cpu.env.stopped, if lock == 0xf0 { vec![true, false] } else { vec![] });
+    }
+}
+
+#[test]
 fn a_fault_in_a_block_leaves_rip_and_count_at_its_instruction() {
     // inc eax; inc eax; mov eax, [-8]; inc eax
     let code = [0xff, 0xc0, 0xff, 0xc0, 0x48, 0x8b, 0x04, 0x25, 0xf8, 0xff, 0xff, 0x7f, 0xff, 0xc0];
