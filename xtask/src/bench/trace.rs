@@ -71,7 +71,7 @@ fn get(file: &str) -> anyhow::Result<String> {
     fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// Lines are "task-pid [cpu] flags seconds: event: ...".
+/// Lines are `task-pid [cpu] flags seconds: event: ...`.
 fn entry_ms(trace: &str) -> Option<f64> {
     let at = |event: &str| -> Option<f64> {
         let (before, _) =
