@@ -53,14 +53,7 @@ impl<'a> Decoder<'a> {
         let mut found = Instruction::default();
         self.inner.decode_out(&mut found);
         if found.is_invalid() {
-            let left = self.bytes.len() - start;
-            let used = self.inner.position() - start;
-            return Err(match self.inner.last_error() {
-                DecoderError::NoMoreBytes if left < INSN_SIZE_MAX => DecodeError::Truncated,
-                // What is invalid after fifteen bytes is so for want of a sixteenth.
-                _ if used >= INSN_SIZE_MAX => DecodeError::TooLong,
-                _ => DecodeError::Invalid(used as u8),
-            });
+            return Err(error(&self.inner, self.bytes, start));
         }
         if !is_supported(&found) {
             return Err(DecodeError::Invalid(found.len() as u8));
@@ -189,6 +182,18 @@ impl<'a> Decoder<'a> {
     }
 }
 
+/// Why there is no instruction at `start`.
+pub(crate) fn error(inner: &iced_x86::Decoder<'_>, bytes: &[u8], start: usize) -> DecodeError {
+    let left = bytes.len() - start;
+    let used = inner.position() - start;
+    match inner.last_error() {
+        DecoderError::NoMoreBytes if left < INSN_SIZE_MAX => DecodeError::Truncated,
+        // What is invalid after fifteen bytes is so for want of a sixteenth.
+        _ if used >= INSN_SIZE_MAX => DecodeError::TooLong,
+        _ => DecodeError::Invalid(used as u8),
+    }
+}
+
 fn segment(reg: Register) -> SegReg {
     match reg {
         Register::ES => SegReg::Es,
@@ -213,7 +218,7 @@ fn register_number(reg: Register) -> u8 {
     }
 }
 
-fn operand_size(found: &Instruction) -> u8 {
+pub(crate) fn operand_size(found: &Instruction) -> u8 {
     let bytes = match found.op0_kind() {
         _ if found.op_count() == 0 => found.stack_pointer_increment().unsigned_abs() as usize,
         OpKind::Register if found.op0_register().is_segment_register() => {

@@ -8,12 +8,16 @@
 //! An [`Insn`] does not know where it is in memory, only how far from its block's beginning, so
 //! that one decoded block serves all linear addresses its page is mapped at.
 //!
+//! [`native`] has another decoder and another form, for encoding instructions again; it decodes
+//! what the host may have and the portable profile does not, too.
+//!
 //! What this crate may not know: registers' contents, memory, what instructions do.
 //!
 //! Follows the Intel SDM, volume 2, chapters 2 and 3.
 
 mod decoder;
 mod insn;
+pub mod native;
 mod supported;
 
 pub use decoder::{DecodeError, Decoder, INSN_SIZE_MAX};

@@ -9,7 +9,7 @@ pub(crate) fn is_supported(insn: &Instruction) -> bool {
         && code.cpuid_features().iter().all(|feature| has_feature(*feature))
 }
 
-fn has_feature(feature: CpuidFeature) -> bool {
+pub(crate) fn has_feature(feature: CpuidFeature) -> bool {
     use CpuidFeature as F;
     matches!(
         feature,
