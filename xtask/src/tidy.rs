@@ -48,7 +48,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("bin/trinevm", &["support", "vmm", "vmm_rpc"]),
     ("bin/trine", &["support", "vmm_rpc"]),
-    ("tests/isa_vector", &["x86"]),
+    ("tests/isa", &["x86", "engine", "engine_emu", "engine_hw", "harness"]),
     ("xtask", &["guests", "nested"]),
 ];
 
@@ -56,7 +56,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 const WRAPPED: &[(&str, &[&str])] = &[
     ("kvm-ioctls", &["engine_hw"]),
     ("kvm-bindings", &["engine_hw"]),
-    ("iced-x86", &["x86_decode", "isa_vector", "system"]),
+    ("iced-x86", &["x86_decode", "isa", "system"]),
     ("anyhow", &["trine", "trinevm", "xtask"]),
 ];
 

@@ -16,6 +16,6 @@ mod machine;
 mod runner;
 
 pub use contracts::contracts;
-pub use fake_bus::FakeBus;
+pub use fake_bus::{FakeBus, at};
 pub use machine::Machine;
 pub use runner::{Candidate, Contract, Subject, run};

@@ -1,5 +1,8 @@
 //! What the SDM leaves undefined.
 
+use std::ops::Range;
+
+use iced_x86::Code;
 use x86_decode::{Insn, Mnemonic, OperandKind};
 use x86_state::Gpr;
 use x86_state::bits::Rflags;
@@ -8,7 +11,7 @@ use crate::State;
 
 /// Flags that `insn` leaves undefined, when it starts from `before` (SDM vol. 1, appendix A, and
 /// the instructions' pages).
-pub fn undefined_flags(insn: &Insn, before: &State) -> u64 {
+fn undefined_flags(insn: &Insn, before: &State) -> u64 {
     use Mnemonic as M;
     let flags = match insn.mnemonic() {
         M::And | M::Or | M::Xor | M::Test => Rflags::AF,
@@ -49,12 +52,33 @@ fn shift(insn: &Insn, before: &State) -> Rflags {
     }
 }
 
-/// The result itself is undefined, not only flags.
-pub(crate) fn undefined_result(insn: &Insn, before: &State) -> bool {
+/// What does not count in a comparison.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Undefined {
+    /// Flags.
+    pub flags: u64,
+    /// Everything: the result itself.
+    pub result: bool,
+    /// Addresses of data.
+    pub data: Range<u64>,
+}
+
+/// What `insn` leaves undefined by the SDM, or to the CPU's maker, when it starts from `before`.
+/// `operand` is where its memory operand is.
+pub fn undefined(insn: &Insn, before: &State, operand: Option<u64>) -> Undefined {
     let width = 8 * u64::from(insn.op_size);
-    match insn.mnemonic() {
+    let result = match insn.mnemonic() {
         Mnemonic::Shld | Mnemonic::Shrd => count(insn, before, 2) > width,
         Mnemonic::Bswap => insn.op_size == 2,
         _ => false,
-    }
+    };
+    // Where the x87's last instruction and operand are: AMD keeps them with an exception only.
+    let pointers = match insn.code {
+        Code::Fnstenv_m14byte | Code::Fnsave_m94byte => 6..14,
+        Code::Fnstenv_m28byte | Code::Fnsave_m108byte => 12..28,
+        _ => 0..0,
+    };
+    let at = operand.unwrap_or(0);
+    let data = at + pointers.start..at + pointers.end;
+    Undefined { flags: undefined_flags(insn, before), result, data }
 }

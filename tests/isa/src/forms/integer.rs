@@ -1,6 +1,6 @@
 //! Integer instructions.
 
-use crate::{Form, ModRm};
+use super::{Form, ModRm};
 
 use ModRm::{Any, Digit, Mem, MemDigit, None, Reg};
 

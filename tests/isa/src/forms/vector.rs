@@ -1,10 +1,11 @@
-//! Instructions of each encoding, with random operands.
+//! x87, MMX and SSE instructions by their encoding.
 
 use iced_x86::{
     Code, CpuidFeature, Encoder, EncodingKind, Instruction, MemoryOperand, OpCodeOperandKind as K,
     OpKind, Register,
 };
 
+use super::Instance;
 use crate::Random;
 
 /// The x87, MMX and SSE encodings the portable profile has and a user program may run anywhere.
@@ -36,9 +37,16 @@ pub fn vector_and_float() -> Vec<Code> {
         .collect()
 }
 
-/// One instruction of this encoding: memory operands are at RBX + a multiple of 16. `None` when
-/// it has an operand of a kind not known here.
-pub fn instruction(code: Code, random: &mut Random) -> Option<Vec<u8>> {
+impl Instance {
+    /// One of this encoding, in 64-bit code. `None` when it has an operand of a kind not known
+    /// here.
+    pub fn of(code: Code, random: &mut Random) -> Option<Self> {
+        Self::new(encode(code, random)?, 64, random)
+    }
+}
+
+/// Memory operands are at RBX + a multiple of 16.
+fn encode(code: Code, random: &mut Random) -> Option<Vec<u8>> {
     let mut insn = Instruction::default();
     insn.set_code(code);
     let memory = random.one_in(2);
@@ -85,7 +93,7 @@ pub fn instruction(code: Code, random: &mut Random) -> Option<Vec<u8>> {
             }
             K::imm8 => {
                 insn.set_op_kind(i, OpKind::Immediate8);
-                insn.set_immediate8(random.bits() as u8);
+                insn.set_immediate8(random.number() as u8);
                 continue;
             }
             _ => return None,

@@ -1,5 +1,0 @@
-//! Tables of forms, by family.
-
-mod integer;
-
-pub use integer::{CONDITIONAL, INTEGER, LEGACY, LONG, STRING};
