@@ -36,9 +36,10 @@ pub struct MachineSpec {
     /// The tables tell of the HPET. It is on the board in any case, but Linux measures an HPET it
     /// knows of for five milliseconds and thousands of exits, and then uses the local APIC's timer.
     pub describe_hpet: bool,
-    /// The guest can reach what only systems without ACPI look for: the PIC, the keyboard
-    /// controller and the LPC bridge. Where they are, Linux sets them up, in hundreds of exits, and
-    /// uses none of them.
+    /// The guest can reach what only firmware and systems without ACPI look for: the PIC, the
+    /// keyboard controller, the host bridge and the LPC bridge as PCI functions, the RTC's interrupt
+    /// and the IOAPIC's inputs above ISA's. Where they are, Linux sets them up, in hundreds of
+    /// exits, and uses none of them.
     pub legacy: bool,
     /// QEMU's debug-exit device at port 0xf4.
     pub debug_exit: bool,

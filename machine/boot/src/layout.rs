@@ -166,6 +166,9 @@ pub mod irq {
     pub const MOUSE: u32 = 12;
     /// How many the IOAPIC has.
     pub const IOAPIC_INPUTS: u32 = 24;
+    /// How many it has in a machine without legacy: those of ISA. Linux saves and restores
+    /// every entry on its way to x2APIC, at eight accesses each.
+    pub const IOAPIC_INPUTS_WITHOUT_LEGACY: u32 = 16;
 }
 
 /// The memory size cannot be.

@@ -70,7 +70,7 @@ pub struct Described {
     pub cpus: u32,
     /// The HPET.
     pub hpet: bool,
-    /// The PIC, the keyboard controller and the LPC bridge.
+    /// The PIC, the keyboard controller, the LPC bridge and the RTC's interrupt.
     pub legacy: bool,
 }
 

@@ -386,7 +386,10 @@ fn functions_are_where_they_were_put_by_both_ways_of_asking() {
 #[test]
 fn a_machine_without_legacy_has_pci_and_reset_and_no_pic_or_keyboard() {
     let log = EventLog::new();
-    let machine = Machine::build(MachineSpec { legacy: false, ..spec(1, 2) }, log.clone()).unwrap();
+    let machine = {
+        let entropy = Some(EntropySource::Seeded(1));
+        Machine::build(MachineSpec { legacy: false, entropy, ..spec(1, 2) }, log.clone()).unwrap()
+    };
     run(&machine, |bus| {
         for port in [0x21, 0xa1, 0x4d0, 0x60, 0x64] {
             let mut byte = [0];
@@ -394,11 +397,13 @@ fn a_machine_without_legacy_has_pci_and_reset_and_no_pic_or_keyboard() {
             bus.pio_read(port, &mut byte);
             assert_eq!(byte, [0xff], "port {port:#x}");
         }
-        let mut id = [0; 4];
-        bus.mmio_read(0xe000_0000, &mut id);
-        assert_eq!(u32::from_le_bytes(id), 0x29c0_8086);
-        bus.mmio_read(0xe00f_8000, &mut id);
-        assert_eq!(id, [0xff; 4], "the LPC bridge");
+        let config = |device: u64| {
+            let mut id = [0; 4];
+            bus.mmio_read(0xe000_0000 + (device << 15), &mut id);
+            u32::from_le_bytes(id)
+        };
+        assert_eq!(config(30), 0x1044_1af4, "the entropy device");
+        assert_eq!((config(0), config(31)), (!0, !0), "the bridges");
         outb(bus, 0xcf9, 6);
         Exit::Kicked
     });

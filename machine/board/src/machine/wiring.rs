@@ -10,7 +10,9 @@ use chipset::{
 };
 use guest_memory::GuestMemory;
 use machine_clock::MachineClock;
-use pci::{ConfigPorts, DevFn, Function, NoRoom, PciBus, Spaces, Windows, host_bridge, lpc_bridge};
+use pci::{
+    ConfigPorts, DevFn, Ecam, Function, NoRoom, PciBus, Spaces, Windows, host_bridge, lpc_bridge,
+};
 use virtio::{Block, BlockConfig, Console, Doorbells, Entropy, VirtioDevice, VirtioPci, Wiring};
 
 use super::clock_part::ClockPart;
@@ -84,7 +86,10 @@ impl Board {
     pub(super) fn new(spec: MachineSpec, outside: &Outside<'_>) -> Result<Self, BuildError> {
         let (ports, mmio) = (AddressSpace::new(), AddressSpace::new());
         let pic = Pic::new(Line::new(outside.socket.clone(), 0));
-        let ioapic = IoApic::new(outside.socket.clone(), outside.socket.clone());
+        let inputs =
+            if spec.legacy { irq::IOAPIC_INPUTS } else { irq::IOAPIC_INPUTS_WITHOUT_LEGACY };
+        let (messages, routes) = (outside.socket.clone(), outside.socket.clone());
+        let ioapic = IoApic::with_inputs(inputs as usize, messages, routes);
         let irqs = IrqLines::new(pic.clone(), ioapic.clone());
         let line = |irq| Line::new(irqs.clone(), irq);
         let power: Arc<dyn PowerSink> = Arc::new(Power(outside.owner.clone()));
@@ -123,7 +128,7 @@ impl Board {
             let testdev = TestDevice::new(irqs.clone(), pages);
             board.add_ports("testdev", testdev, chipset::testdev::PORTS)?;
         }
-        board.add_bridges(legacy);
+        board.add_bridges(legacy)?;
         board.add_virtio(spec, outside)?;
         board.add_pci_parts();
         board.add_ports("pic", pic, if legacy { chipset::pic::PORTS } else { &[] })?;
@@ -229,12 +234,17 @@ impl Board {
         Spaces { memory: self.mmio.clone(), io: self.ports.clone() }
     }
 
-    fn add_bridges(&self, legacy: bool) {
+    /// The bridges as functions are for firmware and old systems. To others the tables say where
+    /// ECAM is, and that there is a host bridge.
+    fn add_bridges(&self, legacy: bool) -> Result<(), BuildError> {
+        if !legacy {
+            let mapped = self.mmio.map(layout::ECAM.base, Ecam::SIZE, Ecam::new(&self.pci));
+            return mapped.map_err(|source| BuildError::Mapping { device: "ecam", source });
+        }
         let host = host_bridge(&self.pci, self.mmio.clone(), Some(layout::ECAM.base));
         self.plug(HOST_BRIDGE, host);
-        if legacy {
-            self.plug(LPC_BRIDGE, lpc_bridge(&self.spaces(), port::PM1A_EVENT.base as u16));
-        }
+        self.plug(LPC_BRIDGE, lpc_bridge(&self.spaces(), port::PM1A_EVENT.base as u16));
+        Ok(())
     }
 
     fn plug(&self, at: DevFn, function: Arc<Function>) {

@@ -1,4 +1,4 @@
-//! The I/O APIC (82093AA datasheet) with 24 inputs and an EOI register.
+//! The I/O APIC (82093AA datasheet) with 24 inputs, or fewer, and an EOI register.
 //!
 //! Interrupts leave as messages. A level-triggered one is sent again when it was ended and its
 //! line is still high. Lines carry "asserted" or not, so the polarity bit is kept and ignored.
@@ -31,6 +31,8 @@ type Routes = [Option<Msi>; INPUTS];
 
 /// The device.
 pub struct IoApic {
+    // Fixed configuration.
+    inputs: usize,
     // Wiring.
     messages: Arc<dyn MsiSink>,
     routes: Arc<dyn RouteSink>,
@@ -49,8 +51,19 @@ impl IoApic {
     /// An IOAPIC that sends to `messages` and keeps `routes` informed. The sink of routes begins
     /// with none.
     pub fn new(messages: Arc<dyn MsiSink>, routes: Arc<dyn RouteSink>) -> Arc<Self> {
+        Self::with_inputs(INPUTS, messages, routes)
+    }
+
+    /// One with so many inputs, at most [`INPUTS`]. Software that finds an IOAPIC goes through all
+    /// of its table, whatever is wired to it.
+    pub fn with_inputs(
+        inputs: usize,
+        messages: Arc<dyn MsiSink>,
+        routes: Arc<dyn RouteSink>,
+    ) -> Arc<Self> {
+        assert!((1..=INPUTS).contains(&inputs), "{inputs} inputs");
         let inner = Mutex::new(Inner { state: State::at_reset(0), told: [None; INPUTS] });
-        Arc::new(Self { messages, routes, on_unmask: OnceLock::new(), inner })
+        Arc::new(Self { inputs, messages, routes, on_unmask: OnceLock::new(), inner })
     }
 
     /// A level-triggered interrupt of this vector was ended.
@@ -110,11 +123,29 @@ impl IoApic {
         self.send_level(state, input);
     }
 
+    /// Which entry a register is half of, and whether it is the high half.
+    fn entry_of(&self, select: u8) -> Option<(usize, bool)> {
+        let index = usize::from(select.checked_sub(IOREDTBL)?);
+        (index / 2 < self.inputs).then_some((index / 2, index % 2 != 0))
+    }
+
+    fn read_window(&self, state: &State) -> u32 {
+        match state.select {
+            IOAPICID | IOAPICARB => u32::from(state.id) << 24,
+            IOAPICVER => VERSION | (self.inputs as u32 - 1) << 16,
+            select => match self.entry_of(select) {
+                Some((input, false)) => state.table[input] as u32,
+                Some((input, true)) => (state.table[input] >> 32) as u32,
+                None => 0,
+            },
+        }
+    }
+
     fn write_window(&self, state: &mut State, value: u32) {
         match state.select {
             IOAPICID => state.id = (value >> 24) as u8 & 0xf,
             select => {
-                let Some((input, high)) = entry_of(select) else { return };
+                let Some((input, high)) = self.entry_of(select) else { return };
                 let old = state.table[input];
                 let new = if high {
                     old & 0xffff_ffff | u64::from(value) << 32
@@ -125,12 +156,6 @@ impl IoApic {
             }
         }
     }
-}
-
-/// Which entry a register is half of, and whether it is the high half.
-fn entry_of(select: u8) -> Option<(usize, bool)> {
-    let index = usize::from(select.checked_sub(IOREDTBL)?);
-    (index / 2 < INPUTS).then_some((index / 2, index % 2 != 0))
 }
 
 fn message(entry: u64) -> Msi {
@@ -144,24 +169,12 @@ fn routes(state: &State) -> Routes {
     state.table.map(|entry| (entry & RTE_LEVEL != 0).then(|| message(entry)))
 }
 
-fn read_window(state: &State) -> u32 {
-    match state.select {
-        IOAPICID | IOAPICARB => u32::from(state.id) << 24,
-        IOAPICVER => VERSION | (INPUTS as u32 - 1) << 16,
-        select => match entry_of(select) {
-            Some((input, false)) => state.table[input] as u32,
-            Some((input, true)) => (state.table[input] >> 32) as u32,
-            None => 0,
-        },
-    }
-}
-
 impl BusDevice for IoApic {
     fn read(&self, offset: u64, data: &mut [u8]) {
         let state = &lock(&self.inner).state;
         let value = match offset & !3 {
             IOREGSEL => u32::from(state.select),
-            IOWIN => read_window(state),
+            IOWIN => self.read_window(state),
             _ => 0,
         };
         answer(data, u64::from(value) >> (8 * (offset & 3)));
@@ -195,7 +208,7 @@ fn masked(state: &State) -> u32 {
 impl LineSink for IoApic {
     fn set_line(&self, input: u32, level: bool) {
         let input = input as usize;
-        if input >= INPUTS {
+        if input >= self.inputs {
             return;
         }
         let state = &mut lock(&self.inner).state;

@@ -5,7 +5,7 @@
 pub const SIZE: u64 = 0x1000;
 /// Where a PC has the first one.
 pub const BASE: u64 = 0xfec0_0000;
-/// Inputs.
+/// Inputs, at most.
 pub const INPUTS: usize = 24;
 
 /// Register select.

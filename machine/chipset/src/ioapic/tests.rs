@@ -50,6 +50,18 @@ fn identification_says_24_inputs_and_version_0x20() {
 }
 
 #[test]
+fn a_shorter_table_ends_where_it_says() {
+    let wires = Recorder::new();
+    let rig = Rig { wires: wires.clone(), ioapic: IoApic::with_inputs(10, wires.clone(), wires) };
+    assert_eq!(rig.get(IOAPICVER), 0x0009_0020);
+    rig.program(9, 0x31, 0);
+    rig.program(10, 0x32, 0);
+    assert_eq!((rig.get(IOREDTBL + 18), rig.get(IOREDTBL + 20)), (0x31, 0));
+    (8..24).for_each(|input| rig.ioapic.set_line(input, true));
+    assert_eq!(rig.sent(), [0x31]);
+}
+
+#[test]
 fn an_edge_is_one_message() {
     let rig = rig();
     rig.program(4, 0x0931, 0x42); // lowest priority, logical
