@@ -152,8 +152,25 @@ pub trait CpuComplex: Send + Sync {
     }
 }
 
-/// Doorbells and interrupts that bypass user space.
+/// A register whose writes only say what later accesses mean: nothing happens by them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IndexRegister {
+    /// One byte at this port.
+    Port(u16),
+    /// Four bytes at this address.
+    Mmio(u64),
+}
+
+/// Doorbells and interrupts that bypass user space, and writes that wait for it.
 pub trait KernelPaths: Send + Sync {
+    /// Writes to this register may reach the bus late, until released: before the next access of
+    /// any vCPU does, and before `run` returns on the vCPU that made them.
+    ///
+    /// # Errors
+    /// When the host refuses: the bus sees the writes at once, as before.
+    fn hold_back(&self, register: IndexRegister) -> Result<(), EngineError>;
+    /// Ends that.
+    fn release(&self, register: IndexRegister);
     /// A guest write to this MMIO address (of any value and size) signals `event` instead of
     /// reaching the bus, until detached.
     ///

@@ -5,13 +5,14 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use engine::{CpuComplex, EngineError, IoApicRoutes, KernelPaths, Parts};
+use engine::{Bus, CpuComplex, EngineError, IndexRegister, IoApicRoutes, KernelPaths, Parts};
 use guest_memory::{DirtyBitmap, FlatView, GuestMemory};
 use kvm_bindings::kvm_msi;
-use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
+use kvm_ioctls::{IoEventAddress, NoDatamatch, VcpuFd, VmFd};
 use x86_state::{CpuProfile, Msi, VcpuId};
 
 use crate::gate::Gate;
+use crate::held_back::{HeldBack, zone};
 use crate::host_error;
 use crate::kick::Kicker;
 use crate::raw;
@@ -28,6 +29,7 @@ pub(crate) struct Complex {
     /// The PIC's output pin.
     intr: AtomicBool,
     kickers: OnceLock<Box<[Arc<Kicker>]>>,
+    held_back: OnceLock<HeldBack>,
     slots: Mutex<Slots>,
     routing: Mutex<Routing>,
     /// The slots point into it: it goes after `vm`.
@@ -48,6 +50,7 @@ impl Complex {
             tsc: TscClock::new(parts.clock.clone(), profile.tsc_khz()),
             intr: AtomicBool::new(false),
             kickers: OnceLock::new(),
+            held_back: OnceLock::new(),
             slots: Mutex::new(Slots::new(parts.memory.clone())),
             routing: Mutex::default(),
             _memory: parts.memory.clone(),
@@ -57,6 +60,20 @@ impl Complex {
     /// These are all the vCPUs there will be.
     pub(crate) fn set_kickers(&self, kickers: Box<[Arc<Kicker>]>) {
         assert!(self.kickers.set(kickers).is_ok(), "the vCPUs are set twice");
+    }
+
+    /// This is one of the vCPUs: the ring of writes the kernel holds back is reached through it.
+    pub(crate) fn map_held_back(&self, vcpu: &VcpuFd) -> io::Result<()> {
+        let mapped = self.held_back.set(HeldBack::map(vcpu)?);
+        assert!(mapped.is_ok(), "the ring is mapped twice");
+        Ok(())
+    }
+
+    /// Takes the writes that the kernel has held back to the bus.
+    pub(crate) fn take_held_back(&self, bus: &dyn Bus) {
+        if let Some(held_back) = self.held_back.get() {
+            held_back.take_to(bus);
+        }
     }
 
     /// The PIC's output pin.
@@ -126,6 +143,18 @@ impl CpuComplex for Complex {
 }
 
 impl KernelPaths for Complex {
+    fn hold_back(&self, register: IndexRegister) -> Result<(), EngineError> {
+        let (at, size) = zone(register);
+        let done = self.vm.register_coalesced_mmio(at, size);
+        done.map_err(host_error("hold back writes"))
+    }
+
+    fn release(&self, register: IndexRegister) {
+        let (at, size) = zone(register);
+        // Fails where it was not held back: then it is released.
+        let _ = self.vm.unregister_coalesced_mmio(at, size);
+    }
+
     fn attach_doorbell(&self, gpa: u64, event: BorrowedFd<'_>) -> Result<(), EngineError> {
         let attach = || -> io::Result<()> {
             let event = raw::event_of(event)?;

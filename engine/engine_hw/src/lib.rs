@@ -18,6 +18,7 @@
 
 mod complex;
 mod gate;
+mod held_back;
 mod host;
 mod kick;
 mod msr;
@@ -109,6 +110,9 @@ impl Engine for HwEngine {
         let mut kickers = Vec::new();
         for id in (0..profile.topology().cores).map(VcpuId) {
             let fd = complex.vm.create_vcpu(id.0.into()).map_err(host_error("make a vCPU"))?;
+            if id == VcpuId(0) {
+                complex.map_held_back(&fd).map_err(host_error("map a VM's ring of writes"))?;
+            }
             fd.set_cpuid2(&cpuid(profile, id)).map_err(host_error("set a vCPU's CPUID"))?;
             let vcpu = HwVcpu::new(fd, id, complex.clone()).map_err(host_error("map a vCPU"))?;
             kickers.push(vcpu.kicker());

@@ -102,6 +102,7 @@ impl HwVcpu {
         let door = self.complex.gate.pass(self.id.0 as usize);
         let exit = self.fd.run();
         drop(door);
+        self.complex.take_held_back(bus);
         match exit {
             Ok(VcpuExit::IoIn(port, data)) => {
                 for access in data.chunks_mut(self.kicker.page().port_access_size().max(1)) {

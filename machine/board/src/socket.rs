@@ -1,7 +1,7 @@
 //! The CPU socket: where an engine's complex is plugged in, and what it was last told.
 //!
 //! Devices hold the socket, never an engine. It remembers memory view, IOAPIC routes, INTR level,
-//! dirty switch and doorbells, so that another engine can be brought up without asking a device
+//! dirty switch, doorbells and index registers, so that another engine can be brought up without asking a device
 //! or taking a device's lock.
 //!
 //! *Locks*, in this order: a device's own lock; `plugged`; `told`; `paths`. Senders hold `plugged`

@@ -8,6 +8,7 @@ use chipset::{
     DebugExit, FwCfg, FwCfgItems, Hpet, I8042, IoApic, IrqLines, Pic, Pit, Pm, PortRange,
     PowerEvent, PowerSink, ResetControl, Rtc, RtcConfig, TestDevice, TimerWidth, Uart, map_ports,
 };
+use engine::IndexRegister;
 use guest_memory::GuestMemory;
 use machine_clock::MachineClock;
 use pci::{
@@ -31,6 +32,14 @@ const LPC_BRIDGE: DevFn = DevFn::new(31, 0);
 
 /// More queues than this gain a disk nothing and cost the guest's start.
 const DISK_QUEUES_MAX: u32 = 4;
+
+/// Whose writes can wait: the RTC's and the IOAPIC's, and diagnostic codes, which nobody reads. Not
+/// PCI's, which has the reset control in it.
+const INDEX_REGISTERS: [IndexRegister; 3] = [
+    IndexRegister::Port(port::RTC.base as u16),
+    IndexRegister::Port(port::POST.base as u16),
+    IndexRegister::Mmio(layout::IOAPIC.base),
+];
 
 /// What a machine's parts are connected with.
 pub(super) struct Board {
@@ -133,6 +142,7 @@ impl Board {
         board.add_pci_parts();
         board.add_ports("pic", pic, if legacy { chipset::pic::PORTS } else { &[] })?;
         board.add_mmio("ioapic", ioapic, layout::IOAPIC)?;
+        INDEX_REGISTERS.into_iter().for_each(|register| outside.socket.hold_back(register));
         board.reset()?;
         Ok(board)
     }

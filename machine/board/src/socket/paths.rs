@@ -1,9 +1,10 @@
-//! Doorbells that go through the host's kernel while the plugged engine can.
+//! Doorbells that go through the host's kernel, and writes that wait there, while the plugged engine
+//! can.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use engine::CpuComplex;
+use engine::{CpuComplex, IndexRegister, KernelPaths};
 use evloop::Event;
 use virtio::Doorbells;
 
@@ -11,24 +12,41 @@ use super::{Socket, lock};
 
 /// What is attached, or would be if the engine could.
 #[derive(Default)]
-pub(super) struct Paths(Vec<Doorbell>);
+pub(super) struct Paths(Vec<Path>);
 
-struct Doorbell {
-    gpa: u64,
-    event: Arc<Event>,
+struct Path {
+    what: What,
     attached: bool,
 }
 
-impl Doorbell {
+/// A way through the kernel.
+enum What {
+    Doorbell { gpa: u64, event: Arc<Event> },
+    HeldBack(IndexRegister),
+}
+
+impl Path {
+    fn new(what: What) -> Self {
+        Self { what, attached: false }
+    }
+
     fn attach(&mut self, complex: &dyn CpuComplex) {
         let Some(kernel) = complex.kernel_paths() else { return };
+        let attached = match &self.what {
+            What::Doorbell { gpa, event } => kernel.attach_doorbell(*gpa, event.as_fd()),
+            What::HeldBack(register) => kernel.hold_back(*register),
+        };
         // Refused: the bus sees the writes, as before.
-        self.attached = kernel.attach_doorbell(self.gpa, self.event.as_fd()).is_ok();
+        self.attached = attached.is_ok();
     }
 
     fn detach(&mut self, complex: &dyn CpuComplex) {
+        let detach = |kernel: &dyn KernelPaths| match &self.what {
+            What::Doorbell { gpa, event } => kernel.detach_doorbell(*gpa, event.as_fd()),
+            What::HeldBack(register) => kernel.release(*register),
+        };
         if let Some(kernel) = complex.kernel_paths().filter(|_| self.attached) {
-            kernel.detach_doorbell(self.gpa, self.event.as_fd());
+            detach(kernel);
         }
         self.attached = false;
     }
@@ -44,21 +62,36 @@ impl Paths {
     }
 }
 
-impl Doorbells for Socket {
-    fn attach(&self, gpa: u64, event: &Arc<Event>) {
+impl Socket {
+    /// Writes to this register may wait until the next access of a vCPU, for as long as the
+    /// machine is there.
+    pub(crate) fn hold_back(&self, register: IndexRegister) {
+        self.add_path(What::HeldBack(register));
+    }
+
+    fn add_path(&self, what: What) {
         let complex = self.read();
+        let mut path = Path::new(what);
         let mut paths = lock(&self.paths);
-        let mut path = Doorbell { gpa, event: event.clone(), attached: false };
         if let Some(complex) = complex.as_deref() {
             path.attach(complex);
         }
         paths.0.push(path);
     }
+}
+
+impl Doorbells for Socket {
+    fn attach(&self, gpa: u64, event: &Arc<Event>) {
+        self.add_path(What::Doorbell { gpa, event: event.clone() });
+    }
 
     fn detach(&self, gpa: u64, event: &Arc<Event>) {
         let complex = self.read();
         let mut paths = lock(&self.paths);
-        let found = |path: &Doorbell| path.gpa == gpa && Arc::ptr_eq(&path.event, event);
+        let found = |path: &Path| match &path.what {
+            What::Doorbell { gpa: at, event: of } => *at == gpa && Arc::ptr_eq(of, event),
+            What::HeldBack(_) => false,
+        };
         if let Some(at) = paths.0.iter().position(found) {
             let mut path = paths.0.swap_remove(at);
             if let Some(complex) = complex.as_deref() {

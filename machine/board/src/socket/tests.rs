@@ -1,7 +1,7 @@
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use engine::KernelPaths;
+use engine::{IndexRegister, KernelPaths};
 use evloop::Event;
 use guest_memory::{Backing, FlatRange, RamOffset};
 use virtio::Doorbells;
@@ -70,6 +70,13 @@ impl CpuComplex for Fake {
 }
 
 impl KernelPaths for Fake {
+    fn hold_back(&self, register: IndexRegister) -> Result<(), EngineError> {
+        self.note(format!("+hold back {register:?}"));
+        self.result()
+    }
+    fn release(&self, register: IndexRegister) {
+        self.note(format!("-hold back {register:?}"));
+    }
     fn attach_doorbell(&self, gpa: u64, _event: BorrowedFd<'_>) -> Result<(), EngineError> {
         self.note(format!("+doorbell {gpa:#x}"));
         self.result()
@@ -142,6 +149,19 @@ fn doorbells_follow_the_engine() {
     assert_eq!(kernel.take(), [""; 0], "that is another's doorbell");
     socket.detach(0x1004, &two);
     assert_eq!(kernel.take(), ["-doorbell 0x1004"]);
+}
+
+#[test]
+fn writes_are_held_back_by_each_engine_that_can() {
+    let socket = Socket::new(EventLog::new());
+    let (one, two) = (Fake::new(true), Fake::new(true));
+    socket.plug(one.clone()).unwrap();
+    one.take();
+    socket.hold_back(IndexRegister::Port(0x70));
+    assert_eq!(one.take(), ["+hold back Port(112)"]);
+    socket.unplug().plug(two.clone()).unwrap();
+    assert_eq!(one.take(), ["-hold back Port(112)"]);
+    assert_eq!(two.take()[4..], ["+hold back Port(112)"]);
 }
 
 #[test]

@@ -4,9 +4,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use engine::{DebugStop, DebugStops, Exit};
+use engine::{DebugStop, DebugStops, Exit, IndexRegister};
 use x86_state::VcpuId;
 
+use crate::fake_bus::at;
 use crate::{Machine, Subject, guest};
 
 /// Kicks, each with a save and a load behind it.
@@ -14,7 +15,22 @@ const KICKS: u32 = 4000;
 const TIME_MAX: Duration = Duration::from_secs(15);
 
 pub(super) fn no_access_is_lost_or_repeated_however_often_it_is_kicked(subject: &Subject) {
-    let mut machine = Machine::about_to_run(subject, guest::copy(), |_| {});
+    copies_while_it_is_kicked(Machine::about_to_run(subject, guest::copy(), |_| {}));
+}
+
+pub(super) fn writes_held_back_come_in_order_and_before_run_returns(subject: &Subject) {
+    let machine = Machine::about_to_run(subject, guest::copy(), |_| {});
+    let complex = machine.complex.clone();
+    let Some(paths) = complex.kernel_paths() else { return };
+    let registers = [IndexRegister::Port(at::BYTE_LOG), IndexRegister::Mmio(at::MMIO_LOG)];
+    for register in registers {
+        paths.hold_back(register).unwrap();
+    }
+    copies_while_it_is_kicked(machine);
+    registers.into_iter().for_each(|register| paths.release(register));
+}
+
+fn copies_while_it_is_kicked(mut machine: Machine) {
     let bus = machine.as_bus();
     let over = AtomicBool::new(false);
     let complex = machine.complex.clone();

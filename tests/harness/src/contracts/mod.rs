@@ -21,6 +21,7 @@ macro_rules! contracts {
 
 contracts! {
     boundary: no_access_is_lost_or_repeated_however_often_it_is_kicked
+        writes_held_back_come_in_order_and_before_run_returns
         a_triple_fault_is_an_exit
         a_step_is_one_instruction
         a_breakpoint_stops_before_its_instruction_and_is_passed;
