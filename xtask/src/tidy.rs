@@ -49,7 +49,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("bin/trinevm", &["support", "vmm", "vmm_rpc"]),
     ("bin/trine", &["support", "vmm_rpc"]),
     ("tests/isa", &["x86", "engine", "engine_emu", "engine_hw", "harness"]),
-    ("xtask", &["guests", "nested"]),
+    ("xtask", &["basket", "guests", "nested"]),
 ];
 
 /// Only these crates may name these dependencies: each is wrapped once.

@@ -111,3 +111,14 @@ pub fn release_program(name: &str) -> anyhow::Result<PathBuf> {
     }
     Ok(path)
 }
+
+/// The program of the crate of that name, linked so that it needs nothing else in a guest.
+pub fn static_program(name: &str) -> anyhow::Result<PathBuf> {
+    // Apart from what the caller's own cargo may be building.
+    let target = cache(name)?;
+    let mut build = cargo(&["rustc", "--quiet", "--release", "--package", name, "--bin", name]);
+    build.arg("--target-dir").arg(&target);
+    build.args(["--", "-C", "target-feature=+crt-static", "-C", "strip=symbols"]);
+    output(&mut build)?;
+    Ok(target.join("release").join(name))
+}

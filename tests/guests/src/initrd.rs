@@ -94,7 +94,11 @@ pub fn initrd(kernel: &Kernel, modules: &[&str], init: Init) -> anyhow::Result<P
     archive.add("bin/sh", Mode::LINK, b"busybox")?;
     archive.add("init", Mode::PROGRAM, init.script().as_bytes())?;
     if init == Init::Work {
-        archive.add("bin/guest_work", Mode::PROGRAM, &fs::read(guest_work()?)?)?;
+        archive.add(
+            "bin/guest_work",
+            Mode::PROGRAM,
+            &fs::read(host::static_program("guest_work")?)?,
+        )?;
     }
     add_modules(&mut archive, kernel, modules)?;
     // Another test may have the file open.
@@ -102,17 +106,6 @@ pub fn initrd(kernel: &Kernel, modules: &[&str], init: Init) -> anyhow::Result<P
     fs::write(&partial, archive.finish()?)?;
     fs::rename(&partial, &path)?;
     Ok(path)
-}
-
-/// The program of the crate `guest_work`, linked so that it needs nothing else in the guest.
-fn guest_work() -> anyhow::Result<PathBuf> {
-    // Apart from what the caller's own cargo may be building.
-    let target = host::cache("guest_work")?;
-    let mut build = host::cargo(&["rustc", "--quiet", "--release", "--package", "guest_work"]);
-    build.args(["--bin", "guest_work", "--target-dir"]).arg(&target);
-    build.args(["--", "-C", "target-feature=+crt-static"]);
-    host::output(&mut build)?;
-    Ok(target.join("release/guest_work"))
 }
 
 /// Adds modules with what they depend on, and `modules/order`, which names them in load order. The

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
-use crate::host;
+use crate::{host, packages};
 
 /// An unpacked kernel package.
 pub struct Kernel {
@@ -72,19 +72,7 @@ pub fn kernel(flavour: &str) -> anyhow::Result<Kernel> {
     }
     let package = real_package(&meta)?;
     eprintln!("xtask: downloading {package}");
-    let download = dir.join(format!("{meta}.download"));
-    let _ = fs::remove_dir_all(&download);
-    fs::create_dir_all(&download)?;
-    host::output(
-        Command::new("apt-get").args(["download", "-qq", &package]).current_dir(&download),
-    )?;
-    let deb = only_entry(&download)?;
-    let partial = dir.join(format!("{meta}.partial"));
-    let _ = fs::remove_dir_all(&partial);
-    host::output(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(&partial))?;
-    let _ = fs::remove_dir_all(&unpacked);
-    fs::rename(&partial, &unpacked)?;
-    fs::remove_dir_all(&download)?;
+    packages::unpack(&[&package], &unpacked)?;
     find(&unpacked)
 }
 
@@ -118,11 +106,4 @@ fn find(unpacked: &Path) -> anyhow::Result<Kernel> {
         .find_map(|dir| starts(&unpacked.join(dir), "").ok())
         .context("the kernel package has no modules")?;
     Ok(Kernel { image, modules })
-}
-
-fn only_entry(dir: &Path) -> anyhow::Result<PathBuf> {
-    match fs::read_dir(dir)?.next() {
-        Some(entry) => Ok(entry?.path()),
-        None => bail!("nothing was downloaded"),
-    }
 }

@@ -4,12 +4,15 @@
 //! Used by tests, benchmarks and `cargo xtask up`; no part of the product. Everything made is
 //! kept below `target/xtask` and made once.
 
+mod basket;
 mod cpio;
 pub mod host;
 mod initrd;
 mod kernel;
+mod packages;
 mod rootfs;
 
+pub use basket::{Basket, basket};
 pub use cpio::{Archive, Mode};
 pub use initrd::{Init, UP, add_modules, initrd};
 pub use kernel::{Kernel, kernel};

@@ -1,13 +1,12 @@
 //! Boot of Debian's kernel to user space, beside QEMU.
 
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use guests::{Init, UP, host};
 
-use super::subject::{OwnMemory, measure};
+use super::subject::{OwnMemory, Vm, measure};
 use super::{median, nested};
 
 /// How to measure.
@@ -34,8 +33,8 @@ enum Engine {
 const MEMORY_MIB: u64 = 512;
 const CMDLINE: &str = "console=ttyS0 quiet panic=-1";
 
-/// How to start a VMM with a kernel and a RAM disk.
-type Start = Box<dyn Fn(&Path, &Path) -> anyhow::Result<Command>>;
+/// How to start a VMM.
+type Start = fn(&Vm) -> anyhow::Result<Command>;
 
 /// A VMM in one configuration.
 struct Subject {
@@ -58,14 +57,15 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 fn run_emu(options: &Options) -> anyhow::Result<()> {
     let kernel = guests::kernel(&options.flavour)?;
     let initrd = guests::initrd(&kernel, &[], Init::PowerOff)?;
+    let vm = Vm { kernel: kernel.image, initrd, memory_mib: MEMORY_MIB, cmdline: CMDLINE.into() };
     let mut subjects = [
-        subject("trine emu", trine),
-        subject("qemu tcg, qemu64", |kernel, initrd| qemu("qemu64", kernel, initrd)),
-        subject("qemu tcg, max", |kernel, initrd| qemu("max", kernel, initrd)),
+        subject("trine emu", |vm| vm.trine("emu")),
+        subject("qemu tcg, qemu64", |vm| Ok(vm.qemu("qemu64"))),
+        subject("qemu tcg, max", |vm| Ok(vm.qemu("max"))),
     ];
     for round in 1..=options.runs {
         for subject in &mut subjects {
-            let command = (subject.command)(&kernel.image, &initrd)?;
+            let command = (subject.command)(&vm)?;
             let (limit, interval) = (Duration::from_secs(120), Duration::from_millis(10));
             let seconds = measure(command, UP, limit, interval, &mut |pid| {
                 let own = OwnMemory::of(pid, MEMORY_MIB << 10);
@@ -79,26 +79,8 @@ fn run_emu(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn subject(
-    name: &'static str,
-    command: impl Fn(&Path, &Path) -> anyhow::Result<Command> + 'static,
-) -> Subject {
-    Subject { name, command: Box::new(command), seconds: Vec::new(), own_kib_max: 0 }
-}
-
-fn trine(kernel: &Path, initrd: &Path) -> anyhow::Result<Command> {
-    let mut command = Command::new(host::release_program("trine")?);
-    command.args(["run", "--engine", "emu", "--memory", &format!("{MEMORY_MIB}M")]);
-    command.arg("--kernel").arg(kernel).arg("--initrd").arg(initrd).args(["--cmdline", CMDLINE]);
-    Ok(command)
-}
-
-fn qemu(cpu: &str, kernel: &Path, initrd: &Path) -> anyhow::Result<Command> {
-    let mut command = Command::new("qemu-system-x86_64");
-    command.args(["-accel", "tcg", "-cpu", cpu, "-m", &MEMORY_MIB.to_string()]);
-    command.args(["-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"]);
-    command.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd).args(["-append", CMDLINE]);
-    Ok(command)
+fn subject(name: &'static str, command: Start) -> Subject {
+    Subject { name, command, seconds: Vec::new(), own_kib_max: 0 }
 }
 
 fn report(subjects: &mut [Subject]) {

@@ -4,6 +4,7 @@
 //! only ratios mean much. Where instructions are counted instead of time, load does not matter.
 
 mod boot;
+mod engines;
 mod inside;
 mod nested;
 mod subject;
@@ -22,6 +23,8 @@ pub struct Options {
 enum What {
     /// From process start to user space, and memory beyond guest memory
     Boot(boot::Options),
+    /// A basket of small programs in guests and on this machine: how fast, and whether right
+    Engines(engines::Options),
     /// One run on the machine at hand, whose kernel tells what KVM does
     #[command(hide = true)]
     Inside(inside::Options),
@@ -31,11 +34,12 @@ enum What {
 pub fn run(options: &Options) -> anyhow::Result<()> {
     match &options.what {
         What::Boot(boot) => boot::run(boot),
+        What::Engines(options) => engines::run(options),
         What::Inside(options) => inside::run(options),
     }
 }
 
-/// The middle one of sorted values.
+/// The middle one of values, which are sorted for it.
 fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)

@@ -2,12 +2,47 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use guests::host;
+
+/// What a VMM is to run, with one CPU and a serial port.
+pub struct Vm {
+    /// The kernel's image.
+    pub kernel: PathBuf,
+    /// Its initial RAM disk.
+    pub initrd: PathBuf,
+    /// The guest's memory.
+    pub memory_mib: u64,
+    /// The kernel's command line.
+    pub cmdline: String,
+}
+
+impl Vm {
+    /// On an engine of ours.
+    pub fn trine(&self, engine: &str) -> anyhow::Result<Command> {
+        let mut command = Command::new(host::release_program("trine")?);
+        command.args(["run", "--engine", engine, "--memory", &format!("{}M", self.memory_mib)]);
+        command.arg("--kernel").arg(&self.kernel).arg("--initrd").arg(&self.initrd);
+        command.args(["--cmdline", &self.cmdline]);
+        Ok(command)
+    }
+
+    /// On QEMU TCG.
+    pub fn qemu(&self, cpu: &str) -> Command {
+        let mut command = Command::new("qemu-system-x86_64");
+        command.args(["-accel", "tcg", "-cpu", cpu, "-m", &self.memory_mib.to_string()]);
+        command.args(["-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"]);
+        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initrd);
+        command.args(["-append", &self.cmdline]);
+        command
+    }
+}
 
 /// Runs `command` until its output has a line that contains `line`, then kills it. Returns how
 /// long that took, in seconds.
