@@ -90,7 +90,8 @@ pub fn run(plan: &Plan) -> anyhow::Result<Moved> {
     }
     // A worker that waits for what was lost does not go on.
     let moved = reports.last.counts.clone();
-    let stands = |last: &Report| moved.iter().any(|(who, n)| who != "typed" && last.counts[who] == *n);
+    let stands =
+        |last: &Report| moved.iter().any(|(who, n)| who != "typed" && last.counts[who] == *n);
     while stands(&reports.last) {
         reports.next(&mut guest).with_context(|| format!("after the last move: {moved:?}"))?;
     }
