@@ -8,6 +8,7 @@ mod run;
 
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 /// Virtual machines on any x86-64 Linux host.
@@ -40,7 +41,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(error) => return refuse(&error),
+    };
+    let result = match command {
         Command::Run(options) => run::run(options),
         command => control::ask(command).map(|()| ExitCode::SUCCESS),
     };
@@ -48,4 +53,20 @@ fn main() -> ExitCode {
         eprintln!("trine: {error:#}");
         ExitCode::from(4)
     })
+}
+
+/// Help is shown as it is, and a mistake in one line.
+fn refuse(error: &clap::Error) -> ExitCode {
+    use ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
+    let is_help = matches!(
+        error.kind(),
+        DisplayHelp | DisplayVersion | DisplayHelpOnMissingArgumentOrSubcommand
+    );
+    if is_help {
+        // To a reader who has gone, there is nothing to say.
+        let _ = error.print();
+    } else {
+        eprintln!("trine: {}", errchain::first_paragraph(&error.to_string()));
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }

@@ -119,6 +119,25 @@ fn a_signal_reaches_the_vm_and_then_ends_this_process_too() {
 }
 
 #[test]
+fn a_wrong_command_line_is_said_in_one_line() {
+    let installed = Installed::new("");
+    for args in [
+        &["frob"][..],
+        &["status"],
+        &["status", "--control", "a", "--wings"],
+        &["move", "--control", "a", "--engine", "warp"],
+        &["move", "--control", "a"],
+    ] {
+        let mut command = Command::new(installed.trine());
+        let output = command.args(args).env_remove("TRINE_CONTROL").output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(said.starts_with("trine: ") && said.contains("--help"), "{said}");
+        assert_eq!(output.status.code(), Some(2));
+    }
+}
+
+#[test]
 fn a_missing_part_and_a_missing_vm_are_said_in_one_line() {
     let installed = Installed::new("");
     fs::remove_file(installed.0.path().join("trinevm")).unwrap();

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use clap::error::ErrorKind;
 use clap::{Parser, ValueEnum};
+use errchain::first_paragraph;
 use vmm::{ConsoleSpec, DiskSpec, EngineChoice, ModuleSpec, OnReset, VmSpec};
 
 use crate::ending::{self, Ending};
@@ -17,8 +18,8 @@ pub struct Options {
     #[arg(long, value_name = "ENGINE", default_value = "auto")]
     engine: EngineChoice,
     /// Number of CPUs, 1 to 32
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    cpus: u32,
+    #[arg(long, value_name = "N", default_value = "1", allow_hyphen_values = true)]
+    cpus: Cpus,
     /// Guest memory, with its unit: 512M, 4G
     #[arg(long, value_name = "SIZE", default_value = "512M")]
     memory: Size,
@@ -69,6 +70,18 @@ enum Reset {
     End,
     /// The VM starts anew
     Restart,
+}
+
+/// How many CPUs. Whether a VM can have so many is not known here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Cpus(u32);
+
+impl FromStr for Cpus {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self).map_err(|_| "a VM has 1 to 32 CPUs")
+    }
 }
 
 /// Bytes, given with a unit.
@@ -154,7 +167,7 @@ impl Options {
                 let _ = error.print();
                 Ending::Told
             }
-            _ => Ending::usage(one_line(&error.to_string())),
+            _ => Ending::usage(first_paragraph(&error.to_string())),
         })
     }
 
@@ -166,7 +179,7 @@ impl Options {
         }
         Ok(VmSpec {
             engine: self.engine,
-            cpus: self.cpus,
+            cpus: self.cpus.0,
             memory_bytes: self.memory.0,
             kernel: self.kernel.clone(),
             initrd: self.initrd.clone(),
@@ -184,14 +197,6 @@ impl Options {
             },
         })
     }
-}
-
-/// clap explains itself over several lines, of which the first paragraph says what is wrong.
-fn one_line(message: &str) -> String {
-    let paragraph = message.split("\n\n").next().unwrap_or_default();
-    let words: Vec<_> = paragraph.split_whitespace().collect();
-    let line = words.join(" ");
-    format!("{} (--help lists all options)", line.strip_prefix("error: ").unwrap_or(&line))
 }
 
 #[cfg(test)]
@@ -234,7 +239,7 @@ mod tests {
             &["trinevm", "--kernel", "k", "--cpus", "-1"],
         ] {
             let error = Options::try_parse_from(bad).unwrap_err();
-            let line = one_line(&error.to_string());
+            let line = first_paragraph(&error.to_string());
             assert!(!line.contains('\n') && line.len() > 30 && line.len() < 200, "{line}");
         }
     }

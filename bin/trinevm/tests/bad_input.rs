@@ -60,7 +60,7 @@ impl Files {
 fn kernels_that_are_none() {
     let files = Files::new();
     let folder = files.rig.0.path().display().to_string();
-    files.refuses_kernel("/nonexistent/vmlinuz", "No such file");
+    files.refuses_kernel("/nonexistent/vmlinuz", "check the path: No such file");
     files.refuses_kernel(&folder, "not a file");
     files.refuses_kernel("/dev/zero", "not a file");
     files.refuses_kernel(&files.file("empty", b""), "empty");
@@ -78,15 +78,24 @@ fn kernels_that_are_none() {
 #[test]
 fn files_beside_the_kernel() {
     let files = Files::new();
-    files.refuses(&["--initrd", "/nonexistent/initrd"], "initrd /nonexistent/initrd: No such file");
-    files.refuses(&["--module", "/nonexistent/m with args"], "module /nonexistent/m: No such file");
+    files.refuses(
+        &["--initrd", "/nonexistent/initrd"],
+        "initrd /nonexistent/initrd; check the path: No such file",
+    );
+    files.refuses(
+        &["--module", "/nonexistent/m with args"],
+        "module /nonexistent/m; check the path: No such file",
+    );
     files.refuses(&["--disk", "/nonexistent/disk"], "does not exist");
     files.refuses(&["--disk", "/dev/null"], "neither a file nor a block device");
     let odd = files.file("odd", &[0; 100]);
     files.refuses(&["--disk", &odd], "multiple of 512");
     let disk = files.file("disk", &[0; 1024]);
     files.refuses(&["--disk", &disk, "--disk", &disk], "in use");
-    files.refuses(&["--serial", "file=/nonexistent/log"], "/nonexistent/log: No such file");
+    files.refuses(
+        &["--serial", "file=/nonexistent/log"],
+        "/nonexistent/log; check the path: No such file",
+    );
 }
 
 #[test]
@@ -94,7 +103,9 @@ fn numbers_that_no_vm_can_have() {
     let files = Files::new();
     files.refuses(&["--cpus", "0"], "1 to 32");
     files.refuses(&["--cpus", "33"], "1 to 32");
-    files.refuses(&["--cpus", "many"], "--cpus");
+    for cpus in ["-1", "1.5", "many", "4294967296"] {
+        files.refuses(&["--cpus", cpus], "1 to 32");
+    }
     files.refuses(&["--memory", "0M"], "needs memory");
     files.refuses(&["--memory", "512"], "512M");
     files.refuses(&["--memory", "1M"], "between");

@@ -182,7 +182,7 @@ pub enum LayoutError {
     )]
     Size(u64),
     /// Not whole pages.
-    #[error("{0} bytes of memory are not a whole number of 4 KiB pages")]
+    #[error("{0} bytes of memory are not whole pages of 4 KiB: give it whole MiB, as in 512M")]
     Alignment(u64),
 }
 

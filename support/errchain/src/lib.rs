@@ -1,4 +1,4 @@
-//! Prints an error with all of its causes, once, at the edge of the program.
+//! Prints an error with all of its causes, once, at the edge of the program, in one line.
 //!
 //! Messages in this project never contain their source (see CONTRIBUTING), so the chain
 //! `a: b: c` is the whole story and tells nothing twice.
@@ -21,9 +21,24 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
+/// The first paragraph of what a parser of command lines says, which tells what is wrong, as one
+/// line.
+pub fn first_paragraph(message: &str) -> String {
+    let paragraph = message.split("\n\n").next().unwrap_or_default();
+    let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+    format!("{} (--help lists all options)", line.strip_prefix("error: ").unwrap_or(&line))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_usage_error_becomes_one_line() {
+        let message = "error: one thing is wrong:\n  --this\n\nUsage: program\n\nTry '--help'.\n";
+        let line = "one thing is wrong: --this (--help lists all options)";
+        assert_eq!(first_paragraph(message), line);
+    }
 
     #[derive(Debug)]
     struct Outer(std::fmt::Error);

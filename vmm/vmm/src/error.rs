@@ -12,7 +12,7 @@ use x86_state::{ProfileError, VcpuId};
 #[derive(Debug, thiserror::Error)]
 pub enum VmError {
     /// A file cannot be used.
-    #[error("cannot open {what} {}", path.display())]
+    #[error("cannot open {what} {}; {}", path.display(), remedy(source))]
     File {
         /// What it was to be.
         what: &'static str,
@@ -42,7 +42,10 @@ pub enum VmError {
     #[error("a deterministic run needs the engine that counts instructions: use --engine emu")]
     NotDeterministic,
     /// More memory than the host will ever have.
-    #[error("the VM is to have {asked_mib} MiB of memory, but the host has {has_mib} MiB in all")]
+    #[error(
+        "the VM is to have {asked_mib} MiB of memory, but the host has {has_mib} MiB in all: give it \
+         less"
+    )]
     HostMemory {
         /// Asked for.
         asked_mib: u64,
@@ -96,6 +99,15 @@ pub enum VmError {
         /// What it says.
         source: io::Error,
     },
+}
+
+/// What to do about a file that cannot be opened.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "check the path",
+        io::ErrorKind::PermissionDenied => "change its mode, or run as another user",
+        _ => "the host refuses it",
+    }
 }
 
 impl VmError {
