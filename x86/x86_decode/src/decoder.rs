@@ -194,7 +194,7 @@ pub(crate) fn error(inner: &iced_x86::Decoder<'_>, bytes: &[u8], start: usize) -
     }
 }
 
-fn segment(reg: Register) -> SegReg {
+pub(crate) fn segment(reg: Register) -> SegReg {
     match reg {
         Register::ES => SegReg::Es,
         Register::CS => SegReg::Cs,

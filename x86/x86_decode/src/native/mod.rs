@@ -8,6 +8,8 @@
 
 mod decoder;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use bitflags::bitflags;
 use iced_x86::Code;

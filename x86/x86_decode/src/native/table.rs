@@ -142,8 +142,11 @@ fn describe(row: &mut Row, code: Code, factory: &mut InstructionInfoFactory) {
     row.counts = class::counts(code.mnemonic())
         && operand_kinds(code).any(|kind| kind == OpCodeOperandKind::imm8);
     if matches!(code.mnemonic(), Mnemonic::Rcl | Mnemonic::Rcr) {
-        // A count of nine rotates a byte back to where it was, flag and all.
         row.flags_read |= flag::CF;
+        if row.counts && row.op_size <= 2 {
+            // Nine times round a byte and its carry is where it was, flags and all.
+            row.flags_written = 0;
+        }
     }
 }
 
