@@ -12,7 +12,7 @@ mod line;
 
 pub use dispatch::{AddressSpace, Mapping};
 pub use line::{Line, LineSink, MsiSink, NoMsi};
-pub use statecodec::{Saved, Section, SectionError};
+pub use statecodec::{Saved, Section, SectionError, saved_form};
 
 /// A part of the board that answers at addresses.
 ///

@@ -12,6 +12,7 @@
 //! format.
 
 mod file;
+mod form;
 
 pub use file::{FileError, NamedSection, pack, unpack};
 

@@ -1,7 +1,6 @@
 //! The HPET's state, and its saved form.
 
-use bus::{Saved, SectionError};
-use minicbor::{Decode, Encode};
+use bus::{Saved, SectionError, saved_form};
 
 use super::comparator::Comparator;
 use super::spec::*;
@@ -19,19 +18,24 @@ pub(super) struct State {
     pub timers: [Comparator; TIMERS],
 }
 
-#[derive(Encode, Decode)]
-#[cbor(map)]
-pub(super) struct SavedHpet {
-    #[n(0)]
-    configuration: u64,
-    #[n(1)]
-    status: u64,
-    #[n(2)]
-    counter_base: u64,
-    #[n(3)]
-    seen: u64,
-    #[n(4)]
-    timers: Vec<SavedComparator>,
+saved_form! {
+    pub(super) struct SavedHpet: State {
+        #[n(0)] configuration: u64, loaded configuration & (ENABLE_CNF | LEG_RT_CNF);
+        #[n(1)] status: u64, loaded status & ((1 << TIMERS) - 1);
+        #[n(2)] counter_base: u64;
+        #[n(3)] seen: u64;
+        #[n(4)] timers: Vec<SavedComparator>,
+            saved timers.iter().map(Into::into).collect(), loaded timers_of(timers)?;
+    }
+}
+
+saved_form! {
+    struct SavedComparator: Comparator {
+        #[n(0)] configuration: u64, loaded configuration & TIMER_WRITABLE;
+        #[n(1)] value: u64;
+        #[n(2)] period: u64;
+        #[n(3)] fsb_route: u64;
+    }
 }
 
 impl Saved for SavedHpet {
@@ -39,56 +43,10 @@ impl Saved for SavedHpet {
     const VERSION: u16 = 1;
 }
 
-#[derive(Encode, Decode)]
-#[cbor(map)]
-struct SavedComparator {
-    #[n(0)]
-    configuration: u64,
-    #[n(1)]
-    value: u64,
-    #[n(2)]
-    period: u64,
-    #[n(3)]
-    fsb_route: u64,
-}
-
-impl From<Comparator> for SavedComparator {
-    fn from(Comparator { configuration, value, period, fsb_route }: Comparator) -> Self {
-        Self { configuration, value, period, fsb_route }
-    }
-}
-
-impl From<SavedComparator> for Comparator {
-    fn from(saved: SavedComparator) -> Self {
-        let SavedComparator { configuration, value, period, fsb_route } = saved;
-        Self { configuration: configuration & TIMER_WRITABLE, value, period, fsb_route }
-    }
-}
-
-impl From<&State> for SavedHpet {
-    fn from(state: &State) -> Self {
-        let State { configuration, status, counter_base, seen, timers } = state.clone();
-        let timers = timers.map(SavedComparator::from).into();
-        Self { configuration, status, counter_base, seen, timers }
-    }
-}
-
-impl TryFrom<SavedHpet> for State {
-    type Error = SectionError;
-
-    fn try_from(saved: SavedHpet) -> Result<Self, SectionError> {
-        let SavedHpet { configuration, status, counter_base, seen, timers } = saved;
-        let timers: Vec<_> = timers.into_iter().map(Comparator::from).collect();
-        let timers = <[Comparator; TIMERS]>::try_from(timers).map_err(|timers| {
-            let reason = format!("{} timers instead of {TIMERS}", timers.len());
-            SectionError::Impossible { kind: SavedHpet::KIND, reason }
-        })?;
-        Ok(Self {
-            configuration: configuration & (ENABLE_CNF | LEG_RT_CNF),
-            status: status & ((1 << TIMERS) - 1),
-            counter_base,
-            seen,
-            timers,
-        })
-    }
+fn timers_of(saved: Vec<SavedComparator>) -> Result<[Comparator; TIMERS], SectionError> {
+    let timers = saved.into_iter().map(TryInto::try_into).collect::<Result<Vec<_>, _>>()?;
+    timers.try_into().map_err(|timers: Vec<_>| SectionError::Impossible {
+        kind: SavedHpet::KIND,
+        reason: format!("{} timers instead of {TIMERS}", timers.len()),
+    })
 }

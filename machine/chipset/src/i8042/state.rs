@@ -1,6 +1,8 @@
 //! The controller's state, and its saved form.
 
-use bus::{Saved, SectionError};
+use std::collections::VecDeque;
+
+use bus::{Saved, SectionError, saved_form};
 use minicbor::{Decode, Encode};
 
 use super::keyboard::{self, Keyboard};
@@ -53,27 +55,22 @@ impl Default for State {
     }
 }
 
-#[derive(Encode, Decode)]
-#[cbor(map)]
-pub(super) struct SavedI8042 {
-    #[cbor(n(0), with = "minicbor::bytes")]
-    ram: Vec<u8>,
-    #[n(1)]
-    output: Option<SavedByte>,
-    #[n(2)]
-    answer: Option<SavedByte>,
-    #[n(3)]
-    command: Option<u8>,
-    #[n(4)]
-    last_was_command: bool,
-    #[n(5)]
-    released: bool,
-    #[n(6)]
-    keyboard: SavedKeyboard,
-    #[n(7)]
-    mouse: SavedMouse,
-    #[n(8)]
-    last_output: u8,
+saved_form! {
+    pub(super) struct SavedI8042: State {
+        #[cbor(n(0), with = "minicbor::bytes")]
+        ram: Vec<u8>, saved ram.into(), loaded ram_of(&ram)?;
+        #[n(1)] output: Option<SavedByte>,
+            saved output.map(Into::into), loaded output.map(Into::into);
+        #[n(2)] answer: Option<SavedByte>,
+            saved answer.map(Into::into), loaded answer.map(Into::into);
+        #[n(3)] command: Option<u8>;
+        #[n(4)] last_was_command: bool;
+        #[n(5)] released: bool;
+        #[n(6)] keyboard: SavedKeyboard,
+            saved SavedKeyboard::from(&keyboard), loaded keyboard.try_into()?;
+        #[n(7)] mouse: SavedMouse, saved SavedMouse::from(&mouse), loaded mouse.try_into()?;
+        #[n(8)] last_output: u8;
+    }
 }
 
 impl Saved for SavedI8042 {
@@ -90,54 +87,39 @@ struct SavedByte {
     byte: u8,
 }
 
-#[derive(Encode, Decode)]
-#[cbor(map)]
-struct SavedKeyboard {
-    #[cbor(n(0), with = "minicbor::bytes")]
-    queue: Vec<u8>,
-    #[n(1)]
-    command: Option<u8>,
-    #[n(2)]
-    scanning: bool,
-    #[n(3)]
-    scan_set: u8,
-    #[n(4)]
-    leds: u8,
-    #[n(5)]
-    last_sent: u8,
+saved_form! {
+    struct SavedKeyboard: Keyboard {
+        #[cbor(n(0), with = "minicbor::bytes")]
+        queue: Vec<u8>, saved queue.into(),
+            loaded queue_of("keyboard's queue", queue, keyboard::QUEUE_MAX)?;
+        #[n(1)] command: Option<u8>;
+        #[n(2)] scanning: bool;
+        #[n(3)] scan_set: u8, loaded if scan_set == 1 { 1 } else { 2 };
+        #[n(4)] leds: u8, loaded leds & 7;
+        #[n(5)] last_sent: u8;
+    }
 }
 
-#[derive(Encode, Decode)]
-#[cbor(map)]
-struct SavedMouse {
-    #[cbor(n(0), with = "minicbor::bytes")]
-    queue: Vec<u8>,
-    #[n(1)]
-    command: Option<u8>,
-    #[n(2)]
-    reporting: bool,
-    #[n(3)]
-    remote: bool,
-    #[n(4)]
-    wrap: bool,
-    #[n(5)]
-    scale_2: bool,
-    #[n(6)]
-    resolution: u8,
-    #[n(7)]
-    rate: u8,
-    #[cbor(n(8), with = "minicbor::bytes")]
-    earlier_rates: [u8; 2],
-    #[n(9)]
-    id: u8,
-    #[n(10)]
-    last_sent: u8,
-    #[n(11)]
-    buttons: u8,
-    #[n(12)]
-    reported: u8,
-    #[n(13)]
-    moved: [i32; 3],
+saved_form! {
+    struct SavedMouse: Mouse {
+        #[cbor(n(0), with = "minicbor::bytes")]
+        queue: Vec<u8>, saved queue.into(),
+            loaded queue_of("mouse's queue", queue, mouse::QUEUE_MAX)?;
+        #[n(1)] command: Option<u8>;
+        #[n(2)] reporting: bool;
+        #[n(3)] remote: bool;
+        #[n(4)] wrap: bool;
+        #[n(5)] scale_2: bool;
+        #[n(6)] resolution: u8, loaded resolution & 3;
+        #[n(7)] rate: u8;
+        #[cbor(n(8), with = "minicbor::bytes")]
+        earlier_rates: [u8; 2];
+        #[n(9)] id: u8, loaded if id == ID_WHEEL { ID_WHEEL } else { 0 };
+        #[n(10)] last_sent: u8;
+        #[n(11)] buttons: u8, loaded buttons & 7;
+        #[n(12)] reported: u8, loaded reported & 7;
+        #[n(13)] moved: [i32; 3];
+    }
 }
 
 fn impossible(what: &str, len: usize) -> SectionError {
@@ -157,157 +139,10 @@ impl From<SavedByte> for (Source, u8) {
     }
 }
 
-impl From<&State> for SavedI8042 {
-    fn from(state: &State) -> Self {
-        let State {
-            ram,
-            output,
-            last_output,
-            answer,
-            command,
-            last_was_command,
-            released,
-            keyboard,
-            mouse,
-        } = state.clone();
-        Self {
-            ram: ram.into(),
-            output: output.map(SavedByte::from),
-            last_output,
-            answer: answer.map(SavedByte::from),
-            command,
-            last_was_command,
-            released,
-            keyboard: keyboard.into(),
-            mouse: mouse.into(),
-        }
-    }
+fn ram_of(bytes: &[u8]) -> Result<[u8; RAM_SIZE], SectionError> {
+    bytes.try_into().map_err(|_| impossible("controller", bytes.len()))
 }
 
-impl TryFrom<SavedI8042> for State {
-    type Error = SectionError;
-
-    fn try_from(saved: SavedI8042) -> Result<Self, SectionError> {
-        let SavedI8042 {
-            ram,
-            output,
-            last_output,
-            answer,
-            command,
-            last_was_command,
-            released,
-            keyboard,
-            mouse,
-        } = saved;
-        Ok(Self {
-            ram: ram.try_into().map_err(|ram: Vec<u8>| impossible("controller", ram.len()))?,
-            output: output.map(Into::into),
-            last_output,
-            answer: answer.map(Into::into),
-            command,
-            last_was_command,
-            released,
-            keyboard: keyboard.try_into()?,
-            mouse: mouse.try_into()?,
-        })
-    }
-}
-
-impl From<Keyboard> for SavedKeyboard {
-    fn from(keyboard: Keyboard) -> Self {
-        let Keyboard { queue, command, scanning, scan_set, leds, last_sent } = keyboard;
-        Self { queue: queue.into(), command, scanning, scan_set, leds, last_sent }
-    }
-}
-
-impl TryFrom<SavedKeyboard> for Keyboard {
-    type Error = SectionError;
-
-    fn try_from(saved: SavedKeyboard) -> Result<Self, SectionError> {
-        let SavedKeyboard { queue, command, scanning, scan_set, leds, last_sent } = saved;
-        if queue.len() > keyboard::QUEUE_MAX {
-            return Err(impossible("keyboard's queue", queue.len()));
-        }
-        let scan_set = if scan_set == 1 { 1 } else { 2 };
-        Ok(Self { queue: queue.into(), command, scanning, scan_set, leds: leds & 7, last_sent })
-    }
-}
-
-impl From<Mouse> for SavedMouse {
-    fn from(mouse: Mouse) -> Self {
-        let Mouse {
-            queue,
-            command,
-            reporting,
-            remote,
-            wrap,
-            scale_2,
-            resolution,
-            rate,
-            earlier_rates,
-            id,
-            last_sent,
-            buttons,
-            reported,
-            moved,
-        } = mouse;
-        Self {
-            queue: queue.into(),
-            command,
-            reporting,
-            remote,
-            wrap,
-            scale_2,
-            resolution,
-            rate,
-            earlier_rates,
-            id,
-            last_sent,
-            buttons,
-            reported,
-            moved,
-        }
-    }
-}
-
-impl TryFrom<SavedMouse> for Mouse {
-    type Error = SectionError;
-
-    fn try_from(saved: SavedMouse) -> Result<Self, SectionError> {
-        let SavedMouse {
-            queue,
-            command,
-            reporting,
-            remote,
-            wrap,
-            scale_2,
-            resolution,
-            rate,
-            earlier_rates,
-            id,
-            last_sent,
-            buttons,
-            reported,
-            moved,
-        } = saved;
-        if queue.len() > mouse::QUEUE_MAX {
-            return Err(impossible("mouse's queue", queue.len()));
-        }
-        Ok(Self {
-            queue: queue.into(),
-            command,
-            reporting,
-            remote,
-            wrap,
-            scale_2,
-            resolution: resolution & 3,
-            rate,
-            earlier_rates,
-            id: if id == ID_WHEEL { ID_WHEEL } else { 0 },
-            last_sent,
-            buttons: buttons & 7,
-            reported: reported & 7,
-            moved,
-        })
-    }
+fn queue_of(name: &str, bytes: Vec<u8>, max: usize) -> Result<VecDeque<u8>, SectionError> {
+    if bytes.len() > max { Err(impossible(name, bytes.len())) } else { Ok(bytes.into()) }
 }

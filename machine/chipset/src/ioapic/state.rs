@@ -1,7 +1,6 @@
 //! The IOAPIC's state, and its saved form.
 
-use bus::{Saved, SectionError};
-use minicbor::{Decode, Encode};
+use bus::{Saved, SectionError, saved_form};
 
 use super::spec::*;
 
@@ -22,17 +21,13 @@ impl State {
     }
 }
 
-#[derive(Encode, Decode)]
-#[cbor(map)]
-pub(super) struct SavedIoApic {
-    #[n(0)]
-    id: u8,
-    #[n(1)]
-    select: u8,
-    #[n(2)]
-    table: Vec<u64>,
-    #[n(3)]
-    lines: u32,
+saved_form! {
+    pub(super) struct SavedIoApic: State {
+        #[n(0)] id: u8, loaded id & 0xf;
+        #[n(1)] select: u8;
+        #[n(2)] table: Vec<u64>, saved table.into(), loaded table_of(&table)?;
+        #[n(3)] lines: u32, loaded lines & ((1 << INPUTS) - 1);
+    }
 }
 
 impl Saved for SavedIoApic {
@@ -40,27 +35,10 @@ impl Saved for SavedIoApic {
     const VERSION: u16 = 1;
 }
 
-impl From<&State> for SavedIoApic {
-    fn from(state: &State) -> Self {
-        let State { id, select, table, lines } = state.clone();
-        Self { id, select, table: table.to_vec(), lines }
-    }
-}
-
-impl TryFrom<SavedIoApic> for State {
-    type Error = SectionError;
-
-    fn try_from(saved: SavedIoApic) -> Result<Self, SectionError> {
-        let SavedIoApic { id, select, table, lines } = saved;
-        let table = <[u64; INPUTS]>::try_from(table).map_err(|table| SectionError::Impossible {
-            kind: SavedIoApic::KIND,
-            reason: format!("{} entries instead of {INPUTS}", table.len()),
-        })?;
-        Ok(Self {
-            id: id & 0xf,
-            select,
-            table: table.map(|entry| entry & (RTE_WRITABLE | RTE_REMOTE_IRR)),
-            lines: lines & ((1 << INPUTS) - 1),
-        })
-    }
+fn table_of(entries: &[u64]) -> Result<[u64; INPUTS], SectionError> {
+    let table = <[u64; INPUTS]>::try_from(entries).map_err(|_| SectionError::Impossible {
+        kind: SavedIoApic::KIND,
+        reason: format!("{} entries instead of {INPUTS}", entries.len()),
+    })?;
+    Ok(table.map(|entry| entry & (RTE_WRITABLE | RTE_REMOTE_IRR)))
 }

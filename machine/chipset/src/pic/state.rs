@@ -1,6 +1,6 @@
 //! Saved form.
 
-use bus::{Saved, SectionError};
+use bus::{Saved, SectionError, saved_form};
 use minicbor::{Decode, Encode};
 
 use super::chip::{Chip, Phase};
@@ -19,40 +19,33 @@ impl Saved for SavedPic {
     const VERSION: u16 = 1;
 }
 
-#[derive(Encode, Decode)]
-#[cbor(map)]
-struct SavedChip {
-    #[n(0)]
-    lines: u8,
-    #[n(1)]
-    edges: u8,
-    #[n(2)]
-    isr: u8,
-    #[n(3)]
-    imr: u8,
-    #[n(4)]
-    elcr: u8,
-    #[n(5)]
-    icw1: u8,
-    #[n(6)]
-    icw4: u8,
-    #[n(7)]
-    phase: u8,
-    #[n(8)]
-    base: u8,
-    #[n(9)]
-    lowest: u8,
-    #[n(10)]
-    special_mask: bool,
-    #[n(11)]
-    rotate_in_aeoi: bool,
-    #[n(12)]
-    poll: bool,
-    #[n(13)]
-    read_isr: bool,
+saved_form! {
+    struct SavedChip: Chip {
+        #[n(0)] lines: u8;
+        #[n(1)] edges: u8;
+        #[n(2)] isr: u8;
+        #[n(3)] imr: u8;
+        #[n(4)] elcr: u8;
+        #[n(5)] icw1: u8;
+        #[n(6)] icw4: u8;
+        #[n(7)] phase: u8, saved phase as u8, loaded phase_of(phase)?;
+        #[n(8)] base: u8, loaded base & 0xf8;
+        #[n(9)] lowest: u8, loaded lowest & 7;
+        #[n(10)] special_mask: bool;
+        #[n(11)] rotate_in_aeoi: bool;
+        #[n(12)] poll: bool;
+        #[n(13)] read_isr: bool;
+    }
 }
 
 const PHASES: [Phase; 5] = [Phase::Off, Phase::Icw2, Phase::Icw3, Phase::Icw4, Phase::Ready];
+
+fn phase_of(number: u8) -> Result<Phase, SectionError> {
+    PHASES.get(usize::from(number)).copied().ok_or_else(|| SectionError::Impossible {
+        kind: SavedPic::KIND,
+        reason: format!("initialisation phase {number}"),
+    })
+}
 
 impl From<&[Chip; 2]> for SavedPic {
     fn from([master, slave]: &[Chip; 2]) -> Self {
@@ -66,86 +59,5 @@ impl TryFrom<SavedPic> for [Chip; 2] {
     fn try_from(saved: SavedPic) -> Result<Self, SectionError> {
         let SavedPic { master, slave } = saved;
         Ok([master.try_into()?, slave.try_into()?])
-    }
-}
-
-impl From<&Chip> for SavedChip {
-    fn from(chip: &Chip) -> Self {
-        let Chip {
-            lines,
-            edges,
-            isr,
-            imr,
-            elcr,
-            icw1,
-            icw4,
-            phase,
-            base,
-            lowest,
-            special_mask,
-            rotate_in_aeoi,
-            poll,
-            read_isr,
-        } = *chip;
-        let phase = phase as u8;
-        Self {
-            lines,
-            edges,
-            isr,
-            imr,
-            elcr,
-            icw1,
-            icw4,
-            phase,
-            base,
-            lowest,
-            special_mask,
-            rotate_in_aeoi,
-            poll,
-            read_isr,
-        }
-    }
-}
-
-impl TryFrom<SavedChip> for Chip {
-    type Error = SectionError;
-
-    fn try_from(saved: SavedChip) -> Result<Self, SectionError> {
-        let SavedChip {
-            lines,
-            edges,
-            isr,
-            imr,
-            elcr,
-            icw1,
-            icw4,
-            phase,
-            base,
-            lowest,
-            special_mask,
-            rotate_in_aeoi,
-            poll,
-            read_isr,
-        } = saved;
-        let phase = *PHASES.get(usize::from(phase)).ok_or_else(|| SectionError::Impossible {
-            kind: SavedPic::KIND,
-            reason: format!("initialisation phase {phase}"),
-        })?;
-        Ok(Self {
-            lines,
-            edges,
-            isr,
-            imr,
-            elcr,
-            icw1,
-            icw4,
-            phase,
-            base: base & 0xf8,
-            lowest: lowest & 7,
-            special_mask,
-            rotate_in_aeoi,
-            poll,
-            read_isr,
-        })
     }
 }

@@ -1,7 +1,6 @@
 //! The RTC's state, and its saved form.
 
-use bus::{Saved, SectionError};
-use minicbor::{Decode, Encode};
+use bus::{Saved, SectionError, saved_form};
 
 use super::spec::*;
 
@@ -21,21 +20,16 @@ pub(super) struct State {
     pub seen_ns: u64,
 }
 
-#[derive(Encode, Decode)]
-#[cbor(map)]
-pub(super) struct SavedRtc {
-    #[n(0)]
-    index: u8,
-    #[n(1)]
-    index_high: u8,
-    #[cbor(n(2), with = "minicbor::bytes")]
-    cmos: Vec<u8>,
-    #[n(3)]
-    flags: u8,
-    #[n(4)]
-    epoch_ns: i64,
-    #[n(5)]
-    seen_ns: u64,
+saved_form! {
+    pub(super) struct SavedRtc: State {
+        #[n(0)] index: u8, loaded index & 0x7f;
+        #[n(1)] index_high: u8, loaded index_high & 0x7f;
+        #[cbor(n(2), with = "minicbor::bytes")]
+        cmos: Vec<u8>, saved cmos.into(), loaded cmos_of(&cmos)?;
+        #[n(3)] flags: u8, loaded flags & (C_PF | C_AF | C_UF);
+        #[n(4)] epoch_ns: i64;
+        #[n(5)] seen_ns: u64;
+    }
 }
 
 impl Saved for SavedRtc {
@@ -43,29 +37,9 @@ impl Saved for SavedRtc {
     const VERSION: u16 = 1;
 }
 
-impl From<&State> for SavedRtc {
-    fn from(state: &State) -> Self {
-        let State { index, index_high, cmos, flags, epoch_ns, seen_ns } = state.clone();
-        Self { index, index_high, cmos: cmos.to_vec(), flags, epoch_ns, seen_ns }
-    }
-}
-
-impl TryFrom<SavedRtc> for State {
-    type Error = SectionError;
-
-    fn try_from(saved: SavedRtc) -> Result<Self, SectionError> {
-        let SavedRtc { index, index_high, cmos, flags, epoch_ns, seen_ns } = saved;
-        let cmos = <[u8; CMOS_SIZE]>::try_from(cmos).map_err(|cmos| SectionError::Impossible {
-            kind: SavedRtc::KIND,
-            reason: format!("{} bytes of CMOS", cmos.len()),
-        })?;
-        Ok(Self {
-            index: index & 0x7f,
-            index_high: index_high & 0x7f,
-            cmos,
-            flags: flags & (C_PF | C_AF | C_UF),
-            epoch_ns,
-            seen_ns,
-        })
-    }
+fn cmos_of(bytes: &[u8]) -> Result<[u8; CMOS_SIZE], SectionError> {
+    bytes.try_into().map_err(|_| SectionError::Impossible {
+        kind: SavedRtc::KIND,
+        reason: format!("{} bytes of CMOS", bytes.len()),
+    })
 }

@@ -2,8 +2,7 @@
 
 use std::collections::VecDeque;
 
-use bus::{Saved, SectionError};
-use minicbor::{Decode, Encode};
+use bus::{Saved, SectionError, saved_form};
 
 use super::spec::*;
 
@@ -47,34 +46,23 @@ impl Default for State {
     }
 }
 
-/// Saved form.
-#[derive(Encode, Decode)]
-#[cbor(map)]
-pub(super) struct SavedUart {
-    #[n(0)]
-    ier: u8,
-    #[n(1)]
-    fcr: u8,
-    #[n(2)]
-    lcr: u8,
-    #[n(3)]
-    mcr: u8,
-    #[n(4)]
-    scr: u8,
-    #[n(5)]
-    divisor: u16,
-    #[n(6)]
-    modem_deltas: u8,
-    #[n(7)]
-    overrun: bool,
-    #[n(8)]
-    thre_due: bool,
-    #[cbor(n(9), with = "minicbor::bytes")]
-    received: Vec<u8>,
-    #[n(10)]
-    touched_ns: u64,
-    #[n(11)]
-    timed_out: bool,
+saved_form! {
+    /// Saved form.
+    pub(super) struct SavedUart: State {
+        #[n(0)] ier: u8, loaded ier & 0x0f;
+        #[n(1)] fcr: u8, loaded fcr & FCR_KEPT;
+        #[n(2)] lcr: u8;
+        #[n(3)] mcr: u8, loaded mcr & MCR_MASK;
+        #[n(4)] scr: u8;
+        #[n(5)] divisor: u16;
+        #[n(6)] modem_deltas: u8, loaded modem_deltas & 0x0f;
+        #[n(7)] overrun: bool;
+        #[n(8)] thre_due: bool;
+        #[cbor(n(9), with = "minicbor::bytes")]
+        received: Vec<u8>, saved received.into(), loaded fifo_of(received)?;
+        #[n(10)] touched_ns: u64;
+        #[n(11)] timed_out: bool;
+    }
 }
 
 impl Saved for SavedUart {
@@ -82,76 +70,10 @@ impl Saved for SavedUart {
     const VERSION: u16 = 1;
 }
 
-impl From<&State> for SavedUart {
-    fn from(state: &State) -> Self {
-        let State {
-            ier,
-            fcr,
-            lcr,
-            mcr,
-            scr,
-            divisor,
-            modem_deltas,
-            overrun,
-            thre_due,
-            received,
-            touched_ns,
-            timed_out,
-        } = state.clone();
-        let received = received.into();
-        Self {
-            ier,
-            fcr,
-            lcr,
-            mcr,
-            scr,
-            divisor,
-            modem_deltas,
-            overrun,
-            thre_due,
-            received,
-            touched_ns,
-            timed_out,
-        }
+fn fifo_of(received: Vec<u8>) -> Result<VecDeque<u8>, SectionError> {
+    if received.len() > FIFO_SIZE {
+        let reason = format!("{} bytes in a FIFO of {FIFO_SIZE}", received.len());
+        return Err(SectionError::Impossible { kind: SavedUart::KIND, reason });
     }
-}
-
-impl TryFrom<SavedUart> for State {
-    type Error = SectionError;
-
-    fn try_from(saved: SavedUart) -> Result<Self, SectionError> {
-        let SavedUart {
-            ier,
-            fcr,
-            lcr,
-            mcr,
-            scr,
-            divisor,
-            modem_deltas,
-            overrun,
-            thre_due,
-            received,
-            touched_ns,
-            timed_out,
-        } = saved;
-        if received.len() > FIFO_SIZE {
-            let reason = format!("{} bytes in a FIFO of {FIFO_SIZE}", received.len());
-            return Err(SectionError::Impossible { kind: SavedUart::KIND, reason });
-        }
-        let received = received.into();
-        Ok(Self {
-            ier: ier & 0x0f,
-            fcr: fcr & FCR_KEPT,
-            lcr,
-            mcr: mcr & MCR_MASK,
-            scr,
-            divisor,
-            modem_deltas: modem_deltas & 0x0f,
-            overrun,
-            thre_due,
-            received,
-            touched_ns,
-            timed_out,
-        })
-    }
+    Ok(received.into())
 }
