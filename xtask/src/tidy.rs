@@ -42,6 +42,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "engine",
             "engine_hw",
             "engine_emu",
+            "engine_full",
             "backend",
             "vmm_rpc",
         ],

@@ -12,7 +12,7 @@
 //! byte was done early: the one reordering x86 allows.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use crate::{PAGE_SHIFT, RamOffset};
 use lazy::zeroed;
@@ -25,9 +25,12 @@ const WATCH_CLEAN: u8 = 1;
 /// The page holds code that is cached in decoded form.
 const WATCH_CODE: u8 = 2;
 
-/// Told of writes into lines that hold code. Engines that poll [`PageBits::code_generation`] need
-/// none.
+/// Told of code that comes and goes, by whatever thread makes it so. Engines that look after each
+/// store and poll [`PageBits::code_generation`] need none.
 pub trait CodeWatcher: Send + Sync {
+    /// Page `page` is watched from now on: who stores to it without a look is to be stopped before
+    /// this returns.
+    fn code_begins(&self, page: usize);
     /// Lines `lines` (bit `i`: bytes `64 * i..`) of page `page` were written.
     fn code_written(&self, page: usize, lines: u64);
 }
@@ -82,7 +85,7 @@ pub struct PageBits {
     dirty: DirtyBitmap,
     code_lines: Box<[AtomicU64]>,
     code_generation: Box<[AtomicU32]>,
-    watcher: OnceLock<Arc<dyn CodeWatcher>>,
+    watcher: RwLock<Option<Weak<dyn CodeWatcher>>>,
 }
 
 impl PageBits {
@@ -92,7 +95,7 @@ impl PageBits {
             dirty: DirtyBitmap::new(pages),
             code_lines: zeroed(pages),
             code_generation: zeroed(pages),
-            watcher: OnceLock::new(),
+            watcher: RwLock::default(),
         }
     }
 
@@ -134,7 +137,7 @@ impl PageBits {
         let hit = self.code_lines[page].load(Ordering::Acquire) & written;
         if hit != 0 {
             self.code_generation[page].fetch_add(1, Ordering::AcqRel);
-            if let Some(watcher) = self.watcher.get() {
+            if let Some(watcher) = self.watcher() {
                 watcher.code_written(page, hit);
             }
         }
@@ -150,8 +153,13 @@ impl PageBits {
             return;
         }
         self.code_lines[page].fetch_or(new, Ordering::AcqRel);
-        self.watch[page].fetch_or(WATCH_CODE, Ordering::AcqRel);
+        let before = self.watch[page].fetch_or(WATCH_CODE, Ordering::SeqCst);
         barrier_all_threads();
+        if before & WATCH_CODE == 0
+            && let Some(watcher) = self.watcher()
+        {
+            watcher.code_begins(page);
+        }
     }
 
     /// Nothing decoded from `page` is kept any more: stores into it are fast again.
@@ -167,12 +175,33 @@ impl PageBits {
         self.code_generation[page].load(Ordering::Acquire)
     }
 
-    /// Has `watcher` told of written code, from now on.
-    ///
-    /// # Panics
-    /// When there is one already.
-    pub fn set_code_watcher(&self, watcher: Arc<dyn CodeWatcher>) {
-        assert!(self.watcher.set(watcher).is_ok(), "a second code watcher");
+    /// Has `watcher` told of code from now on, as long as it lives, instead of another.
+    pub fn set_code_watcher(&self, watcher: Weak<dyn CodeWatcher>) {
+        *self.watcher.write().unwrap_or_else(PoisonError::into_inner) = Some(watcher);
+    }
+
+    fn watcher(&self) -> Option<Arc<dyn CodeWatcher>> {
+        self.watcher.read().unwrap_or_else(PoisonError::into_inner).as_ref()?.upgrade()
+    }
+
+    /// Nothing decoded is kept any more, of any page.
+    pub fn forget_code(&self) {
+        for (page, watch) in self.watch.iter().enumerate() {
+            if watch.load(Ordering::Relaxed) & WATCH_CODE != 0 {
+                self.clear_code(page);
+            }
+        }
+    }
+
+    /// The page is about to be written to by stores that are not reported: marks it dirty. False
+    /// when all stores must be reported, because it holds code.
+    pub fn begin_writing(&self, page: usize) -> bool {
+        let watch = &self.watch[page];
+        if watch.load(Ordering::Acquire) & WATCH_CLEAN != 0 {
+            watch.fetch_and(!WATCH_CLEAN, Ordering::AcqRel);
+        }
+        self.dirty.set(page);
+        watch.load(Ordering::SeqCst) == 0
     }
 
     /// Marks every page dirty and begins to watch for changes from here on; or ends watching.

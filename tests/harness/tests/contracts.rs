@@ -3,14 +3,15 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use engine::{EngineKind, Unsupported};
+use engine::{Engine, EngineKind, Unsupported};
 use engine_emu::EmuEngine;
+use engine_full::FullEngine;
 use engine_hw::HwEngine;
 use harness::{Candidate, Subject, contracts, run};
 use x86_state::{CpuProfile, Topology};
 
 fn main() -> ExitCode {
-    run(&[hw(), emu()], &contracts())
+    run(&[hw(), full(), emu()], &contracts())
 }
 
 /// Contracts' guests need little of the CPU, so a host that lacks features of the profile runs
@@ -46,4 +47,13 @@ fn emu() -> Candidate {
     let subject =
         Subject { engine: Arc::new(EmuEngine), tsc_khz: 2_000_000, beyond_host: Vec::new() };
     Candidate { kind: EngineKind::Emu, subject: Ok(subject) }
+}
+
+fn full() -> Candidate {
+    let engine = Arc::new(FullEngine);
+    let usable = CpuProfile::portable(Topology { cores: 1 }, 2_000_000)
+        .map_err(|e| e.to_string())
+        .and_then(|profile| engine.check(&profile).map_err(|e| e.reason));
+    let subject = usable.map(|()| Subject { engine, tsc_khz: 2_000_000, beyond_host: Vec::new() });
+    Candidate { kind: EngineKind::Full, subject }
 }

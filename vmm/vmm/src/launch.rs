@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use board::{Machine, MachineSpec, StartError};
 use engine::{Engine, EngineKind};
 use engine_emu::EmuEngine;
+use engine_full::FullEngine;
 use engine_hw::{HwEngine, Probe};
 use machine_clock::{MachineClock, TimeSource};
 use storage::RawDisk;
@@ -104,6 +105,7 @@ fn engines(hw: Arc<HwEngine>) -> Engines {
         probe @ Probe::Usable { .. } => Ok(probe.to_string()),
         probe => Err(probe.to_string()),
     });
+    engines.add(Arc::new(FullEngine), || Ok("it needs no hardware virtualization".to_owned()));
     engines.add(Arc::new(EmuEngine), || Ok("it runs everywhere".to_owned()));
     engines
 }

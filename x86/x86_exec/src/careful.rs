@@ -30,6 +30,12 @@ impl<E: Env> Cpu<E> {
             || self.debug_hits != 0
     }
 
+    /// Nothing in force asks for a look at each instruction or each access: what executes code in
+    /// another way may do so.
+    pub fn is_plain(&self) -> bool {
+        !self.needs_care() && !self.alignment_checked
+    }
+
     /// Executes one instruction, without a look at events, and without debug exceptions. A
     /// repeated string instruction may have iterations left.
     ///

@@ -28,7 +28,7 @@ fn word64(bytes: &[u8], at: usize) -> u64 {
 impl Fpu {
     /// Lays out the x87 part: the first 24 bytes and the registers. `wide`: 64-bit FIP and FDP;
     /// else 32 bits, and FCS and FDS, which are zero.
-    pub(crate) fn put_x87(&self, image: &mut [u8; 512], wide: bool) {
+    pub fn put_x87(&self, image: &mut [u8; 512], wide: bool) {
         image[0..2].copy_from_slice(&self.fcw.to_le_bytes());
         let fsw = self.fsw | u16::from(self.top) << 11;
         image[2..4].copy_from_slice(&fsw.to_le_bytes());
@@ -59,7 +59,7 @@ impl Fpu {
     }
 
     /// Takes the x87 part.
-    pub(crate) fn take_x87(&mut self, image: &[u8; 512], wide: bool) {
+    pub fn take_x87(&mut self, image: &[u8; 512], wide: bool) {
         let fsw = word16(image, 2);
         self.fcw = word16(image, 0);
         self.fsw = fsw & !0x3800;

@@ -1,0 +1,318 @@
+//! What has been translated, and where it is.
+//!
+//! A *unit* is translated code for a run of guest instructions of one page. It has two entries: the
+//! checked one, which jumps by address reach and which compares the address, and its body, which
+//! other units are linked to. The body begins with a five-byte no-operation; a unit whose bytes were
+//! written is *retired* by turning that into a jump out, which is one atomic store.
+//!
+//! *Invariant*: a unit's lines are marked as code (guest_memory) before its bytes are read, so
+//! every later store to them retires it.
+
+use std::collections::HashMap;
+use std::io;
+
+use crate::code::{CodeMemory, Place};
+
+bitflags::bitflags! {
+    /// What a unit was translated for.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    pub(crate) struct Mode: u8 {
+        /// At privilege level 3.
+        const USER = 1;
+        /// x87, MMX and SSE may not be used: CR0.EM or CR0.TS, or no CR4.OSFXSR.
+        const NO_VECTOR = 2;
+        /// Each stack access looks for itself.
+        const NO_WINDOW = 4;
+        /// The page is not global: no other page may be linked to it.
+        const LOCAL = 8;
+        /// 32-bit code in long mode.
+        const COMPAT = 16;
+    }
+}
+
+/// Names a unit's translation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    /// Linear address.
+    pub(crate) rip: u64,
+    /// Page of guest memory.
+    pub(crate) page: u32,
+    /// What for.
+    pub(crate) mode: Mode,
+}
+
+/// What translated code leaves for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// The code at the address in the scratch register is not among the jumps, or the vCPU was
+    /// kicked.
+    Jump,
+    /// The code at the address is not linked: `host` is the place of the jump's distance.
+    Link,
+    /// Goes on at the address, after a look around.
+    Go,
+    /// The instruction at the address is the interpreter's.
+    Interpret,
+    /// A load of the address in the scratch register is to be looked at; it is tried again at
+    /// `host`.
+    Load,
+    /// A store, as above.
+    Store,
+    /// The stack pointer is outside of the stack window.
+    Window,
+    /// The x87 state is to be in the CPU; goes on at `host`.
+    X87,
+    /// The unit was retired: `host` is its body's place.
+    Retired,
+}
+
+/// Where translated code leaves.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Site {
+    /// Guest's instruction pointer, where the reason does not say otherwise.
+    pub(crate) rip: u64,
+    /// A place in code memory.
+    pub(crate) host: Place,
+    /// Why.
+    pub(crate) reason: Reason,
+}
+
+/// Which instruction a place in a unit belongs to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Point {
+    /// First place.
+    pub(crate) host: Place,
+    /// Guest's instruction, from the unit's beginning.
+    pub(crate) guest: u16,
+}
+
+/// A translated run of instructions.
+#[derive(Debug)]
+pub(crate) struct Unit {
+    pub(crate) key: Key,
+    /// Checked entry.
+    pub(crate) entry: Place,
+    /// The no-operation at the beginning of the body.
+    pub(crate) body: Place,
+    /// Where retired units leave.
+    pub(crate) retired_exit: Place,
+    /// Lines of the page whose bytes it depends on, by bits.
+    pub(crate) lines: u64,
+    points: (u32, u32),
+}
+
+/// A unit ready to be kept; places are from the beginning of its code.
+pub(crate) struct NewUnit<'a> {
+    pub(crate) key: Key,
+    pub(crate) code: &'a [u8],
+    pub(crate) entry: Place,
+    pub(crate) body: Place,
+    pub(crate) retired_exit: Place,
+    pub(crate) lines: u64,
+    pub(crate) points: &'a [Point],
+}
+
+/// Site of jumps that miss.
+pub(crate) const SITE_JUMP: u32 = 0;
+/// Room for one unit.
+pub(crate) const UNIT_SIZE_MAX: usize = 64 << 10;
+/// Sites and units are bounded by the code memory; this bounds what a code byte costs beside.
+const SITES_MAX: usize = 4 << 20;
+
+/// All translated code of a machine.
+pub(crate) struct Cache {
+    pub(crate) memory: CodeMemory,
+    sites: Vec<Site>,
+    units: Vec<Unit>,
+    points: Vec<Point>,
+    keys: HashMap<Key, u32>,
+    pages: HashMap<u32, Vec<u32>>,
+    /// Place of the jump to [`crate::entry::leave`].
+    pub(crate) leave: Place,
+    /// Place of the code for jumps that miss.
+    pub(crate) miss: Place,
+    start: Place,
+    /// Units translated since the beginning, for statistics.
+    pub(crate) translated: u64,
+    /// Grows whenever it is cleared: places are good for one generation.
+    pub(crate) generation: u64,
+    /// It is about to be cleared: nobody may take a place in code memory from it.
+    pub(crate) closing: bool,
+    /// By kernel page number, the page of guest memory its units were translated from.
+    kernel_pages: HashMap<u64, u32>,
+}
+
+impl Cache {
+    /// Empty but for the stubs.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    pub(crate) fn new() -> io::Result<Self> {
+        let mut memory = CodeMemory::new()?;
+        let leave = memory.next();
+        // jmp [rip + 0]; the address.
+        let mut stub = vec![0xff, 0x25, 0, 0, 0, 0];
+        stub.extend((crate::entry::leave as *const () as u64).to_le_bytes());
+        memory.put(&stub);
+        let miss = memory.next();
+        // mov ecx, SITE_JUMP; jmp leave
+        let mut stub = vec![0xb9];
+        stub.extend(SITE_JUMP.to_le_bytes());
+        stub.push(0xe9);
+        let end = miss + 10;
+        stub.extend(leave.wrapping_sub(end).to_le_bytes());
+        memory.put(&stub);
+        let start = memory.next();
+        let sites = vec![Site { rip: 0, host: 0, reason: Reason::Jump }];
+        Ok(Self {
+            memory,
+            sites,
+            units: Vec::new(),
+            points: Vec::new(),
+            keys: HashMap::new(),
+            pages: HashMap::new(),
+            leave,
+            miss,
+            start,
+            translated: 0,
+            closing: false,
+            generation: 0,
+            kernel_pages: HashMap::new(),
+        })
+    }
+
+    /// There is room for another unit.
+    pub(crate) fn has_room(&self) -> bool {
+        self.memory.has_room(UNIT_SIZE_MAX) && self.sites.len() < SITES_MAX
+    }
+
+    /// Drops all units. No vCPU may be in translated code, or go there by what it knows.
+    pub(crate) fn clear(&mut self) {
+        self.memory.truncate(self.start);
+        self.sites.truncate(1);
+        self.units.clear();
+        self.points.clear();
+        self.keys.clear();
+        self.pages.clear();
+        self.kernel_pages.clear();
+        self.closing = false;
+        self.generation += 1;
+    }
+
+    /// The unit of this key.
+    pub(crate) fn find(&self, key: &Key) -> Option<&Unit> {
+        self.keys.get(key).and_then(|id| self.units.get(*id as usize))
+    }
+
+    /// A site.
+    pub(crate) fn site(&self, number: u32) -> Option<Site> {
+        self.sites.get(number as usize).copied()
+    }
+
+    /// Number of the next site.
+    pub(crate) fn next_site(&self) -> u32 {
+        self.sites.len() as u32
+    }
+
+    /// Keeps sites, by [`Cache::next_site`] on; their places are from the beginning of the code put
+    /// next.
+    pub(crate) fn add_sites(&mut self, sites: &[Site]) {
+        let start = self.memory.next();
+        self.sites.extend(sites.iter().map(|s| Site { host: s.host + start, ..*s }));
+    }
+
+    /// Keeps a unit.
+    pub(crate) fn add(&mut self, new: &NewUnit<'_>) -> &Unit {
+        let start = self.memory.next();
+        self.memory.put(new.code);
+        let first = self.points.len() as u32;
+        self.points.extend(new.points.iter().map(|p| Point { host: p.host + start, ..*p }));
+        let id = self.units.len() as u32;
+        self.units.push(Unit {
+            key: new.key,
+            entry: new.entry + start,
+            body: new.body + start,
+            retired_exit: new.retired_exit + start,
+            lines: new.lines,
+            points: (first, self.points.len() as u32),
+        });
+        self.translated += 1;
+        self.keys.insert(new.key, id);
+        self.pages.entry(new.key.page).or_default().push(id);
+        if !new.key.mode.intersects(Mode::USER | Mode::LOCAL) {
+            self.kernel_pages.insert(new.key.rip >> 12, new.key.page);
+        }
+        &self.units[id as usize]
+    }
+
+    /// Links a jump to a unit's body.
+    pub(crate) fn link(&self, distance_at: Place, to: Place) {
+        let from = distance_at + 4;
+        self.memory.patch4(distance_at, to.wrapping_sub(from));
+    }
+
+    /// Retires units that depend on lines of a page. Returns how many of the page are left, if there
+    /// were any.
+    pub(crate) fn retire(&mut self, page: u32, lines: u64) -> Option<usize> {
+        let ids = self.pages.get_mut(&page)?;
+        ids.retain(|id| {
+            let unit = &self.units[*id as usize];
+            if unit.lines & lines == 0 {
+                return true;
+            }
+            if self.keys.get(&unit.key) == Some(id) {
+                self.keys.remove(&unit.key);
+            }
+            send_on(&self.memory, unit.body, unit.retired_exit);
+            false
+        });
+        Some(ids.len())
+    }
+
+    /// Whoever arrives at a retired unit goes on at another, of the same address.
+    pub(crate) fn replace(&self, retired: Place, by: Place) {
+        send_on(&self.memory, retired, by);
+    }
+
+    /// Address of the guest's instruction at a place where translated code was stopped.
+    pub(crate) fn instruction_at(&self, place: Place) -> Option<u64> {
+        let index = self.units.partition_point(|unit| unit.entry <= place).checked_sub(1)?;
+        let unit = &self.units[index];
+        let points = &self.points[unit.points.0 as usize..unit.points.1 as usize];
+        let index = points.partition_point(|point| point.host <= place).checked_sub(1)?;
+        let point = points[index];
+        Some(unit.key.rip.wrapping_add(u64::from(point.guest)))
+    }
+
+    /// The kernel's pages among `first..first + count` that have units: number, and page of guest
+    /// memory.
+    pub(crate) fn kernel_pages(&self, first: u64, count: u64) -> Vec<(u64, u32)> {
+        if count == 1 {
+            return self.kernel_pages.get(&first).map(|page| (first, *page)).into_iter().collect();
+        }
+        let inside = |number: u64| number.wrapping_sub(first) < count;
+        let all = self.kernel_pages.iter().filter(|(number, _)| inside(**number));
+        all.map(|(number, page)| (*number, *page)).collect()
+    }
+
+    /// The kernel's page `number` is no longer this one: retires its units.
+    pub(crate) fn retire_moved(&mut self, number: u64, page: u32) {
+        self.kernel_pages.remove(&number);
+        self.retire(page, u64::MAX);
+    }
+
+    /// Number of units in use.
+    pub(crate) fn len(&self) -> usize {
+        self.keys.len()
+    }
+}
+
+/// Turns the no-operation at a body's beginning, or the jump it was turned into, into a jump.
+fn send_on(memory: &CodeMemory, body: Place, to: Place) {
+    let distance = to.wrapping_sub(body + 5);
+    memory.patch8(body, |mut bytes| {
+        bytes[0] = 0xe9;
+        bytes[1..5].copy_from_slice(&distance.to_le_bytes());
+        bytes
+    });
+}

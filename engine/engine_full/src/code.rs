@@ -1,0 +1,130 @@
+//! Memory for translated code: one file, mapped twice, never writable and executable at once.
+//!
+//! UNSAFETY: maps memory, writes it through raw pointers, and names functions by address.
+#![allow(unsafe_code, reason = "generated code lives in memory of its own")]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::ptr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+
+use crate::fault::Watched;
+
+/// Bytes. What is translated in a boot is a tenth of it.
+pub(crate) const CODE_SIZE: usize = 96 << 20;
+
+/// A place in code memory, from its start.
+pub(crate) type Place = u32;
+
+/// Code memory.
+pub(crate) struct CodeMemory {
+    write: *mut u8,
+    execute: *mut u8,
+    used: usize,
+    _watched: Watched,
+}
+
+// SAFETY: the pointers are to mappings the value owns; writers are serialised by `&mut`.
+unsafe impl Send for CodeMemory {}
+
+fn map(file: &File, prot: ProtFlags) -> io::Result<*mut u8> {
+    // SAFETY: a new mapping at an address of the kernel's choice.
+    let at = unsafe {
+        mmap(ptr::null_mut(), CODE_SIZE, prot, MapFlags::SHARED | MapFlags::NORESERVE, file.as_fd(), 0)
+    }?;
+    // SAFETY: the mapping above. An advice that is not taken is no error.
+    unsafe {
+        let _ = madvise(at, CODE_SIZE, Advice::LinuxDontDump);
+    }
+    Ok(at.cast())
+}
+
+impl CodeMemory {
+    /// Empty.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    pub(crate) fn new() -> io::Result<Self> {
+        let file = File::from(memfd_create("translated code", MemfdFlags::CLOEXEC)?);
+        ftruncate(&file, CODE_SIZE as u64)?;
+        let write = map(&file, ProtFlags::READ | ProtFlags::WRITE)?;
+        let execute = map(&file, ProtFlags::READ | ProtFlags::EXEC)?;
+        let first = execute as u64;
+        let watched = Watched::new(first, first + CODE_SIZE as u64 - 1)?;
+        Ok(Self { write, execute, used: 0, _watched: watched })
+    }
+
+    /// Host address of a place, to be executed.
+    pub(crate) fn address(&self, place: Place) -> u64 {
+        assert!((place as usize) < CODE_SIZE);
+        self.execute as u64 + u64::from(place)
+    }
+
+    /// The place of a host address.
+    pub(crate) fn place(&self, address: u64) -> Option<Place> {
+        let distance = address.wrapping_sub(self.execute as u64);
+        (distance < CODE_SIZE as u64).then_some(distance as Place)
+    }
+
+    /// Where the next code goes.
+    pub(crate) fn next(&self) -> Place {
+        self.used as Place
+    }
+
+    /// Bytes in use.
+    pub(crate) fn used(&self) -> usize {
+        self.used
+    }
+
+    /// There is room for this many bytes.
+    pub(crate) fn has_room(&self, size: usize) -> bool {
+        CODE_SIZE - self.used >= size
+    }
+
+    /// Puts code at [`CodeMemory::next`].
+    ///
+    /// # Panics
+    /// When there is no room.
+    pub(crate) fn put(&mut self, code: &[u8]) {
+        assert!(self.has_room(code.len()));
+        // SAFETY: the range is inside the mapping, and nothing executes it yet.
+        unsafe { ptr::copy_nonoverlapping(code.as_ptr(), self.write.add(self.used), code.len()) };
+        self.used = (self.used + code.len()).next_multiple_of(16).min(CODE_SIZE);
+    }
+
+    /// Forgets all code from `place` on.
+    pub(crate) fn truncate(&mut self, place: Place) {
+        self.used = self.used.min(place as usize);
+    }
+
+    /// Changes the four bytes at a multiple of four, which may be executing.
+    pub(crate) fn patch4(&self, place: Place, value: u32) {
+        assert!(place.is_multiple_of(4) && (place as usize) < self.used);
+        // SAFETY: aligned and inside the mapping. Instructions that straddle no more than this word
+        // are fetched with either value.
+        unsafe { AtomicU32::from_ptr(self.write.add(place as usize).cast()) }
+            .store(value, Ordering::Release);
+    }
+
+    /// Changes the eight bytes at a multiple of eight, which may be executing.
+    pub(crate) fn patch8(&self, place: Place, change: impl FnOnce([u8; 8]) -> [u8; 8]) {
+        assert!(place.is_multiple_of(8) && (place as usize) < self.used);
+        // SAFETY: as in `patch4`.
+        let word = unsafe { AtomicU64::from_ptr(self.write.add(place as usize).cast()) };
+        let bytes = change(word.load(Ordering::Acquire).to_le_bytes());
+        word.store(u64::from_le_bytes(bytes), Ordering::Release);
+    }
+}
+
+impl Drop for CodeMemory {
+    fn drop(&mut self) {
+        for at in [self.write, self.execute] {
+            // SAFETY: ours alone; whoever executes it holds the value.
+            let _ = unsafe { munmap(at.cast(), CODE_SIZE) };
+        }
+    }
+}

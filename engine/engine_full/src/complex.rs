@@ -1,0 +1,204 @@
+//! What the vCPUs share: translated code, and how one makes the others forget what they know.
+//!
+//! A vCPU in translated code knows entries for stores and places in code memory. Whoever is to
+//! change what those rest on leaves it a command, and waits until it is out of translated code:
+//! it reads its commands before it goes there again. Announcing that it goes and looking for
+//! commands, and leaving a command and looking whether it has gone, are sequentially consistent:
+//! one sees the other.
+//!
+//! *Locks*: `clearing`, then `cache`, then a vCPU's commands. Nobody waits for a vCPU under `cache`.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use engine::{CpuComplex, EngineError, IoApicRoutes};
+use engine_soft::{Alarm, Complex};
+use guest_memory::{CodeWatcher, DirtyBitmap, FlatView};
+use x86_state::{Msi, VcpuId};
+
+use crate::cache::Cache;
+use crate::timer::Timers;
+use crate::views::KickWord;
+
+/// What a vCPU is to forget before it goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// Entries for stores that lead to this page of guest memory.
+    DropStores(u32),
+    /// All entries for stores; their pages are to be reported as written.
+    FlushStores,
+    /// Every place in code memory.
+    FlushCode,
+}
+
+/// Commands a vCPU may leave unread before they are taken together.
+const COMMANDS_MAX: usize = 1024;
+
+/// One vCPU, as the others see it.
+pub(crate) struct Peer {
+    /// It is in translated code, or about to resolve why it left.
+    running: AtomicBool,
+    waiting: AtomicBool,
+    commands: Mutex<Vec<Command>>,
+    pub(crate) kick: Arc<KickWord>,
+}
+
+impl Peer {
+    pub(crate) fn new(kick: Arc<KickWord>) -> Self {
+        Self {
+            running: AtomicBool::new(false),
+            waiting: AtomicBool::new(false),
+            commands: Mutex::default(),
+            kick,
+        }
+    }
+
+    fn post(&self, command: Command) {
+        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        if commands.len() < COMMANDS_MAX {
+            commands.push(command);
+        } else if !commands.contains(&Command::FlushStores) {
+            commands.push(Command::FlushStores);
+        }
+        self.waiting.store(true, Ordering::SeqCst);
+        drop(commands);
+        self.kick.ring();
+    }
+
+    /// The vCPU goes into translated code, unless there are commands.
+    pub(crate) fn begin(&self) -> bool {
+        self.running.store(true, Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) {
+            self.end();
+            return false;
+        }
+        true
+    }
+
+    /// It has come back, and knows why.
+    pub(crate) fn end(&self) {
+        self.running.store(false, Ordering::SeqCst);
+    }
+
+    /// The commands there are.
+    pub(crate) fn take_commands(&self) -> Vec<Command> {
+        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        self.waiting.store(false, Ordering::SeqCst);
+        std::mem::take(&mut commands)
+    }
+
+    /// There are commands.
+    pub(crate) fn has_commands(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Until it has read its commands, or is where it will before it goes on.
+    fn wait(&self) {
+        while self.running.load(Ordering::SeqCst) && self.waiting.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Inside the socket.
+pub(crate) struct FullComplex {
+    pub(crate) soft: Arc<Complex>,
+    cache: Mutex<Cache>,
+    clearing: Mutex<()>,
+    pub(crate) peers: Vec<Peer>,
+    pub(crate) timers: Timers,
+}
+
+impl FullComplex {
+    pub(crate) fn new(soft: Arc<Complex>, cache: Cache, peers: Vec<Peer>) -> Self {
+        let timers = Timers::new(soft.clone());
+        Self { soft, cache: Mutex::new(cache), clearing: Mutex::default(), peers, timers }
+    }
+
+    pub(crate) fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The cache, to take places in code memory from.
+    pub(crate) fn open_cache(&self) -> MutexGuard<'_, Cache> {
+        loop {
+            let cache = self.cache();
+            if !cache.closing {
+                return cache;
+            }
+            drop(cache);
+            std::thread::yield_now();
+        }
+    }
+
+    /// Has every vCPU forget something. When this returns, none is in translated code knowing it.
+    /// The calling vCPU, if it is one, is not in translated code.
+    fn tell_all(&self, command: Command) {
+        for peer in &self.peers {
+            peer.post(command);
+        }
+        for peer in &self.peers {
+            peer.wait();
+        }
+    }
+
+    /// Makes room in the cache. The calling vCPU is not in translated code.
+    pub(crate) fn clear_cache(&self) {
+        let _one_at_a_time = self.clearing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.cache().has_room() {
+            return;
+        }
+        // Whoever has a place in code memory reads this command before it goes there; nobody gets
+        // another until the cache is open again.
+        self.cache().closing = true;
+        self.tell_all(Command::FlushCode);
+        self.cache().clear();
+        self.soft.memory.bits().forget_code();
+    }
+}
+
+impl CodeWatcher for FullComplex {
+    fn code_begins(&self, page: usize) {
+        self.tell_all(Command::DropStores(page as u32));
+    }
+
+    fn code_written(&self, page: usize, lines: u64) {
+        let left = self.cache().retire(page as u32, lines);
+        if left == Some(0) {
+            self.soft.memory.bits().clear_code(page);
+        }
+    }
+}
+
+impl CpuComplex for FullComplex {
+    fn set_memory(&self, view: &FlatView) -> Result<(), EngineError> {
+        self.soft.set_memory(view)
+    }
+
+    fn set_dirty_log(&self, on: bool) -> Result<(), EngineError> {
+        self.soft.set_dirty_log(on)
+    }
+
+    fn harvest_dirty(&self, into: &DirtyBitmap) -> Result<(), EngineError> {
+        // What was written through entries is marked dirty when the entry is filled; pages that were
+        // harvested since are watched again, so entries that lead to them must go.
+        self.tell_all(Command::FlushStores);
+        self.soft.harvest_dirty(into)
+    }
+
+    fn send_msi(&self, msi: Msi) {
+        self.soft.send_msi(msi);
+    }
+
+    fn set_intr(&self, level: bool) {
+        self.soft.set_intr(level);
+    }
+
+    fn set_ioapic_routes(&self, routes: &IoApicRoutes) -> Result<(), EngineError> {
+        self.soft.set_ioapic_routes(routes)
+    }
+
+    fn kick(&self, vcpu: VcpuId) {
+        self.soft.kick(vcpu);
+    }
+}

@@ -1,0 +1,146 @@
+//! What translated code and the engine share of one vCPU, at fixed places.
+//!
+//! Translated code reaches it through the GS base, which is the start of the view in force (see
+//! [`crate::views`]): the context ends where the view begins, and is mapped before every view.
+//!
+//! Host registers while translated code runs:
+//!
+//! | host | holds |
+//! | --- | --- |
+//! | RAX RDX RBX RSP RBP RSI RDI R8 R9 R12 to R15 | the same guest register |
+//! | R11 | guest RCX |
+//! | RCX, R10 | nothing: temporaries |
+//! | memory of the context | guest R10 and R11 |
+//! | arithmetic flags, XMM, x87, MXCSR | the guest's |
+//! | GS base | the view's read map; the context is below it |
+//! | FS base | the view's write map |
+
+use std::mem::offset_of;
+use std::sync::atomic::AtomicU32;
+
+/// Entries of a jump table: one for each value of the low 16 bits of an address.
+pub(crate) const JUMPS: usize = 1 << 16;
+
+/// Pieces of a stack window's room: see [`StackWindow`].
+pub(crate) const ROOMS: usize = 16;
+/// Bytes of the unit rooms are counted in.
+pub(crate) const ROOM_SIZE: u64 = 64;
+
+/// A run of guest addresses around the current stack pointer that is memory, writable, and
+/// contiguous in host memory: code that has compared its whole frame with it need not look at each
+/// access.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct StackWindow {
+    /// First guest address.
+    pub(crate) start: u64,
+    /// From guest to host addresses.
+    pub(crate) distance: u64,
+    /// The largest distance from `start` at which a frame of up to `(i + 1) * ROOM_SIZE` bytes may
+    /// begin. In an empty window none can, because `start` is then beyond all canonical addresses.
+    pub(crate) room: [u64; ROOMS],
+}
+
+impl StackWindow {
+    /// Holds no address.
+    pub(crate) const EMPTY: Self = Self { start: 1 << 63, distance: 0, room: [0; ROOMS] };
+
+    /// Of this many bytes, at least one page.
+    pub(crate) fn new(start: u64, size: u64, distance: u64) -> Self {
+        let room = std::array::from_fn(|i| size - (i as u64 + 1) * ROOM_SIZE);
+        Self { start, distance, room }
+    }
+}
+
+/// One vCPU's.
+#[repr(C, align(64))]
+pub(crate) struct Context {
+    /// Guest general registers by encoding number. While translated code runs, only R10's and
+    /// R11's are.
+    pub(crate) gpr: [u64; 16],
+    /// Where translated code goes on.
+    pub(crate) target: u64,
+    /// R10 at the last exit: the linear address, or the guest's next instruction.
+    pub(crate) scratch: u64,
+    /// A register's value while translated code uses that register for another.
+    pub(crate) borrowed: u64,
+    /// What the last exit was for: the number of a site.
+    pub(crate) site: u32,
+    /// AH after LAHF.
+    pub(crate) flags: u8,
+    /// AL after SETO.
+    pub(crate) overflow: u8,
+    /// RFLAGS.IF.
+    pub(crate) interrupts: u8,
+    pub(crate) pad: u8,
+    /// Where a fault stopped translated code, or zero.
+    pub(crate) fault: u64,
+    /// FS base of the engine's thread.
+    pub(crate) host_fs: u64,
+    /// Stack pointer of the engine's thread.
+    pub(crate) host_stack: u64,
+    /// FS base of translated code: the view's write map.
+    pub(crate) view_fs: u64,
+    /// GS base of translated code: the view's read map.
+    pub(crate) view_gs: u64,
+    /// Bases of the guest's FS and GS segments.
+    pub(crate) segment_base: [u64; 2],
+    /// IA32_KERNEL_GS_BASE.
+    pub(crate) kernel_gs_base: u64,
+    /// What of a linear address counts: bits 12 to 46 for user code, 12 to 47 for the kernel.
+    pub(crate) page_mask: [u64; 2],
+    /// The low 0 to 5 bits, by the logarithm of an access's size.
+    pub(crate) low_mask: [u64; 6],
+    /// Bits 0 to 11 of an address.
+    pub(crate) offset_mask: u64,
+    /// Bit 12 of a sum of such bits.
+    pub(crate) carry_mask: u64,
+    /// Not zero: the x87 state is in the CPU.
+    pub(crate) x87_at_hand: u64,
+    /// Not zero: translated code is to come back at its next poll.
+    pub(crate) kick: AtomicU32,
+    /// Not zero: an event waits for RFLAGS.IF.
+    pub(crate) event_waiting: u32,
+    /// The user's and the kernel's.
+    pub(crate) stack: [StackWindow; 2],
+    /// Guest MXCSR, and the engine's.
+    pub(crate) mxcsr: [u32; 2],
+    /// XMM registers, in the form of FXSAVE.
+    pub(crate) vector: Vectors,
+    /// x87 state, in the form of FXSAVE, when it is not in the CPU.
+    pub(crate) fxsave: FxArea,
+    /// Kernel code by the low 16 bits of its address.
+    pub(crate) jumps: [u64; JUMPS],
+}
+
+/// XMM registers: low and high half.
+#[derive(Clone, Copy)]
+#[repr(C, align(16))]
+pub(crate) struct Vectors(pub(crate) [[u64; 2]; 16]);
+
+/// What FXSAVE64 writes.
+#[derive(Clone, Copy)]
+#[repr(C, align(16))]
+pub(crate) struct FxArea(pub(crate) [u8; 512]);
+
+/// Bytes of the context, whole pages.
+pub(crate) const CONTEXT_SIZE: usize = size_of::<Context>().next_multiple_of(4096);
+
+/// Displacement from the GS base of a field at this offset.
+pub(crate) const fn at(offset: usize) -> i32 {
+    offset as i32 - CONTEXT_SIZE as i32
+}
+
+/// Displacement from the GS base of a field.
+macro_rules! field {
+    ($($field:tt)+) => {
+        $crate::context::at(std::mem::offset_of!($crate::context::Context, $($field)+))
+    };
+}
+pub(crate) use field;
+
+/// Displacement of a stack window's field.
+pub(crate) const fn stack_field(user: bool, field: usize) -> i32 {
+    let window = if user { 0 } else { 1 };
+    at(offset_of!(Context, stack) + window * size_of::<StackWindow>() + field)
+}

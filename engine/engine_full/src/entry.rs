@@ -1,0 +1,161 @@
+//! The way into translated code and back.
+//!
+//! UNSAFETY: changes stack, segment bases and every register; what it jumps to is translated code,
+//! which keeps to the table in [`crate::context`] and comes back through [`leave`].
+#![allow(unsafe_code, reason = "entering generated code is this module's job")]
+
+use std::arch::naked_asm;
+
+use crate::context::{Context, FxArea, at, field};
+
+/// What the engine's own code runs with.
+pub(crate) const HOST_MXCSR: u32 = 0x1f80;
+
+/// The displacement of a guest register.
+const fn gpr(number: usize) -> i32 {
+    at(std::mem::offset_of!(Context, gpr) + 8 * number)
+}
+
+/// The displacement of a vector register.
+const fn vector(number: usize) -> i32 {
+    at(std::mem::offset_of!(Context, vector) + 16 * number)
+}
+
+/// Runs translated code from [`Context::target`] until it leaves.
+///
+/// # Safety
+/// `view` is the GS base of a view whose context is loaded; the target is translated code, and the
+/// thread has an alternate signal stack.
+#[unsafe(naked)]
+unsafe extern "C" fn enter(view: u64) {
+    naked_asm!(
+        "push rbx", "push rbp", "push r12", "push r13", "push r14", "push r15",
+        "wrgsbase rdi",
+        "rdfsbase rax",
+        "mov gs:[{host_fs}], rax",
+        "mov gs:[{host_stack}], rsp",
+        "ldmxcsr gs:[{mxcsr}]",
+        "movaps xmm0, gs:[{x0}]", "movaps xmm1, gs:[{x0} + 16]",
+        "movaps xmm2, gs:[{x0} + 32]", "movaps xmm3, gs:[{x0} + 48]",
+        "movaps xmm4, gs:[{x0} + 64]", "movaps xmm5, gs:[{x0} + 80]",
+        "movaps xmm6, gs:[{x0} + 96]", "movaps xmm7, gs:[{x0} + 112]",
+        "movaps xmm8, gs:[{x0} + 128]", "movaps xmm9, gs:[{x0} + 144]",
+        "movaps xmm10, gs:[{x0} + 160]", "movaps xmm11, gs:[{x0} + 176]",
+        "movaps xmm12, gs:[{x0} + 192]", "movaps xmm13, gs:[{x0} + 208]",
+        "movaps xmm14, gs:[{x0} + 224]", "movaps xmm15, gs:[{x0} + 240]",
+        "mov rax, gs:[{view_fs}]",
+        "wrfsbase rax",
+        // OF by an addition that overflows when it was set, the others from AH.
+        "mov al, gs:[{overflow}]",
+        "add al, 0x7f",
+        "mov ah, gs:[{flags}]",
+        "sahf",
+        "mov rax, gs:[{r0}]", "mov r11, gs:[{r0} + 8]",
+        "mov rdx, gs:[{r0} + 16]", "mov rbx, gs:[{r0} + 24]",
+        "mov rsp, gs:[{r0} + 32]", "mov rbp, gs:[{r0} + 40]",
+        "mov rsi, gs:[{r0} + 48]", "mov rdi, gs:[{r0} + 56]",
+        "mov r8, gs:[{r0} + 64]", "mov r9, gs:[{r0} + 72]",
+        "mov r12, gs:[{r0} + 96]", "mov r13, gs:[{r0} + 104]",
+        "mov r14, gs:[{r0} + 112]", "mov r15, gs:[{r0} + 120]",
+        "mov r10, gs:[{scratch}]",
+        "jmp gs:[{target}]",
+        host_fs = const field!(host_fs),
+        host_stack = const field!(host_stack),
+        mxcsr = const field!(mxcsr),
+        x0 = const vector(0),
+        view_fs = const field!(view_fs),
+        overflow = const field!(overflow),
+        flags = const field!(flags),
+        r0 = const gpr(0),
+        scratch = const field!(scratch),
+        target = const field!(target),
+    )
+}
+
+/// Where translated code jumps to when it leaves, with the number of a site in ECX: returns from
+/// [`enter`].
+#[unsafe(naked)]
+pub(crate) unsafe extern "C" fn leave() {
+    naked_asm!(
+        "mov gs:[{r0}], rax",
+        "lahf",
+        "mov gs:[{flags}], ah",
+        "seto al",
+        "mov gs:[{overflow}], al",
+        "mov gs:[{site}], ecx",
+        "mov gs:[{scratch}], r10",
+        "mov gs:[{r0} + 8], r11",
+        "mov gs:[{r0} + 16], rdx", "mov gs:[{r0} + 24], rbx",
+        "mov gs:[{r0} + 32], rsp", "mov gs:[{r0} + 40], rbp",
+        "mov gs:[{r0} + 48], rsi", "mov gs:[{r0} + 56], rdi",
+        "mov gs:[{r0} + 64], r8", "mov gs:[{r0} + 72], r9",
+        "mov gs:[{r0} + 96], r12", "mov gs:[{r0} + 104], r13",
+        "mov gs:[{r0} + 112], r14", "mov gs:[{r0} + 120], r15",
+        "movaps gs:[{x0}], xmm0", "movaps gs:[{x0} + 16], xmm1",
+        "movaps gs:[{x0} + 32], xmm2", "movaps gs:[{x0} + 48], xmm3",
+        "movaps gs:[{x0} + 64], xmm4", "movaps gs:[{x0} + 80], xmm5",
+        "movaps gs:[{x0} + 96], xmm6", "movaps gs:[{x0} + 112], xmm7",
+        "movaps gs:[{x0} + 128], xmm8", "movaps gs:[{x0} + 144], xmm9",
+        "movaps gs:[{x0} + 160], xmm10", "movaps gs:[{x0} + 176], xmm11",
+        "movaps gs:[{x0} + 192], xmm12", "movaps gs:[{x0} + 208], xmm13",
+        "movaps gs:[{x0} + 224], xmm14", "movaps gs:[{x0} + 240], xmm15",
+        "stmxcsr gs:[{mxcsr}]",
+        "ldmxcsr gs:[{mxcsr} + 4]",
+        "mov rax, gs:[{host_fs}]",
+        "wrfsbase rax",
+        "mov rsp, gs:[{host_stack}]",
+        "pop r15", "pop r14", "pop r13", "pop r12", "pop rbp", "pop rbx",
+        "ret",
+        r0 = const gpr(0),
+        flags = const field!(flags),
+        overflow = const field!(overflow),
+        site = const field!(site),
+        scratch = const field!(scratch),
+        x0 = const vector(0),
+        mxcsr = const field!(mxcsr),
+        host_fs = const field!(host_fs),
+        host_stack = const field!(host_stack),
+    )
+}
+
+/// Reads the x87 state into `area` and resets it, so that the engine's own code finds an empty
+/// register stack.
+///
+/// # Safety
+/// The area is writable.
+#[unsafe(naked)]
+unsafe extern "C" fn take_x87(area: *mut FxArea) {
+    naked_asm!("fxsave64 [rdi]", "fninit", "ret")
+}
+
+/// Gives the CPU the x87 state in `area`; its XMM registers are of no meaning afterwards.
+///
+/// # Safety
+/// The area is what [`take_x87`] made, but for changes FXRSTOR64 accepts; its MXCSR is
+/// [`HOST_MXCSR`].
+#[unsafe(naked)]
+unsafe extern "C" fn give_x87(area: *const FxArea) {
+    naked_asm!("fxrstor64 [rdi]", "ret")
+}
+
+/// Runs translated code from [`Context::target`] until it leaves.
+///
+/// `view` is the GS base of a view of the calling vCPU, whose context holds registers and the place
+/// of translated code.
+pub(crate) fn run(view: u64) {
+    // SAFETY: views are made by `Views`, which fills the context; what it names as target came from
+    // the cache under the rules of `complex`; the vCPU's thread has a signal stack while it runs.
+    unsafe { enter(view) }
+}
+
+/// The x87 state goes into the CPU.
+pub(crate) fn load_x87(area: &FxArea) {
+    // SAFETY: the area was filled by `Fpu::put_x87` and has the engine's MXCSR.
+    unsafe { give_x87(area) }
+}
+
+/// The x87 state comes out of the CPU.
+pub(crate) fn save_x87(area: &mut FxArea) {
+    // SAFETY: the area is writable, and as large as FXSAVE64 writes.
+    unsafe { take_x87(area) }
+}

@@ -1,0 +1,113 @@
+//! Full virtualization: unmodified guests at speed without VT-x or SVM.
+//!
+//! Guest code is translated to host code of the same architecture, which runs in this process;
+//! whatever is not translated is interpreted ([`x86_exec`]) at exact state. The parts:
+//!
+//! | module | is |
+//! | --- | --- |
+//! | `translate` | from guest instructions to host instructions, one *unit* at a time |
+//! | `cache`, `code` | what has been translated, and the memory it is in |
+//! | `views`, `resident`, `stores` | how translated code finds guest memory |
+//! | `context`, `entry`, `fault` | how it is entered and left, and where registers are |
+//! | `vcpu`, `complex`, `timer` | the loop of a vCPU, and what vCPUs share |
+//!
+//! What this crate may not know: devices, other engines.
+//!
+//! *Invariants*: translated code reads and writes guest memory, its context, and nothing else.
+//! Every store to a page with translated code retires what it changes before that runs again in
+//! the order the architecture promises. The interpreter can take over at any instruction.
+//!
+//! Unsafe code is in `entry`, `fault`, `views` and `code`, each of which says why.
+
+mod cache;
+mod code;
+mod complex;
+mod context;
+mod entry;
+mod fault;
+mod resident;
+mod stores;
+mod timer;
+mod translate;
+mod vcpu;
+mod views;
+
+use std::sync::Arc;
+
+use engine::{Built, CpuComplex, Engine, EngineError, EngineKind, Parts, Unsupported, Vcpu};
+use engine_soft::{Complex, SoftVcpu};
+use guest_memory::CodeWatcher;
+use machine_clock::TimeSource;
+use x86_state::{CpuProfile, VcpuId};
+
+use crate::cache::Cache;
+use crate::complex::{FullComplex, Peer};
+use crate::vcpu::FullVcpu;
+use crate::views::Views;
+
+/// The engine.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct FullEngine;
+
+/// What is missing of what translated code uses on every host.
+fn missing() -> Option<&'static str> {
+    if !std::arch::is_x86_feature_detected!("bmi2") {
+        return Some("the host's CPU has no PEXT (BMI2)");
+    }
+    // AT_HWCAP2, bit 1: the kernel lets user code write segment bases (Linux 5.9).
+    if rustix::param::linux_hwcap().1 & 2 == 0 {
+        return Some("the host's kernel does not let programs use WRFSBASE (Linux 5.9 and CPUs \
+            since 2012 and 2017 do)");
+    }
+    None
+}
+
+impl Engine for FullEngine {
+    fn kind(&self) -> EngineKind {
+        EngineKind::Full
+    }
+
+    fn check(&self, _profile: &CpuProfile) -> Result<(), Unsupported> {
+        match missing() {
+            Some(reason) => Err(Unsupported {
+                engine: EngineKind::Full,
+                reason: format!("{reason}; use --engine emu"),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn build(&self, profile: &CpuProfile, parts: &Parts) -> Result<Built, EngineError> {
+        self.check(profile)?;
+        if parts.clock.source() == TimeSource::Counted {
+            return Err(EngineError::Unsupported(Unsupported {
+                engine: EngineKind::Full,
+                reason: "it does not count instructions; use --engine emu".into(),
+            }));
+        }
+        let refused = |operation| move |source| EngineError::Host { operation, source };
+        let soft = Complex::new(profile, parts);
+        let cache = Cache::new().map_err(refused("map memory for translated code"))?;
+        let miss = cache.memory.address(cache.miss);
+        let mut views = Vec::new();
+        let mut peers = Vec::new();
+        for slot in &soft.slots {
+            let (own, kick) = Views::new(miss).map_err(refused("reserve addresses"))?;
+            slot.mail.set_alarm(kick.clone());
+            views.push(own);
+            peers.push(Peer::new(kick));
+        }
+        let complex = Arc::new(FullComplex::new(soft.clone(), cache, peers));
+        // What another engine has kept of the guest's code is not ours.
+        parts.memory.bits().forget_code();
+        let watcher: Arc<dyn CodeWatcher> = complex.clone();
+        parts.memory.bits().set_code_watcher(Arc::downgrade(&watcher));
+        let vcpus = views.into_iter().zip(0..).map(|(views, id)| {
+            let soft = SoftVcpu::new(&soft, VcpuId(id))?;
+            let vcpu: Box<dyn Vcpu> = Box::new(FullVcpu::new(soft, complex.clone(), views));
+            Ok(vcpu)
+        });
+        let vcpus = vcpus.collect::<Result<_, EngineError>>()?;
+        Ok(Built { complex: complex as Arc<dyn CpuComplex>, vcpus })
+    }
+}

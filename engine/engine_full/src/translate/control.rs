@@ -1,0 +1,118 @@
+//! Ways from one unit to the next.
+
+use x86_decode::native::Native;
+use x86_encode::{Alu, Cond, Label, Mem, Reg};
+
+use super::{Translator, context};
+use crate::cache::{Mode, Reason};
+use crate::context::field;
+use crate::views::USER_JUMPS;
+
+impl Translator {
+    /// Guest address a near branch goes to.
+    pub(super) fn target_of(&self, insn: &Native) -> u64 {
+        self.rip_after(insn).wrapping_add(insn.imm as u64)
+    }
+
+    /// Goes on at a guest address. `free`: the flags are dead there.
+    pub(super) fn go(&mut self, rip: u64, free: bool) {
+        if self.is_backward(rip) {
+            let out = self.way_out(Reason::Go, rip, 0);
+            self.poll(free, out);
+        }
+        if !self.is_linkable(rip) {
+            self.unit.distance_at_hand = false;
+            self.asm.mov_ri(Reg::R10, rip);
+            self.jump_to_r10();
+        } else if rip == self.unit.rip {
+            self.asm.jmp(self.unit.body);
+        } else {
+            self.asm.align4_for_rel32(1);
+            let at = self.here() + 1;
+            let out = self.way_out(Reason::Link, rip, at);
+            self.asm.jmp(out);
+        }
+    }
+
+    /// Leaves when the vCPU was kicked. RCX is overwritten.
+    fn poll(&mut self, free: bool, out: Label) {
+        let kick = context(field!(kick));
+        if free {
+            self.asm.alu_mi(Alu::Cmp, 4, kick, 0);
+            self.asm.jcc(Cond::Ne, out);
+            return;
+        }
+        self.unit.distance_at_hand = false;
+        let none = self.asm.label();
+        self.asm.load(4, Reg::RCX, kick);
+        self.asm.jrcxz(none);
+        self.asm.jmp(out);
+        self.asm.bind(none);
+    }
+
+    /// Code there may come back here without a poll elsewhere.
+    fn is_backward(&self, rip: u64) -> bool {
+        rip <= self.unit.rip + self.form.size() as u64
+    }
+
+    /// The translation there stays the one there as long as this one stays.
+    fn is_linkable(&self, rip: u64) -> bool {
+        let own = Mode::USER | Mode::LOCAL;
+        rip >> 12 == self.unit.rip >> 12
+            || rip >> 47 == self.unit.rip >> 47 && !self.unit.mode.intersects(own)
+    }
+
+    /// Jcc.
+    pub(super) fn jump_if(&mut self, index: usize, insn: &Native) {
+        let target = self.target_of(insn);
+        let condition = Cond::new(insn.condition);
+        if self.is_linkable(target) && !self.is_backward(target) {
+            self.asm.align4_for_rel32(2);
+            let at = self.here() + 2;
+            let out = self.way_out(Reason::Link, target, at);
+            self.asm.jcc(condition, out);
+            return;
+        }
+        let over = self.asm.label();
+        self.asm.jcc(condition.not(), over);
+        let before = self.unit.distance_at_hand;
+        self.go(target, self.form.taken[index] == 0);
+        self.unit.distance_at_hand = before;
+        self.asm.bind(over);
+    }
+
+    /// LOOP and JRCXZ.
+    pub(super) fn jump_by_rcx(&mut self, index: usize, insn: &Native) {
+        self.unit.distance_at_hand = false;
+        let is_loop = insn.opcode() == 0xe2;
+        if is_loop {
+            self.asm.lea(8, Reg::R11, Mem::at(Reg::R11, -1));
+        }
+        let (zero, over) = (self.asm.label(), self.asm.label());
+        self.asm.mov_rr(8, Reg::RCX, Reg::R11);
+        self.asm.jrcxz(zero);
+        if is_loop {
+            self.go(self.target_of(insn), self.form.taken[index] == 0);
+            self.asm.bind(zero);
+        } else {
+            self.asm.jmp(over);
+            self.asm.bind(zero);
+            self.go(self.target_of(insn), self.form.taken[index] == 0);
+        }
+        self.asm.bind(over);
+        self.unit.distance_at_hand = false;
+    }
+
+    /// Goes on at the guest address in R10, by the jumps known. No flag is touched.
+    pub(super) fn jump_to_r10(&mut self) {
+        self.unit.distance_at_hand = false;
+        let none = self.asm.label();
+        self.asm.load(4, Reg::RCX, context(field!(kick)));
+        self.asm.jrcxz(none);
+        self.jump_to_place(self.unit.miss);
+        self.asm.bind(none);
+        self.asm.movzx(2, Reg::RCX, Reg::R10);
+        let table = if self.user() { USER_JUMPS } else { field!(jumps) };
+        self.asm.jmp_m(Mem::gs(table).index(Reg::RCX, 3));
+    }
+}

@@ -1,0 +1,304 @@
+//! From guest instructions to host instructions.
+//!
+//! Guest and host are the same architecture: most instructions are copied, with other registers and
+//! another memory operand (see [`crate::context`] for which registers hold what). What is added is
+//! the look at each memory access, and the ways out.
+//!
+//! *Invariants*: a check precedes the access it is for, and nothing the guest can see changes
+//! before the last check of its instruction; so an instruction that leaves can be begun again.
+//! Checks use the arithmetic flags only where the guest's are dead.
+
+mod control;
+mod copy;
+mod form;
+mod memory;
+mod stack;
+
+use x86_decode::native::{Class, Native};
+use x86_encode::{Assembler, Cond, Label, Mem, Reg};
+
+use crate::cache::{Cache, Key, Mode, NewUnit, Point, Reason, Site};
+use crate::code::Place;
+use crate::context::{field, stack_field};
+use form::Form;
+pub(crate) use form::Source;
+
+/// Host register of a guest register, where it has one.
+const HOST: [Reg; 16] = [
+    Reg::RAX, Reg::R11, Reg::RDX, Reg::RBX, Reg::RSP, Reg::RBP, Reg::RSI, Reg::RDI, Reg::R8,
+    Reg::R9, Reg::R10, Reg::R11, Reg::R12, Reg::R13, Reg::R14, Reg::R15,
+];
+/// Guest registers of special treatment.
+const GUEST_RCX: u8 = 1;
+const GUEST_RSP: u8 = 4;
+const GUEST_R10: u8 = 10;
+const GUEST_R11: u8 = 11;
+
+/// A field of the context.
+fn context(displacement: i32) -> Mem {
+    Mem::gs(displacement)
+}
+
+/// A guest register that lives in the context.
+fn in_context(register: u8) -> Mem {
+    context(field!(gpr) + 8 * i32::from(register))
+}
+
+/// What is done out of line, behind the unit.
+enum Cold {
+    /// Leaves with this site.
+    Leave(u32),
+    /// A misaligned access of this size at the address in R10: back when it is within one page.
+    Misaligned { size: u16, back: Label, crossing: Label },
+    /// Somewhere else out of line.
+    Jump(Label),
+}
+
+/// Translates; kept between units for its buffers.
+pub(crate) struct Translator {
+    form: Form,
+    asm: Assembler,
+    sites: Vec<Site>,
+    points: Vec<Point>,
+    cold: Vec<(Label, Cold)>,
+    /// Of the unit at hand.
+    unit: Current,
+}
+
+/// What is known of the unit at hand.
+struct Current {
+    rip: u64,
+    mode: Mode,
+    /// Places of the cache's stubs, from the unit's beginning.
+    leave: u32,
+    miss: u32,
+    first_site: u32,
+    body: Label,
+    /// RCX holds the stack window's distance.
+    distance_at_hand: bool,
+    /// The x87 state is in the CPU.
+    x87_at_hand: bool,
+}
+
+impl Default for Translator {
+    fn default() -> Self {
+        let mut asm = Assembler::new();
+        let unit = Current {
+            rip: 0,
+            mode: Mode::empty(),
+            leave: 0,
+            miss: 0,
+            first_site: 0,
+            body: asm.label(),
+            distance_at_hand: false,
+            x87_at_hand: false,
+        };
+        Self {
+            form: Form::default(),
+            asm,
+            sites: Vec::new(),
+            points: Vec::new(),
+            cold: Vec::new(),
+            unit,
+        }
+    }
+}
+
+impl Translator {
+    /// Translates and keeps the unit at `source.rip`; returns its key's unit's body.
+    pub(crate) fn translate(&mut self, source: &Source<'_>, page: u32, cache: &mut Cache) {
+        self.form.form(source);
+        let start = cache.memory.next();
+        self.asm.clear();
+        self.sites.clear();
+        self.points.clear();
+        self.cold.clear();
+        self.unit = Current {
+            rip: source.rip,
+            mode: source.mode,
+            leave: cache.leave.wrapping_sub(start),
+            miss: cache.miss.wrapping_sub(start),
+            first_site: cache.next_site(),
+            body: self.asm.label(),
+            distance_at_hand: false,
+            x87_at_hand: false,
+        };
+        self.checked_entry();
+        let body = self.here();
+        self.asm.bind(self.unit.body);
+        self.asm.raw(&[0x0f, 0x1f, 0x44, 0, 0]);
+        self.check_frame();
+        let ended = (0..self.form.insns.len()).any(|index| self.insn(index));
+        if !ended {
+            self.fall_out();
+        }
+        let retired_exit = self.emit_cold(body);
+        cache.add_sites(&self.sites);
+        cache.add(&NewUnit {
+            key: Key { rip: source.rip, page, mode: source.mode },
+            code: self.asm.code(),
+            entry: 0,
+            body,
+            retired_exit,
+            lines: self.form.lines,
+            points: &self.points,
+        });
+    }
+
+    /// Place in the unit of what is written next.
+    fn here(&self) -> Place {
+        self.asm.here() as Place
+    }
+
+    fn user(&self) -> bool {
+        self.unit.mode.contains(Mode::USER)
+    }
+
+    /// Guest address of an instruction.
+    fn rip_of(&self, insn: &Native) -> u64 {
+        self.unit.rip + u64::from(insn.offset)
+    }
+
+    /// Guest address behind an instruction.
+    fn rip_after(&self, insn: &Native) -> u64 {
+        self.rip_of(insn) + u64::from(insn.len)
+    }
+
+    /// The guest's flags may be overwritten before this instruction.
+    fn flags_free(&self, index: usize) -> bool {
+        self.form.live[index] == 0
+    }
+
+    /// A site of the unit.
+    fn site(&mut self, reason: Reason, rip: u64, host: Place) -> u32 {
+        self.sites.push(Site { rip, host, reason });
+        self.unit.first_site + self.sites.len() as u32 - 1
+    }
+
+    /// Somewhere out of line that leaves.
+    fn way_out(&mut self, reason: Reason, rip: u64, host: Place) -> Label {
+        let site = self.site(reason, rip, host);
+        let label = self.asm.label();
+        self.cold.push((label, Cold::Leave(site)));
+        label
+    }
+
+    /// Where jumps by address arrive, with it in R10: goes on only when it is this unit's. No flag
+    /// is touched.
+    fn checked_entry(&mut self) {
+        let negative = self.unit.rip.wrapping_neg();
+        let body = self.unit.body;
+        match i32::try_from(negative as i64) {
+            Ok(disp) => self.asm.lea(8, Reg::RCX, Mem::at(Reg::R10, disp)),
+            Err(_) => {
+                self.asm.mov_ri(Reg::RCX, negative);
+                self.asm.lea(8, Reg::RCX, Mem::at(Reg::RCX, 0).index(Reg::R10, 0));
+            }
+        }
+        self.asm.jrcxz(body);
+        self.jump_to_place(self.unit.miss);
+        while !self.here().is_multiple_of(8) {
+            self.asm.raw(&[0xcc]);
+        }
+    }
+
+    /// JMP to a place given from the unit's beginning.
+    fn jump_to_place(&mut self, place: u32) {
+        let distance = place.wrapping_sub(self.here() + 5);
+        self.asm.raw(&[0xe9]);
+        self.asm.raw(&distance.to_le_bytes());
+    }
+
+    /// The unit's stack accesses are all inside the window, or it is not the one to run.
+    fn check_frame(&mut self) {
+        let Some((first, end)) = self.form.frame else { return };
+        let user = self.user();
+        let room = ((end - first - 1) / crate::context::ROOM_SIZE as i32) as usize;
+        let start = std::mem::offset_of!(crate::context::StackWindow, start);
+        let rooms = std::mem::offset_of!(crate::context::StackWindow, room);
+        self.asm.lea(8, Reg::R10, Mem::at(Reg::RSP, first));
+        self.asm.alu_rm(x86_encode::Alu::Sub, 8, Reg::R10, context(stack_field(user, start)));
+        let room = context(stack_field(user, rooms + 8 * room));
+        self.asm.alu_rm(x86_encode::Alu::Cmp, 8, Reg::R10, room);
+        let out = self.way_out(Reason::Window, self.unit.rip, 0);
+        self.asm.jcc(Cond::A, out);
+    }
+
+    /// One instruction. True when nothing follows it.
+    fn insn(&mut self, index: usize) -> bool {
+        let insn = self.form.insns[index];
+        self.points.push(Point { host: self.here(), guest: insn.offset });
+        match insn.class {
+            Class::Nop => {}
+            Class::Copy => {
+                if !self.copy(index, &insn) {
+                    let out = self.way_out(Reason::Interpret, self.rip_of(&insn), 0);
+                    self.asm.jmp(out);
+                    return true;
+                }
+            }
+            Class::Push => self.push(index, &insn),
+            Class::Pop => self.pop(index, &insn),
+            Class::Leave => self.leave_frame(index),
+            Class::JumpIf => self.jump_if(index, &insn),
+            Class::Loop => self.jump_by_rcx(index, &insn),
+            Class::Jump => {
+                self.go(self.target_of(&insn), self.flags_free(index));
+                return true;
+            }
+            Class::Call => {
+                self.call(index, &insn);
+                return true;
+            }
+            Class::CallIndirect => {
+                self.call_indirect(index, &insn);
+                return true;
+            }
+            Class::JumpIndirect => {
+                self.jump_indirect(index, &insn);
+                return true;
+            }
+            Class::Ret => {
+                self.ret(index, &insn);
+                return true;
+            }
+            _ => unreachable!("the form has no such instruction"),
+        }
+        false
+    }
+
+    /// Behind the last instruction, which has not jumped: another unit, or the interpreter.
+    fn fall_out(&mut self) {
+        let rip = self.unit.rip.wrapping_add(self.form.size() as u64);
+        if self.form.goes_on {
+            self.go(rip, self.form.live_out == 0);
+        } else {
+            let out = self.way_out(Reason::Interpret, rip, 0);
+            self.asm.jmp(out);
+        }
+    }
+
+    /// What is out of line. Returns where a retired unit leaves.
+    fn emit_cold(&mut self, body: Place) -> Place {
+        let mut index = 0;
+        while index < self.cold.len() {
+            let (label, cold) = &self.cold[index];
+            self.asm.bind(*label);
+            match *cold {
+                Cold::Leave(site) => self.leave(site),
+                Cold::Misaligned { size, back, crossing } => self.misaligned(size, back, crossing),
+                Cold::Jump(to) => self.asm.jmp(to),
+            }
+            index += 1;
+        }
+        let retired = self.here();
+        let site = self.site(Reason::Retired, self.unit.rip, body);
+        self.leave(site);
+        retired
+    }
+
+    fn leave(&mut self, site: u32) {
+        self.asm.mov_ri(Reg::RCX, u64::from(site));
+        self.jump_to_place(self.unit.leave);
+    }
+}

@@ -1,0 +1,567 @@
+//! Guest addresses to host addresses, for translated code: arrays indexed by the page number.
+//!
+//! An entry is the distance from guest to host address of a page, or zero when the page is to be
+//! looked at first. Each address space has one array for loads and one for stores. A *view* is what
+//! the segment bases select: GS the loads' array, FS the stores'.
+//!
+//! | view | lower half of addresses | upper half |
+//! | --- | --- | --- |
+//! | of an address space (PCID) | its user pages | the kernel's |
+//! | of the supervisor, who may not touch user pages (SMAP) | always empty | the kernel's |
+//!
+//! The upper half's arrays exist once and are mapped into every view, as is the context below it.
+//! So a change of privilege or of PCID is a change of two bases. User code masks its addresses to
+//! the lower half, and cannot reach the kernel's.
+//!
+//! *Invariant*: an entry for stores is filled only while the page need not be watched
+//! ([`guest_memory::PageBits::watched`]), and is dropped before watching begins.
+//!
+//! UNSAFETY: maps memory and writes entries through raw pointers; every entry translated code finds
+//! is a distance to a whole page of guest memory, or zero.
+#![allow(unsafe_code, reason = "the arrays are shared with generated code")]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+
+use crate::context::{CONTEXT_SIZE, Context, JUMPS, StackWindow};
+use crate::entry::HOST_MXCSR;
+use crate::resident::Resident;
+use engine_soft::Alarm;
+
+/// Bytes of one half of one array: 2^35 pages, 8 bytes each.
+const HALF: usize = 1 << 38;
+/// Bytes of a table of jumps.
+pub(crate) const JUMPS_SIZE: usize = JUMPS * 8;
+/// Bytes below a view: its own jumps, and the context.
+const BELOW: usize = JUMPS_SIZE + CONTEXT_SIZE;
+/// Displacement of user code's jumps from the GS base.
+pub(crate) const USER_JUMPS: i32 = -(BELOW as i32);
+/// Address spaces kept: Linux uses six PCIDs.
+const SPACES: usize = 6;
+/// Pages of one half of one array (2 MiB of guest addresses each) before all are given back.
+const RESIDENT_MAX: usize = 4096;
+/// A stack window reaches this far from its middle, in bytes.
+const WINDOW_REACH: u64 = 64 << 10;
+
+/// Addresses reserved, and unmapped in the end.
+struct Reservation {
+    start: usize,
+    size: usize,
+}
+
+impl Reservation {
+    fn new(size: usize) -> io::Result<Self> {
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a new mapping without access at an address of the kernel's choice.
+        let at = unsafe { mmap_anonymous(ptr::null_mut(), size, ProtFlags::empty(), flags) }?;
+        Ok(Self { start: at as usize, size })
+    }
+
+    /// Zeros that appear when touched.
+    fn fill(&self, offset: usize, size: usize, prot: ProtFlags) -> io::Result<()> {
+        assert!(offset + size <= self.size);
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
+        // SAFETY: inside the reservation, which is ours alone.
+        unsafe {
+            let at = mmap_anonymous((self.start + offset) as *mut _, size, prot, flags)?;
+            // A huge page for each 8 bytes written would be a waste.
+            let _ = madvise(at, size, Advice::LinuxNoHugepage);
+            let _ = madvise(at, size, Advice::LinuxDontDump);
+        }
+        Ok(())
+    }
+
+    /// The file's first `size` bytes, shared with every other place they are mapped.
+    fn share(&self, offset: usize, size: usize, file: &File) -> io::Result<()> {
+        assert!(offset + size <= self.size);
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE | MapFlags::FIXED;
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: inside the reservation, which is ours alone.
+        unsafe {
+            let at = mmap((self.start + offset) as *mut _, size, prot, flags, file.as_fd(), 0)?;
+            let _ = madvise(at, size, Advice::LinuxDontDump);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        // SAFETY: ours alone, and no translated code runs when its vCPU is dropped.
+        let _ = unsafe { munmap(self.start as *mut _, self.size) };
+    }
+}
+
+fn memory_file(name: &str, size: usize) -> io::Result<File> {
+    let file = File::from(memfd_create(name, MemfdFlags::CLOEXEC)?);
+    ftruncate(&file, size as u64)?;
+    Ok(file)
+}
+
+/// Files mapped into every view.
+struct Shared {
+    context: File,
+    upper: [File; 2],
+}
+
+/// What the segment bases select.
+struct View {
+    reservation: Reservation,
+}
+
+impl View {
+    /// With a lower half of its own, or one that is always empty.
+    fn new(shared: &Shared, lower: ProtFlags) -> io::Result<Self> {
+        let reservation = Reservation::new(BELOW + 4 * HALF)?;
+        reservation.fill(0, JUMPS_SIZE, ProtFlags::READ | ProtFlags::WRITE)?;
+        reservation.share(JUMPS_SIZE, CONTEXT_SIZE, &shared.context)?;
+        for (array, upper) in shared.upper.iter().enumerate() {
+            let start = BELOW + array * 2 * HALF;
+            reservation.fill(start, HALF, lower)?;
+            reservation.share(start + HALF, HALF, upper)?;
+        }
+        Ok(Self { reservation })
+    }
+
+    /// GS and FS base.
+    fn bases(&self) -> [u64; 2] {
+        [0, 1].map(|array| (self.reservation.start + BELOW + array * 2 * HALF) as u64)
+    }
+
+    fn half(&self, array: usize, upper: bool) -> *mut u64 {
+        let half = if upper { HALF } else { 0 };
+        (self.reservation.start + BELOW + array * 2 * HALF + half) as *mut u64
+    }
+
+    fn jumps(&self) -> *mut u64 {
+        self.reservation.start as *mut u64
+    }
+}
+
+/// One half of one array, where it may be written.
+struct Half {
+    entries: *mut u64,
+    resident: Resident,
+}
+
+impl Half {
+    fn new(entries: *mut u64) -> Self {
+        Self { entries, resident: Resident::new(HALF / 4096) }
+    }
+
+    fn place(&self, page: u64) -> *mut u64 {
+        let index = (page & ((HALF as u64 / 8) - 1)) as usize;
+        // SAFETY: the masked index is inside the half.
+        unsafe { self.entries.add(index) }
+    }
+
+    fn set(&mut self, page: u64, distance: u64) {
+        let place = self.place(page);
+        self.note(page, true);
+        // SAFETY: `place` is inside the half, which is mapped as long as `self` lives; translated
+        // code reads whole words.
+        unsafe { place.write_volatile(distance) };
+    }
+
+    fn get(&self, page: u64) -> Option<u64> {
+        if !self.resident.contains((page & (HALF as u64 / 8 - 1)) as usize / 512) {
+            return None;
+        }
+        // SAFETY: as in `set`.
+        let distance = unsafe { self.place(page).read_volatile() };
+        (distance != 0).then_some(distance)
+    }
+
+    fn clear(&self, page: u64) {
+        // An entry that was never filled is not touched into existence.
+        if self.get(page).is_some() {
+            // SAFETY: as in `set`.
+            unsafe { self.place(page).write_volatile(0) };
+        }
+    }
+
+    /// Translated code has looked at this page's entry.
+    fn note(&mut self, page: u64, filled: bool) {
+        let index = (page & (HALF as u64 / 8 - 1)) as usize / 512;
+        if self.resident.note(index, filled) > RESIDENT_MAX {
+            self.release();
+            self.resident.note(index, filled);
+        }
+    }
+
+    /// Drops every entry.
+    fn flush(&mut self) {
+        for index in self.resident.take_filled() {
+            // SAFETY: `index` is a page of the half.
+            unsafe { ptr::write_bytes(self.entries.add(index as usize * 512), 0, 512) };
+        }
+    }
+
+    fn release(&mut self) {
+        self.resident.clear();
+        // SAFETY: the half is ours; what is dropped reads as zero.
+        unsafe {
+            let removed = madvise(self.entries.cast(), HALF, Advice::LinuxRemove);
+            if removed.is_err() {
+                let _ = madvise(self.entries.cast(), HALF, Advice::LinuxDontNeed);
+            }
+        }
+    }
+}
+
+/// One address space.
+struct Space {
+    view: View,
+    halves: [Half; 2],
+    pcid: u16,
+    used: u64,
+    /// Pages whose addresses are among the jumps.
+    code_pages: Vec<u64>,
+}
+
+/// Who accesses memory: selects the view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Selector {
+    /// User pages and the kernel's.
+    Space,
+    /// The kernel's only.
+    Supervisor,
+}
+
+/// All views of a vCPU.
+pub(crate) struct Views {
+    context: NonNull<Context>,
+    supervisor: View,
+    /// Entries of the empty lower half that were looked at.
+    looked_at: Half,
+    upper: [Half; 2],
+    spaces: Vec<Space>,
+    current: usize,
+    uses: u64,
+    /// Pages of the upper half that are not global.
+    upper_local: Vec<u64>,
+    /// What every table of jumps is filled with.
+    miss: u64,
+}
+
+// SAFETY: the pointers are to mappings the value owns.
+unsafe impl Send for Views {}
+
+impl Views {
+    /// All empty. Jumps go to `miss` until they are known.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    pub(crate) fn new(miss: u64) -> io::Result<(Self, Arc<KickWord>)> {
+        let shared = Shared {
+            context: memory_file("context", CONTEXT_SIZE)?,
+            upper: [memory_file("loads", HALF)?, memory_file("stores", HALF)?],
+        };
+        let supervisor = View::new(&shared, ProtFlags::READ)?;
+        let read_write = ProtFlags::READ | ProtFlags::WRITE;
+        let spaces: io::Result<Vec<_>> = (0..SPACES)
+            .map(|_| {
+                let view = View::new(&shared, read_write)?;
+                let halves = [0, 1].map(|array| Half::new(view.half(array, false)));
+                Ok(Space { view, halves, pcid: 0, used: 0, code_pages: Vec::new() })
+            })
+            .collect();
+        let context = supervisor.bases()[0] as usize - CONTEXT_SIZE;
+        let context = NonNull::new(context as *mut Context).ok_or(io::ErrorKind::OutOfMemory)?;
+        let upper = [0, 1].map(|array| Half::new(supervisor.half(array, true)));
+        let looked_at = Half::new(supervisor.half(0, false));
+        let mut views = Self {
+            context,
+            supervisor,
+            looked_at,
+            upper,
+            spaces: spaces?,
+            current: 0,
+            uses: 0,
+            upper_local: Vec::new(),
+            miss,
+        };
+        for space in &mut views.spaces {
+            forget_jumps(space, miss);
+        }
+        let context = views.context();
+        context.jumps.fill(miss);
+        context.page_mask = [0x7fff_ffff_f000, 0xffff_ffff_f000];
+        context.low_mask = [0, 1, 3, 7, 15, 31];
+        context.offset_mask = 0xfff;
+        context.carry_mask = 0x1000;
+        context.stack = [StackWindow::EMPTY; 2];
+        context.mxcsr = [HOST_MXCSR; 2];
+        let mapping = Reservation::new(CONTEXT_SIZE)?;
+        mapping.share(0, CONTEXT_SIZE, &shared.context)?;
+        Ok((views, Arc::new(KickWord { mapping })))
+    }
+
+    /// The context, which translated code shares: to be used only while none runs.
+    pub(crate) fn context(&mut self) -> &mut Context {
+        // SAFETY: mapped as long as `self` lives, zero or what was written since; the borrow of
+        // `self` keeps translated code, which needs it too, from running.
+        unsafe { self.context.as_mut() }
+    }
+
+    /// GS and FS base of a view.
+    pub(crate) fn bases(&self, selector: Selector) -> [u64; 2] {
+        match selector {
+            Selector::Space => self.spaces[self.current].view.bases(),
+            Selector::Supervisor => self.supervisor.bases(),
+        }
+    }
+
+    /// Keeps where a page is: `distance` from guest to host address.
+    pub(crate) fn fill(&mut self, linear: u64, write: bool, distance: u64, global: bool) {
+        let page = linear >> 12;
+        let array = usize::from(write);
+        if linear >> 63 == 0 {
+            self.spaces[self.current].halves[array].set(page, distance);
+            return;
+        }
+        self.upper[array].set(page, distance);
+        if !global {
+            self.upper_local.push(page);
+        }
+    }
+
+    /// Address of the entry for stores.
+    pub(crate) fn write_entry(&self, linear: u64) -> u64 {
+        let half = if linear >> 63 == 0 {
+            &self.spaces[self.current].halves[1]
+        } else {
+            &self.upper[1]
+        };
+        half.place(linear >> 12) as u64
+    }
+
+    /// Drops one entry: what [`Views::write_entry`] returned.
+    pub(crate) fn drop_entry(&mut self, entry: u64) {
+        let bounds = |half: &Half| (half.entries as u64..half.entries as u64 + HALF as u64);
+        let own = |half: &Half| bounds(half).contains(&entry) && entry.is_multiple_of(8);
+        assert!(own(&self.upper[1]) || self.spaces.iter().any(|s| own(&s.halves[1])));
+        // SAFETY: it is an entry of ours. Translated code reads whole words.
+        unsafe { (entry as *mut u64).write_volatile(0) };
+    }
+
+    /// From guest to host address of a page stores may go to.
+    pub(crate) fn store_distance(&self, linear: u64, selector: Selector) -> Option<u64> {
+        let half = match (linear >> 63, selector) {
+            (0, Selector::Supervisor) => return None,
+            (0, Selector::Space) => &self.spaces[self.current].halves[1],
+            _ => &self.upper[1],
+        };
+        half.get(linear >> 12)
+    }
+
+    /// The window of pages around one that stores may go to, as far as they are known and lie in a
+    /// row.
+    pub(crate) fn window_around(&self, linear: u64, selector: Selector) -> StackWindow {
+        let page = linear & !0xfff;
+        let Some(distance) = self.store_distance(page, selector) else {
+            return StackWindow::EMPTY;
+        };
+        let same = |page: u64| self.store_distance(page, selector) == Some(distance);
+        let (mut start, mut end) = (page, page + 4096);
+        while page - start < WINDOW_REACH && same(start.wrapping_sub(4096)) {
+            start -= 4096;
+        }
+        while end - page < WINDOW_REACH && same(end) {
+            end += 4096;
+        }
+        StackWindow::new(start, end - start, distance)
+    }
+
+    /// Translated code has looked at the entry of this address, whatever becomes of it.
+    pub(crate) fn note(&mut self, linear: u64, write: bool, selector: Selector) {
+        let array = usize::from(write);
+        match (linear >> 63, selector) {
+            (0, Selector::Space) => {
+                self.spaces[self.current].halves[array].note(linear >> 12, false);
+            }
+            (0, Selector::Supervisor) => self.looked_at.note(linear >> 12, false),
+            _ => self.upper[array].note(linear >> 12, false),
+        }
+    }
+
+    /// Drops the translations of a page of `1 << shift` bytes, of every address space.
+    pub(crate) fn invalidate(&mut self, linear: u64, shift: u8) {
+        let first = (linear >> shift) << (shift - 12);
+        let count = 1u64 << (shift - 12);
+        if linear >> 63 != 0 {
+            for half in &mut self.upper {
+                clear_pages(half, first, count);
+            }
+            self.forget_kernel_jumps(first, count);
+            return;
+        }
+        for space in &mut self.spaces {
+            for half in &mut space.halves {
+                clear_pages(half, first, count);
+            }
+            let inside = |page: &u64| (first..first + count).contains(page);
+            if space.code_pages.iter().any(inside) {
+                forget_jumps(space, self.miss);
+            }
+        }
+    }
+
+    fn forget_kernel_jumps(&mut self, first: u64, count: u64) {
+        let miss = self.miss;
+        if count >= 16 {
+            self.context().jumps.fill(miss);
+            return;
+        }
+        for page in first..first + count {
+            let start = (page as usize & 15) << 12;
+            self.context().jumps[start..start + 4096].fill(miss);
+        }
+    }
+
+    /// Selects the address space of a PCID; without `keep`, none of its translations are kept.
+    /// What the upper half has that is not global is dropped.
+    pub(crate) fn select(&mut self, pcid: u16, keep: bool) {
+        self.flush_upper_local();
+        self.uses += 1;
+        let found = self.spaces.iter().position(|s| s.used != 0 && s.pcid == pcid);
+        let index = found.unwrap_or_else(|| {
+            let oldest = self.spaces.iter().enumerate().min_by_key(|(_, s)| s.used);
+            oldest.map_or(0, |(index, _)| index)
+        });
+        let space = &mut self.spaces[index];
+        if found.is_none() || !keep {
+            flush_space(space, self.miss);
+        }
+        space.pcid = pcid;
+        space.used = self.uses;
+        self.current = index;
+    }
+
+    /// Drops a PCID's translations that are not global.
+    pub(crate) fn flush_pcid(&mut self, pcid: u16) {
+        self.flush_upper_local();
+        for space in &mut self.spaces {
+            if space.pcid == pcid {
+                flush_space(space, self.miss);
+            }
+        }
+    }
+
+    /// Drops everything that is not global.
+    pub(crate) fn flush_local(&mut self) {
+        self.flush_upper_local();
+        for space in &mut self.spaces {
+            flush_space(space, self.miss);
+        }
+    }
+
+    /// Drops everything.
+    pub(crate) fn flush(&mut self) {
+        self.flush_local();
+        for half in &mut self.upper {
+            half.flush();
+        }
+        let miss = self.miss;
+        self.context().jumps.fill(miss);
+    }
+
+    /// Drops all entries for stores.
+    pub(crate) fn flush_stores(&mut self) {
+        self.upper[1].flush();
+        for space in &mut self.spaces {
+            space.halves[1].flush();
+        }
+    }
+
+    fn flush_upper_local(&mut self) {
+        for page in std::mem::take(&mut self.upper_local) {
+            for half in &self.upper {
+                half.clear(page);
+            }
+        }
+    }
+
+    /// Jumps to `rip` go to `host` from now on.
+    pub(crate) fn set_jump(&mut self, rip: u64, user: bool, host: u64) {
+        let index = rip as usize & (JUMPS - 1);
+        if !user {
+            self.context().jumps[index] = host;
+            return;
+        }
+        let space = &mut self.spaces[self.current];
+        if !space.code_pages.contains(&(rip >> 12)) {
+            space.code_pages.push(rip >> 12);
+        }
+        // SAFETY: the index is inside the table, which is mapped as long as `self` lives.
+        unsafe { space.view.jumps().add(index).write_volatile(host) };
+    }
+
+    /// Drops all jumps: translated code has moved.
+    pub(crate) fn flush_jumps(&mut self) {
+        let miss = self.miss;
+        for space in &mut self.spaces {
+            forget_jumps(space, miss);
+        }
+        self.context().jumps.fill(miss);
+    }
+
+    /// Bytes of memory the views have touched.
+    pub(crate) fn resident_bytes(&self) -> usize {
+        let own = self.upper.iter().chain(self.spaces.iter().flat_map(|s| &s.halves));
+        own.map(|half| half.resident.count() * 4096).sum()
+    }
+}
+
+fn clear_pages(half: &mut Half, first: u64, count: u64) {
+    // A gigabyte's entries are more than what is filled, as a rule.
+    if count > 512 {
+        half.flush();
+        return;
+    }
+    for page in first..first + count {
+        half.clear(page);
+    }
+}
+
+fn flush_space(space: &mut Space, miss: u64) {
+    for half in &mut space.halves {
+        half.flush();
+    }
+    forget_jumps(space, miss);
+}
+
+fn forget_jumps(space: &mut Space, miss: u64) {
+    if space.code_pages.is_empty() && space.used != 0 {
+        return;
+    }
+    space.code_pages.clear();
+    // SAFETY: the table is as long as this, and mapped as long as the space lives.
+    unsafe { std::slice::from_raw_parts_mut(space.view.jumps(), JUMPS) }.fill(miss);
+}
+
+/// The word that makes translated code come back, mapped apart so that it outlives the views.
+pub(crate) struct KickWord {
+    mapping: Reservation,
+}
+
+impl KickWord {
+    fn word(&self) -> &AtomicU32 {
+        let at = self.mapping.start + std::mem::offset_of!(Context, kick);
+        // SAFETY: the mapping is of the context's file, and lives as long as `self`.
+        unsafe { AtomicU32::from_ptr(at as *mut u32) }
+    }
+}
+
+impl Alarm for KickWord {
+    fn ring(&self) {
+        self.word().store(1, Ordering::SeqCst);
+    }
+}
