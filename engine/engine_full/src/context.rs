@@ -62,8 +62,10 @@ pub(crate) struct Context {
     pub(crate) target: u64,
     /// R10 at the last exit: the linear address, or the guest's next instruction.
     pub(crate) scratch: u64,
-    /// A register's value while translated code uses that register for another.
-    pub(crate) borrowed: u64,
+    /// A value to be pushed, while both temporaries look where.
+    pub(crate) pushed: u64,
+    /// Where an indirect call goes, while the return address is pushed.
+    pub(crate) called: u64,
     /// What the last exit was for: the number of a site.
     pub(crate) site: u32,
     /// AH after LAHF.

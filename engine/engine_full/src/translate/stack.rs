@@ -28,11 +28,11 @@ impl Translator {
             self.asm.store(8, place, Reg::R10);
             return;
         }
-        let borrowed = context(field!(borrowed));
-        self.asm.store(8, borrowed, Reg::R10);
+        let pushed = context(field!(pushed));
+        self.asm.store(8, pushed, Reg::R10);
         let place = self.stack_place(index, insn, -8, true);
         self.asm.lea(8, Reg::R10, place);
-        self.asm.load(8, Reg::RCX, borrowed);
+        self.asm.load(8, Reg::RCX, pushed);
         self.asm.store(8, Mem::at(Reg::R10, 0), Reg::RCX);
     }
 
@@ -114,8 +114,7 @@ impl Translator {
         if short && self.form.stack[index].is_some() {
             self.push_return(index, insn);
         } else {
-            // What checks use is not touched between: the target waits in its own place.
-            let target = context(field!(target));
+            let target = context(field!(called));
             self.asm.store(8, target, Reg::R10);
             self.push_return(index, insn);
             self.asm.load(8, Reg::R10, target);
