@@ -132,8 +132,6 @@ pub(crate) struct Cache {
     /// Place of the code for jumps that miss.
     pub(crate) miss: Place,
     start: Place,
-    /// Units translated since the beginning, for statistics.
-    pub(crate) translated: u64,
     /// Grows whenever it is cleared: places are good for one generation.
     pub(crate) generation: u64,
     /// It is about to be cleared: nobody may take a place in code memory from it.
@@ -174,7 +172,6 @@ impl Cache {
             leave,
             miss,
             start,
-            translated: 0,
             closing: false,
             generation: 0,
             kernel_pages: HashMap::new(),
@@ -236,7 +233,6 @@ impl Cache {
             lines: new.lines,
             points: (first, self.points.len() as u32),
         });
-        self.translated += 1;
         self.keys.insert(new.key, id);
         self.pages.entry(new.key.page).or_default().push(id);
         if !new.key.mode.intersects(Mode::USER | Mode::LOCAL) {
@@ -299,11 +295,6 @@ impl Cache {
     pub(crate) fn retire_moved(&mut self, number: u64, page: u32) {
         self.kernel_pages.remove(&number);
         self.retire(page, u64::MAX);
-    }
-
-    /// Number of units in use.
-    pub(crate) fn len(&self) -> usize {
-        self.keys.len()
     }
 }
 

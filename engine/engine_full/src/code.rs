@@ -34,7 +34,14 @@ unsafe impl Send for CodeMemory {}
 fn map(file: &File, prot: ProtFlags) -> io::Result<*mut u8> {
     // SAFETY: a new mapping at an address of the kernel's choice.
     let at = unsafe {
-        mmap(ptr::null_mut(), CODE_SIZE, prot, MapFlags::SHARED | MapFlags::NORESERVE, file.as_fd(), 0)
+        mmap(
+            ptr::null_mut(),
+            CODE_SIZE,
+            prot,
+            MapFlags::SHARED | MapFlags::NORESERVE,
+            file.as_fd(),
+            0,
+        )
     }?;
     // SAFETY: the mapping above. An advice that is not taken is no error.
     unsafe {
@@ -73,11 +80,6 @@ impl CodeMemory {
     /// Where the next code goes.
     pub(crate) fn next(&self) -> Place {
         self.used as Place
-    }
-
-    /// Bytes in use.
-    pub(crate) fn used(&self) -> usize {
-        self.used
     }
 
     /// There is room for this many bytes.

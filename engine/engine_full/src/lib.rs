@@ -56,8 +56,10 @@ fn missing() -> Option<&'static str> {
     }
     // AT_HWCAP2, bit 1: the kernel lets user code write segment bases (Linux 5.9).
     if rustix::param::linux_hwcap().1 & 2 == 0 {
-        return Some("the host's kernel does not let programs use WRFSBASE (Linux 5.9 and CPUs \
-            since 2012 and 2017 do)");
+        return Some(
+            "the host's kernel does not let programs use WRFSBASE (Linux 5.9 and CPUs \
+            since 2012 and 2017 do)",
+        );
     }
     None
 }

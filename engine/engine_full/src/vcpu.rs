@@ -1,6 +1,7 @@
 //! One vCPU: translated code where there is any, the interpreter for everything else.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use engine::{Bus, DebugStops, EngineError, Exit, Vcpu};
 use engine_soft::{Next, SoftVcpu};
@@ -68,11 +69,7 @@ enum Onward {
 }
 
 impl FullVcpu {
-    pub(crate) fn new(
-        soft: SoftVcpu,
-        complex: Arc<FullComplex>,
-        views: Views,
-    ) -> Self {
+    pub(crate) fn new(soft: SoftVcpu, complex: Arc<FullComplex>, views: Views) -> Self {
         let mut vcpu = Self {
             soft,
             complex,
@@ -151,7 +148,6 @@ impl FullVcpu {
 
     /// Runs translated code until something wants more than one instruction's attention.
     fn run_translated(&mut self) -> Result<Option<Exit>, EngineError> {
-        self.views.context().kick.store(0, std::sync::atomic::Ordering::SeqCst);
         let mut onward = Onward::Guest(self.soft.cpu.rip);
         loop {
             onward = match onward {
@@ -168,6 +164,8 @@ impl FullVcpu {
                     Onward::Guest(self.soft.cpu.rip)
                 }
                 Onward::Guest(rip) => {
+                    // In this order: what comes later rings again.
+                    self.views.context().kick.store(0, Ordering::SeqCst);
                     if self.soft.slot().mail.any() {
                         self.take_registers(rip);
                         return Ok(None);
@@ -453,7 +451,8 @@ impl FullVcpu {
             let linear = number << 12;
             let found = self.soft.cpu.page(linear, Access::Execute, Privilege::Supervisor);
             let same = found.is_ok_and(|found| {
-                long && found.global && memory_at(&found).is_some_and(|at| (at >> 12) as u32 == page)
+                long && found.global
+                    && memory_at(&found).is_some_and(|at| (at >> 12) as u32 == page)
             });
             if !same {
                 self.complex.cache().retire_moved(number, page);

@@ -335,17 +335,14 @@ impl Views {
 
     /// Address of the entry for stores.
     pub(crate) fn write_entry(&self, linear: u64) -> u64 {
-        let half = if linear >> 63 == 0 {
-            &self.spaces[self.current].halves[1]
-        } else {
-            &self.upper[1]
-        };
+        let half =
+            if linear >> 63 == 0 { &self.spaces[self.current].halves[1] } else { &self.upper[1] };
         half.place(linear >> 12) as u64
     }
 
     /// Drops one entry: what [`Views::write_entry`] returned.
     pub(crate) fn drop_entry(&mut self, entry: u64) {
-        let bounds = |half: &Half| (half.entries as u64..half.entries as u64 + HALF as u64);
+        let bounds = |half: &Half| half.entries as u64..half.entries as u64 + HALF as u64;
         let own = |half: &Half| bounds(half).contains(&entry) && entry.is_multiple_of(8);
         assert!(own(&self.upper[1]) || self.spaces.iter().any(|s| own(&s.halves[1])));
         // SAFETY: it is an entry of ours. Translated code reads whole words.
@@ -511,12 +508,6 @@ impl Views {
             forget_jumps(space, miss);
         }
         self.context().jumps.fill(miss);
-    }
-
-    /// Bytes of memory the views have touched.
-    pub(crate) fn resident_bytes(&self) -> usize {
-        let own = self.upper.iter().chain(self.spaces.iter().flat_map(|s| &s.halves));
-        own.map(|half| half.resident.count() * 4096).sum()
     }
 }
 

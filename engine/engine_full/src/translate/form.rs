@@ -219,7 +219,11 @@ fn is_translated(insn: &Native, mode: Mode) -> bool {
         Class::Loop => insn.addr_size == 8 && matches!(insn.opcode(), 0xe2 | 0xe3),
         Class::Pop => insn.op_size == 8 && insn.mem.is_none(),
         Class::Push | Class::Leave => insn.op_size == 8,
-        Class::Call | Class::CallIndirect | Class::Ret | Class::Jump | Class::JumpIndirect
+        Class::Call
+        | Class::CallIndirect
+        | Class::Ret
+        | Class::Jump
+        | Class::JumpIndirect
         | Class::JumpIf => insn.op_size == 8 && !insn.op66,
         Class::Copy => super::copy::is_possible(insn),
         Class::Nop => true,

@@ -4,10 +4,8 @@ use x86_decode::native::{Access, Native, NativeMem};
 use x86_encode::{Alu, Cond, Label, Mem, Reg, Segment};
 use x86_state::SegReg;
 
-use super::{
-    Cold, GUEST_R10, GUEST_R11, HOST, Translator, context, in_context,
-};
 use super::form::by_stack_pointer;
+use super::{Cold, GUEST_R10, GUEST_R11, HOST, Translator, context, in_context};
 use crate::cache::Reason;
 use crate::context::{field, stack_field};
 

@@ -25,8 +25,22 @@ pub(crate) use form::Source;
 
 /// Host register of a guest register, where it has one.
 const HOST: [Reg; 16] = [
-    Reg::RAX, Reg::R11, Reg::RDX, Reg::RBX, Reg::RSP, Reg::RBP, Reg::RSI, Reg::RDI, Reg::R8,
-    Reg::R9, Reg::R10, Reg::R11, Reg::R12, Reg::R13, Reg::R14, Reg::R15,
+    Reg::RAX,
+    Reg::R11,
+    Reg::RDX,
+    Reg::RBX,
+    Reg::RSP,
+    Reg::RBP,
+    Reg::RSI,
+    Reg::RDI,
+    Reg::R8,
+    Reg::R9,
+    Reg::R10,
+    Reg::R11,
+    Reg::R12,
+    Reg::R13,
+    Reg::R14,
+    Reg::R15,
 ];
 /// Guest registers of special treatment.
 const GUEST_RCX: u8 = 1;
