@@ -24,9 +24,12 @@ pub struct Options {
     flavour: String,
 }
 
+/// Where to measure.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Engine {
+pub(super) enum Engine {
+    /// Here.
     Emu,
+    /// In a nested machine.
     Hw,
 }
 

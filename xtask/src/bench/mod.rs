@@ -5,6 +5,7 @@
 
 mod boot;
 mod engines;
+mod idle;
 mod inside;
 mod nested;
 mod subject;
@@ -25,6 +26,8 @@ enum What {
     Boot(boot::Options),
     /// A basket of small programs in guests and on this machine: how fast, and whether right
     Engines(engines::Options),
+    /// CPU time of a guest that does nothing
+    Idle(idle::Options),
     /// One run on the machine at hand, whose kernel tells what KVM does
     #[command(hide = true)]
     Inside(inside::Options),
@@ -35,6 +38,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     match &options.what {
         What::Boot(boot) => boot::run(boot),
         What::Engines(options) => engines::run(options),
+        What::Idle(options) => idle::run(options),
         What::Inside(options) => inside::run(options),
     }
 }
