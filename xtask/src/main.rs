@@ -7,6 +7,7 @@ mod bench;
 mod check;
 mod golden;
 mod nested;
+mod stress;
 mod test;
 mod tidy;
 mod up;
@@ -30,6 +31,8 @@ enum Task {
     Check,
     /// Figures beside a peer's
     Bench(bench::Options),
+    /// Compiler, CPython, Node.js, OpenSSL and the kernel's tests in a guest, beside this machine
+    Stress(stress::Options),
     /// Run a command on a machine with hardware virtualization, made of software
     Nested(nested::Options),
     /// Add a file to those every version must load, after a change of the saved state's format
@@ -46,6 +49,7 @@ fn main() -> std::process::ExitCode {
         Task::Bench(options) => bench::run(&options),
         Task::Nested(options) => nested::run(&options),
         Task::Golden => golden::run(),
+        Task::Stress(options) => stress::run(&options),
         Task::Tidy => tidy::run(),
     };
     match done {

@@ -11,9 +11,11 @@ mod initrd;
 mod kernel;
 mod packages;
 mod rootfs;
+mod workshop;
 
 pub use basket::{Basket, basket};
 pub use cpio::{Archive, Mode};
 pub use initrd::{Init, UP, add_modules, initrd};
 pub use kernel::{Kernel, kernel};
 pub use rootfs::{rootfs, scratch_copy};
+pub use workshop::{RESULT, RESULTS_END, WORK, Workshop, workshop};

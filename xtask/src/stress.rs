@@ -1,0 +1,154 @@
+//! `cargo xtask stress`: programs that people use, in a guest and on this machine, with the same results.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use clap::Args;
+use guests::{RESULT, RESULTS_END, WORK, host};
+
+/// What to run where.
+#[derive(Args)]
+pub struct Options {
+    /// Engine: auto, hw, emu or full
+    #[arg(long, default_value = "auto")]
+    engine: String,
+    /// Number of CPUs
+    #[arg(long, default_value_t = 1)]
+    cpus: u32,
+    /// Memory, for example 2G
+    #[arg(long, default_value = "2G")]
+    memory: String,
+    /// How often the guest does all of it
+    #[arg(long, default_value_t = 1)]
+    rounds: u32,
+    /// How many minutes a round may take in the guest
+    #[arg(long, default_value_t = 60)]
+    minutes: u64,
+    /// Which work; all without
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(WORK.iter().copied()))]
+    work: Vec<String>,
+}
+
+/// Lines of results by the work they are of.
+type Results = BTreeMap<String, Vec<String>>;
+
+/// Runs it.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    host::need_packages(&["busybox-static", "xz-utils"])?;
+    host::run(&mut host::cargo(&["build", "--release", "--bin", "trine", "--bin", "trinevm"]))?;
+    let kernel = guests::kernel("cloud")?;
+    let workshop = guests::workshop()?;
+    let mut work: Vec<&str> = options.work.iter().map(String::as_str).collect();
+    if work.is_empty() {
+        work = WORK.to_vec();
+    }
+    let limit = Duration::from_secs(options.minutes * 60);
+    let native = watch("native", workshop.native(&work), limit)?;
+    let (initrd, disk) = workshop.guest(&kernel)?;
+    let rounds = (1..=options.rounds).try_for_each(|round| {
+        eprintln!("round {round} of {} on {}", options.rounds, options.engine);
+        let command = guest(options, &work, &kernel.image, &initrd, &disk)?;
+        compare(&native, &watch(&options.engine, command, limit)?)
+    });
+    fs::remove_file(disk)?;
+    rounds
+}
+
+fn guest(
+    options: &Options,
+    work: &[&str],
+    kernel: &Path,
+    initrd: &Path,
+    disk: &Path,
+) -> anyhow::Result<Command> {
+    let mut command = Command::new(host::release_program("trine")?);
+    command.args(["run", "--engine", &options.engine, "--memory", &options.memory]);
+    command.args(["--cpus", &options.cpus.to_string()]);
+    command.arg("--kernel").arg(kernel).arg("--initrd").arg(initrd).arg("--disk").arg(disk);
+    let work = work.join(" ");
+    command.args(["--cmdline", &format!("console=ttyS0 quiet panic=-1 STRESS=\"{work}\"")]);
+    Ok(command)
+}
+
+/// Runs a command to the line after the last result, and shows what comes and when.
+fn watch(machine: &str, mut command: Command, limit: Duration) -> anyhow::Result<Results> {
+    let begin = Instant::now();
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let out = child.stdout.take().context("no output")?;
+    let (sender, lines) = mpsc::channel();
+    let reader = thread::spawn(move || {
+        for line in BufReader::new(out).split(b'\n').map_while(Result::ok) {
+            let _ = sender.send(String::from_utf8_lossy(&line).trim().to_owned());
+        }
+    });
+    let (mut results, mut is_whole) = (Results::new(), false);
+    while let Ok(line) = lines.recv_timeout(limit.saturating_sub(begin.elapsed())) {
+        eprintln!("{machine} {:7.1} s  {line}", begin.elapsed().as_secs_f64());
+        if line == RESULTS_END {
+            is_whole = true;
+            break;
+        }
+        if let Some((work, result)) = result(&line) {
+            results.entry(work.to_owned()).or_default().push(result.to_owned());
+        }
+    }
+    let _ = child.kill();
+    child.wait()?;
+    let _ = reader.join();
+    ensure!(is_whole, "{machine} did not finish its work within {limit:?}");
+    Ok(results)
+}
+
+fn result(line: &str) -> Option<(&str, &str)> {
+    line.strip_prefix(RESULT)?.strip_prefix(' ')?.split_once(' ')
+}
+
+/// Tells every line that is not on both sides.
+fn compare(native: &Results, guest: &Results) -> anyhow::Result<()> {
+    let mut differences = 0;
+    let nothing = Vec::new();
+    for work in native.keys().chain(guest.keys().filter(|work| !native.contains_key(*work))) {
+        let of = |results: &Results| results.get(work).unwrap_or(&nothing).clone();
+        let (native, guest) = (of(native), of(guest));
+        let only = |here: &[String], there: &[String], machine: &str| {
+            let lines = here.iter().filter(|line| !there.contains(line));
+            lines.map(|line| eprintln!("{work}, only {machine}: {line}")).count()
+        };
+        differences += only(&native, &guest, "natively") + only(&guest, &native, "in the guest");
+        println!("{work}: {} results natively, {} in the guest", native.len(), guest.len());
+    }
+    if differences > 0 {
+        bail!("{differences} results are not the same in the guest");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn results(lines: &[&str]) -> Results {
+        Results::from([("node".to_owned(), lines.iter().map(|l| (*l).to_owned()).collect())])
+    }
+
+    #[test]
+    fn a_result_has_its_work_and_its_text() {
+        assert_eq!(result("STRESS node 1 25997"), Some(("node", "1 25997")));
+        assert_eq!(result("STRESS-END"), None);
+        assert_eq!(result("[ 1.0] STRESS node 1"), None);
+    }
+
+    #[test]
+    fn a_missing_result_is_a_difference() {
+        assert!(compare(&results(&["1", "2"]), &results(&["1", "2"])).is_ok());
+        assert!(compare(&results(&["1", "2"]), &results(&["1"])).is_err());
+        assert!(compare(&results(&["1"]), &Results::new()).is_err());
+    }
+}
