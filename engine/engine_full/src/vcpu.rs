@@ -102,7 +102,7 @@ impl FullVcpu {
                     let exit = if self.can_translate() {
                         self.run_translated()?
                     } else {
-                        self.soft.execute(SLICE)
+                        self.soft.execute(self.interpreted_at_once())
                     };
                     if let Some(exit) = exit {
                         return Ok(exit);
@@ -126,6 +126,14 @@ impl FullVcpu {
             && cpu.is_plain()
             && cpu.activity == x86_state::Activity::Running
             && !self.soft.is_debugged()
+    }
+
+    /// How many instructions to interpret before another look whether code can be translated: one,
+    /// where what stands in the way ends with the next (interrupt shadow, RFLAGS.RF).
+    fn interpreted_at_once(&self) -> u64 {
+        let cpu = &self.soft.cpu;
+        let debugged = cpu.system_flag(Rflags::TF) || cpu.debug.dr7 & 0xff != 0;
+        if cpu.mode == CpuMode::Long64 && !debugged { 1 } else { SLICE }
     }
 
     /// What code is translated for now.
