@@ -247,10 +247,11 @@ impl Cache {
         self.memory.patch4(distance_at, to.wrapping_sub(from));
     }
 
-    /// Retires units that depend on lines of a page. Returns how many of the page are left, if there
-    /// were any.
-    pub(crate) fn retire(&mut self, page: u32, lines: u64) -> Option<usize> {
+    /// Retires units that depend on lines of a page. Returns how many of the page's are retired and
+    /// how many are left, if there were any.
+    pub(crate) fn retire(&mut self, page: u32, lines: u64) -> Option<(usize, usize)> {
         let ids = self.pages.get_mut(&page)?;
+        let before = ids.len();
         ids.retain(|id| {
             let unit = &self.units[*id as usize];
             if unit.lines & lines == 0 {
@@ -262,7 +263,7 @@ impl Cache {
             send_on(&self.memory, unit.body, unit.retired_exit);
             false
         });
-        Some(ids.len())
+        Some((before - ids.len(), ids.len()))
     }
 
     /// Whoever arrives at a retired unit goes on at another, of the same address.
@@ -291,10 +292,9 @@ impl Cache {
         all.map(|(number, page)| (*number, *page)).collect()
     }
 
-    /// The kernel's page `number` is no longer this one: retires its units.
-    pub(crate) fn retire_moved(&mut self, number: u64, page: u32) {
+    /// The kernel's page `number` is no longer the one its units are of.
+    pub(crate) fn forget_kernel_page(&mut self, number: u64) {
         self.kernel_pages.remove(&number);
-        self.retire(page, u64::MAX);
     }
 }
 

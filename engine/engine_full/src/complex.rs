@@ -8,7 +8,7 @@
 //!
 //! *Locks*: `clearing`, then `cache`, then a vCPU's commands. Nobody waits for a vCPU under `cache`.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use engine::{CpuComplex, EngineError, IoApicRoutes};
@@ -107,12 +107,21 @@ pub(crate) struct FullComplex {
     clearing: Mutex<()>,
     pub(crate) peers: Vec<Peer>,
     pub(crate) timers: Timers,
+    /// Grows whenever units are no longer what is to run.
+    pub(crate) changes: AtomicU64,
 }
 
 impl FullComplex {
     pub(crate) fn new(soft: Arc<Complex>, cache: Cache, peers: Vec<Peer>) -> Self {
         let timers = Timers::new(soft.clone());
-        Self { soft, cache: Mutex::new(cache), clearing: Mutex::default(), peers, timers }
+        Self {
+            soft,
+            cache: Mutex::new(cache),
+            clearing: Mutex::default(),
+            peers,
+            timers,
+            changes: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn cache(&self) -> MutexGuard<'_, Cache> {
@@ -152,8 +161,30 @@ impl FullComplex {
         // another until the cache is open again.
         self.cache().closing = true;
         self.tell_all(Command::FlushCode);
-        self.cache().clear();
+        let mut cache = self.cache();
+        cache.clear();
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        drop(cache);
         self.soft.memory.bits().forget_code();
+    }
+}
+
+impl FullComplex {
+    /// Retires units that depend on lines of a page. Returns how many of the page are left, if there
+    /// were any.
+    pub(crate) fn retire(&self, cache: &mut Cache, page: u32, lines: u64) -> Option<usize> {
+        let (retired, left) = cache.retire(page, lines)?;
+        if retired > 0 {
+            self.changes.fetch_add(1, Ordering::SeqCst);
+        }
+        Some(left)
+    }
+
+    /// The kernel's page `number` is no longer this one: retires its units.
+    pub(crate) fn retire_moved(&self, number: u64, page: u32) {
+        let mut cache = self.cache();
+        cache.forget_kernel_page(number);
+        self.retire(&mut cache, page, u64::MAX);
     }
 }
 
@@ -163,7 +194,7 @@ impl CodeWatcher for FullComplex {
     }
 
     fn code_written(&self, page: usize, lines: u64) {
-        let left = self.cache().retire(page as u32, lines);
+        let left = self.retire(&mut self.cache(), page as u32, lines);
         if left == Some(0) {
             self.soft.memory.bits().clear_code(page);
         }

@@ -37,6 +37,7 @@ pub(crate) struct FullVcpu {
     jump_modes: [Mode; 2],
     /// The registers are in the context.
     given: bool,
+    recent: Vec<Option<Recent>>,
     /// Where the guest is, as of the registers in the context.
     rip: u64,
 }
@@ -55,8 +56,25 @@ struct Found {
     mode: Mode,
     entry: Place,
     body: Place,
+    /// Host address of the body.
+    target: u64,
     generation: u64,
 }
+
+/// A unit that was found lately.
+#[derive(Debug, Clone, Copy)]
+struct Recent {
+    rip: u64,
+    /// Of the translations of addresses.
+    mmu_generation: u64,
+    /// Of the cache's units.
+    changes: u64,
+    wanted: Mode,
+    found: Found,
+}
+
+/// Units found lately that are remembered, by their address.
+const RECENT: usize = 1024;
 
 /// Where translated code goes on.
 enum Onward {
@@ -79,6 +97,7 @@ impl FullVcpu {
             page: Box::new([0; PAGE_SIZE as usize]),
             jump_modes: [Mode::empty(); 2],
             given: false,
+            recent: vec![None; RECENT],
             rip: 0,
         };
         vcpu.soft.cpu.mmu.watch_flushes(true);
@@ -161,7 +180,7 @@ impl FullVcpu {
             onward = match onward {
                 Onward::Interpret(rip) => {
                     self.take_registers(rip);
-                    if let Some(exit) = self.soft.execute(1) {
+                    if let Some(exit) = self.soft.execute_one() {
                         return Ok(Some(exit));
                     }
                     self.mirror_flushes();
@@ -268,44 +287,58 @@ impl FullVcpu {
         let Some(found) = self.unit(rip, Mode::empty()) else { return Onward::Interpret(rip) };
         let complex = self.complex.clone();
         let cache = complex.open_cache();
-        if cache.generation != found.generation {
-            return Onward::Guest(rip);
-        }
-        if generation == found.generation {
+        if cache.generation == found.generation && generation == found.generation {
             tell(self, found, &cache);
         }
-        Onward::Host(cache.memory.address(found.body))
+        Onward::Host(found.target)
     }
 
     fn find(&mut self, rip: u64, extra: Mode) -> Onward {
         self.rip = rip;
-        let Some(found) = self.unit(rip, extra) else { return Onward::Interpret(rip) };
-        let cache = self.complex.open_cache();
-        if cache.generation != found.generation {
-            return Onward::Guest(rip);
-        }
-        Onward::Host(cache.memory.address(found.body))
+        self.unit(rip, extra).map_or(Onward::Interpret(rip), |found| Onward::Host(found.target))
     }
 
     /// The unit at `rip`, translated now if need be; none where code cannot be fetched.
     fn unit(&mut self, rip: u64, extra: Mode) -> Option<Found> {
-        let user = self.soft.cpu.cpl == 3;
-        let privilege = if user { Privilege::User } else { Privilege::Supervisor };
-        let place = self.soft.cpu.page(rip, Access::Execute, privilege).ok()?;
-        let page = (memory_at(&place)? >> 12) as u32;
-        let mut mode = self.mode() | extra;
-        mode.set(Mode::LOCAL, !user && (!place.global || rip >> 63 == 0));
-        let jumps_for = mode & Mode::NO_VECTOR;
-        let own = &mut self.jump_modes[usize::from(!user)];
+        let wanted = self.mode() | extra;
+        let own = &mut self.jump_modes[usize::from(!wanted.contains(Mode::USER))];
+        let jumps_for = wanted & Mode::NO_VECTOR;
         if std::mem::replace(own, jumps_for) != jumps_for {
             self.views.flush_jumps();
         }
+        let slot = rip as usize % RECENT;
+        // Before the unit is looked for: a change after this makes it look again.
+        let changes = self.complex.changes.load(Ordering::SeqCst);
+        let mmu_generation = self.soft.cpu.mmu.generation();
+        if let Some(recent) = self.recent[slot]
+            && (recent.rip, recent.wanted) == (rip, wanted)
+            && (recent.changes, recent.mmu_generation) == (changes, mmu_generation)
+        {
+            return Some(recent.found);
+        }
+        let found = self.unit_slow(rip, wanted)?;
+        self.recent[slot] = Some(Recent { rip, mmu_generation, changes, wanted, found });
+        Some(found)
+    }
+
+    fn unit_slow(&mut self, rip: u64, wanted: Mode) -> Option<Found> {
+        let user = wanted.contains(Mode::USER);
+        let privilege = if user { Privilege::User } else { Privilege::Supervisor };
+        let place = self.soft.cpu.page(rip, Access::Execute, privilege).ok()?;
+        let page = (memory_at(&place)? >> 12) as u32;
+        let mut mode = wanted;
+        mode.set(Mode::LOCAL, !user && (!place.global || rip >> 63 == 0));
         let key = Key { rip, page, mode };
         loop {
             let cache = self.complex.open_cache();
-            let generation = cache.generation;
             if let Some(unit) = cache.find(&key) {
-                return Some(Found { mode, entry: unit.entry, body: unit.body, generation });
+                return Some(Found {
+                    mode,
+                    entry: unit.entry,
+                    body: unit.body,
+                    target: cache.memory.address(unit.body),
+                    generation: cache.generation,
+                });
             }
             let room = cache.has_room();
             drop(cache);
@@ -330,7 +363,7 @@ impl FullVcpu {
         self.translator.translate(&source, key.page, &mut cache);
         if bits.code_generation(page) != generation {
             // Written since it was read: nobody has seen the unit yet.
-            cache.retire(key.page, u64::MAX);
+            self.complex.retire(&mut cache, key.page, u64::MAX);
         }
     }
 
@@ -463,7 +496,7 @@ impl FullVcpu {
                     && memory_at(&found).is_some_and(|at| (at >> 12) as u32 == page)
             });
             if !same {
-                self.complex.cache().retire_moved(number, page);
+                self.complex.retire_moved(number, page);
             }
         }
     }

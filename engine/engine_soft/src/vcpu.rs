@@ -177,6 +177,16 @@ impl SoftVcpu {
         (exit == RunExit::TripleFault).then_some(Exit::TripleFault)
     }
 
+    /// Interprets one instruction, whatever waits. Gives what `run` is to return for.
+    pub fn execute_one(&mut self) -> Option<Exit> {
+        if self.stops.is_some() {
+            return self.execute_debugged();
+        }
+        let exit = self.cpu.run_one();
+        self.cpu.env.retired = self.cpu.retired;
+        (exit == RunExit::TripleFault).then_some(Exit::TripleFault)
+    }
+
     /// One instruction, then a look at the stops.
     fn execute_debugged(&mut self) -> Option<Exit> {
         let exit = self.cpu.run(1);

@@ -6,7 +6,7 @@ use x86_state::bits::{Dr6, Rflags};
 use x86_state::{Exception, InterruptShadow};
 
 use crate::cpu::ITERATIONS_MAX;
-use crate::{Cpu, Env, Fault, FaultInfo, select};
+use crate::{Cpu, Env, Fault, FaultInfo, Handler, select};
 
 /// The outcome of a careful step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,10 +47,15 @@ impl<E: Env> Cpu<E> {
     }
 
     fn execute(&mut self, insn: &Insn) -> Result<(), Fault> {
+        self.execute_by(insn, select(insn))
+    }
+
+    /// Executes a decoded instruction by its handler.
+    pub(crate) fn execute_by(&mut self, insn: &Insn, handler: Handler<E>) -> Result<(), Fault> {
         let rip = self.rip;
         self.gpr[usize::from(GPR_RIP)] = rip;
         self.rip = self.next_rip(insn);
-        let done = select(insn)(self, insn);
+        let done = handler(self, insn);
         self.code_written = false;
         if done.is_err() || self.again {
             self.rip = rip;
@@ -117,7 +122,7 @@ impl<E: Env> Cpu<E> {
     }
 
     /// Fetches and decodes the instruction at RIP, which may lie on two pages.
-    fn fetch(&mut self) -> Result<Insn, Fault> {
+    pub(crate) fn fetch(&mut self) -> Result<Insn, Fault> {
         let mut bytes = [0; INSN_SIZE_MAX];
         let mut have = 0;
         loop {

@@ -12,6 +12,7 @@ use crate::blocks::Blocks;
 use crate::fault::FaultInfo;
 use crate::flags::ARITHMETIC;
 use crate::memory::SegmentWindow;
+use crate::single::Singles;
 use crate::{Env, Flags};
 
 /// How code is decoded and addresses are formed. Derived from CR0, EFER, RFLAGS.VM and CS.
@@ -192,6 +193,8 @@ pub struct Cpu<E: Env> {
     pub fault: FaultInfo,
     /// Decoded code.
     pub(crate) blocks: Blocks<E>,
+    /// Instructions that were stepped.
+    pub(crate) singles: Singles<E>,
     /// What is around.
     pub env: E,
 }
@@ -240,6 +243,7 @@ impl<E: Env> Cpu<E> {
             retired: 0,
             fault: FaultInfo { exception: Exception::Ud, error_code: 0, payload: 0 },
             blocks: Blocks::default(),
+            singles: Singles::default(),
             env,
         };
         cpu.update_mode();

@@ -23,6 +23,7 @@ mod fuse;
 mod memory;
 mod operands;
 mod run;
+mod single;
 mod state;
 
 // One module a family of instructions.

@@ -81,7 +81,7 @@ impl<E: Env> Cpu<E> {
     }
 
     /// What the loop must return for, between two instructions.
-    fn look(&mut self, end: u64) -> Option<RunExit> {
+    pub(crate) fn look(&mut self, end: u64) -> Option<RunExit> {
         if self.activity != Activity::Running {
             return Some(RunExit::Halted);
         }
@@ -187,6 +187,7 @@ impl<E: Env> Cpu<E> {
         self.update_paging();
         self.mmu.flush();
         self.blocks.clear();
+        self.singles.clear();
     }
 
     /// The linear address of the next instruction.

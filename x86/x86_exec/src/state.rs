@@ -89,6 +89,7 @@ impl<E: Env> Cpu<E> {
         self.update_mode();
         self.reload_translation();
         self.blocks.clear();
+        self.singles.clear();
     }
 
     fn load_fpu(&mut self, state: &VcpuState) {
