@@ -27,3 +27,8 @@ fn goes_through(engines: &[&str], cpus: u32) -> anyhow::Result<()> {
 fn one_emu_after_another() -> anyhow::Result<()> {
     goes_through(&["emu"], 2)
 }
+
+#[test]
+fn from_emu_to_full_and_back() -> anyhow::Result<()> {
+    goes_through(&["emu", "full"], 2)
+}
