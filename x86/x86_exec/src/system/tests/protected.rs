@@ -177,6 +177,19 @@ fn iret_of_ring_0_takes_vif_and_vip_from_the_frame() {
 }
 
 #[test]
+fn popf_of_ring_0_leaves_vif_and_vip_and_clears_rf() {
+    let kept = (Rflags::VIF | Rflags::VIP).bits();
+    for (image, before) in [(0, kept), (kept, 0), (kept | Rflags::VM.bits(), kept)] {
+        let mut cpu = protected(&[0x9d, HLT]);
+        cpu.set_rflags(before | Rflags::RF.bits());
+        cpu.env.put(0x7f_0000, &u32::to_le_bytes(image as u32));
+        cpu.gpr[RSP] = 0x7f_0000;
+        run(&mut cpu);
+        assert_eq!(cpu.rflags(), before | Rflags::FIXED.bits(), "{image:x}");
+    }
+}
+
+#[test]
 fn int_in_virtual_8086_mode_needs_iopl_3() {
     let mut cpu = protected(&[]);
     for segment in &mut cpu.segments {
