@@ -37,7 +37,7 @@ pub(crate) const STACK_IST: u64 = 0x12_c000;
 pub(crate) const STACK_USER: u64 = 0x13_4000;
 /// A page of data, read, written and executed by cases.
 pub(crate) const DATA: u64 = 0x13_8000;
-const CASES: u64 = 0x14_0000;
+pub(crate) const CASES: u64 = 0x14_0000;
 pub(crate) const CASE_SIZE: u64 = 512;
 /// Where in a case its second part is.
 const SECOND: u64 = 256;
@@ -51,6 +51,9 @@ pub struct Case {
     /// Its second part, which the first has to go to.
     pub second: u64,
 }
+
+/// A second part: the width of its code, and how it is made.
+type Second<'a> = (u32, &'a dyn Fn(&mut CodeAssembler) -> Asm);
 
 /// An image that is being made.
 pub(crate) struct Image {
@@ -101,12 +104,12 @@ impl Image {
         }
     }
 
-    /// Adds a case.
+    /// Adds a case. Its second part is of code of so many bits.
     pub(crate) fn case(
         &mut self,
         name: String,
         first: impl FnOnce(&mut CodeAssembler, Case) -> Asm,
-        second: Option<&dyn Fn(&mut CodeAssembler) -> Asm>,
+        second: Option<Second<'_>>,
     ) {
         let at = LOAD_AT + self.bytes.len() as u64;
         assert!(at + 2 * CASE_SIZE < IMAGE_END, "too many cases");
@@ -118,8 +121,8 @@ impl Image {
             first(a, case)?;
             if second.is_none() { a.int(REPORT) } else { Ok(()) }
         });
-        if let Some(second) = second {
-            self.code(self.bits, case.second, SECOND, |a| {
+        if let Some((bits, second)) = second {
+            self.code(bits, case.second, SECOND, |a| {
                 second(a)?;
                 a.int(REPORT)
             });

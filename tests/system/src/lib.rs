@@ -14,12 +14,14 @@
 mod image;
 mod long;
 mod oracle;
+mod protected;
 mod random;
 mod record;
 
 pub use image::{Case, REPORT};
 pub use long::Long;
 pub use oracle::{Outcome, compare};
+pub use protected::Protected;
 pub use random::Random;
 pub use record::{Layout, Record};
 

@@ -102,7 +102,7 @@ impl Long {
         first: impl FnOnce(&mut CodeAssembler, Case) -> Asm,
         second: &dyn Fn(&mut CodeAssembler) -> Asm,
     ) {
-        self.image.case(name.into(), first, Some(second));
+        self.image.case(name.into(), first, Some((64, second)));
     }
 
     /// A case in ring 3, with preparations in ring 0.
@@ -122,7 +122,7 @@ impl Long {
             a.push((USER + case.second) as i32)?;
             a.iretq()
         };
-        self.image.case(name.into(), first, Some(code));
+        self.image.case(name.into(), first, Some((64, code)));
     }
 
     /// The image and the names of the cases.

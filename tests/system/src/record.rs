@@ -24,11 +24,12 @@ impl Layout {
 
     /// Makes equal what TCG is known to do wrongly.
     pub fn forgive(&self, record: &mut Record) {
-        let is_page_fault = record.0[1] == 14;
+        let vector = self.names.iter().position(|name| *name == "vector");
+        let is_page_fault = vector.is_some_and(|at| record.0[at] == 14);
         for (name, value) in self.names.iter().zip(&mut record.0) {
             match *name {
-                // TCG does not set RF in the image that faults push,
-                "flags" => *value &= !(1 << 16),
+                // TCG does not set RF in the image that faults save,
+                "flags" | "tss eflags" => *value &= !(1 << 16),
                 // nor P in the error code of a reserved bit.
                 "error" if is_page_fault && *value & 8 != 0 => *value |= 1,
                 _ => {}
