@@ -72,9 +72,23 @@ pub(crate) struct Context {
     pub(crate) flags: u8,
     /// AL after SETO.
     pub(crate) overflow: u8,
-    /// RFLAGS.IF.
-    pub(crate) interrupts: u8,
-    pub(crate) pad: u8,
+    pub(crate) pad: u16,
+    /// RFLAGS.IF, in its place.
+    pub(crate) interrupts: u64,
+    /// RFLAGS.DF, in its place.
+    pub(crate) direction: u64,
+    /// RFLAGS but for those two and the arithmetic flags.
+    pub(crate) system_flags: u64,
+    /// Address behind the last STI: interrupts wait while the guest is there.
+    pub(crate) shadow_rip: u64,
+    /// Segment selectors by encoding number.
+    pub(crate) selectors: [u64; 6],
+    /// A register lent for a few instructions.
+    pub(crate) borrowed: u64,
+    /// AL after SETO and AH after LAHF.
+    pub(crate) kept_flags: u64,
+    /// From AH after LAHF, with OF at bit 24, to RFLAGS.
+    pub(crate) flags_mask: u64,
     /// Where a fault stopped translated code, or zero.
     pub(crate) fault: u64,
     /// FS base of the engine's thread.
@@ -91,8 +105,8 @@ pub(crate) struct Context {
     pub(crate) kernel_gs_base: u64,
     /// What of a linear address counts: bits 12 to 46 for user code, 12 to 47 for the kernel.
     pub(crate) page_mask: [u64; 2],
-    /// The low 0 to 5 bits, by the logarithm of an access's size.
-    pub(crate) low_mask: [u64; 6],
+    /// The low 0 to 6 bits: by the logarithm of an access's size, say.
+    pub(crate) low_mask: [u64; 7],
     /// Bits 0 to 11 of an address.
     pub(crate) offset_mask: u64,
     /// Bit 12 of a sum of such bits.

@@ -9,7 +9,7 @@ use guest_memory::PAGE_SIZE;
 use x86_exec::{Access, Backing, Mode as CpuMode, PageAt, Privilege, TripleFault};
 use x86_mmu::Flush;
 use x86_state::bits::{Cr0, Cr4, Rflags};
-use x86_state::{SegReg, VcpuState};
+use x86_state::{InterruptShadow, SegReg, VcpuState};
 
 use crate::cache::{Cache, Key, Mode, Reason, Site};
 use crate::code::Place;
@@ -24,6 +24,8 @@ use crate::views::{Selector, Views};
 /// Instructions the interpreter does at once, where no code is translated.
 const SLICE: u64 = 20_000;
 const PAGE_MASK: u64 = PAGE_SIZE - 1;
+/// No instruction is there.
+const NOWHERE: u64 = 1 << 63;
 
 /// One vCPU.
 pub(crate) struct FullVcpu {
@@ -514,6 +516,15 @@ impl FullVcpu {
         context.overflow = u8::from(flags & Rflags::OF.bits() != 0);
         let base = |reg: SegReg| cpu.segments[reg as usize].base;
         context.segment_base = [base(SegReg::Fs), base(SegReg::Gs)];
+        let apart = Rflags::IF | Rflags::DF | Rflags::FIXED;
+        context.system_flags = cpu.system_flags & !apart.bits();
+        context.interrupts = cpu.system_flags & Rflags::IF.bits();
+        context.direction = cpu.system_flags & Rflags::DF.bits();
+        context.shadow_rip = NOWHERE;
+        context.event_waiting = u32::from(cpu.env.event_waiting);
+        for (own, segment) in context.selectors.iter_mut().zip(&cpu.segments) {
+            *own = u64::from(segment.selector);
+        }
         context.mxcsr = [cpu.fpu.mxcsr, entry::HOST_MXCSR];
         for (own, register) in context.vector.0.iter_mut().zip(&cpu.fpu.xmm) {
             *own = [*register as u64, (*register >> 64) as u64];
@@ -532,6 +543,11 @@ impl FullVcpu {
         cpu.gpr[..16].copy_from_slice(&context.gpr);
         let overflow = if context.overflow != 0 { Rflags::OF.bits() } else { 0 };
         cpu.flags = x86_exec::Flags::from_bits(u64::from(context.flags) | overflow);
+        cpu.system_flags = context.system_flags | context.interrupts | context.direction;
+        cpu.system_flags |= Rflags::FIXED.bits();
+        if context.shadow_rip == rip && context.interrupts != 0 {
+            cpu.shadow = InterruptShadow::Sti;
+        }
         cpu.fpu.mxcsr = context.mxcsr[0];
         for (own, register) in cpu.fpu.xmm.iter_mut().zip(&context.vector.0) {
             *own = u128::from(register[1]) << 64 | u128::from(register[0]);

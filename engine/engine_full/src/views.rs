@@ -294,7 +294,8 @@ impl Views {
         let context = views.context();
         context.jumps.fill(miss);
         context.page_mask = [0x7fff_ffff_f000, 0xffff_ffff_f000];
-        context.low_mask = [0, 1, 3, 7, 15, 31];
+        context.low_mask = [0, 1, 3, 7, 15, 31, 63];
+        context.flags_mask = 0x0100_07ff;
         context.offset_mask = 0xfff;
         context.carry_mask = 0x1000;
         context.stack = [StackWindow::EMPTY; 2];

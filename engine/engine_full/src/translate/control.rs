@@ -35,7 +35,7 @@ impl Translator {
     }
 
     /// Leaves when the vCPU was kicked. RCX is overwritten.
-    fn poll(&mut self, free: bool, out: Label) {
+    pub(super) fn poll(&mut self, free: bool, out: Label) {
         let kick = context(field!(kick));
         if free {
             self.asm.alu_mi(Alu::Cmp, 4, kick, 0);

@@ -5,6 +5,8 @@ use x86_decode::native::{Class, Native, NativeDecoder, flag};
 use crate::cache::Mode;
 use crate::context::{ROOM_SIZE, ROOMS};
 
+use super::system::{System, adapt};
+
 /// Instructions of a unit at most.
 const INSNS_MAX: usize = 64;
 /// Conditional jumps a unit goes on behind.
@@ -64,7 +66,8 @@ impl Form {
         self.goes_on = true;
         while self.insns.len() < INSNS_MAX {
             let at_end = start + self.size() == PAGE_SIZE;
-            let next = decoder.next_insn().ok().filter(|insn| is_translated(insn, source.mode));
+            let next = decoder.next_insn().ok().map(adapt);
+            let next = next.filter(|insn| is_translated(insn, source.mode));
             let Some(insn) = next else {
                 self.goes_on = at_end;
                 break;
@@ -133,7 +136,7 @@ impl Form {
         'run: while at < PAGE_SIZE {
             let mut decoder = NativeDecoder::new(64, &source.bytes[at..]);
             let begin = at;
-            while let Ok(insn) = decoder.next_insn() {
+            while let Ok(insn) = decoder.next_insn().map(adapt) {
                 self.lines |= lines(at, at + usize::from(insn.len));
                 let next = begin + usize::from(insn.offset) + usize::from(insn.len);
                 if !is_translated(&insn, source.mode) {
@@ -215,10 +218,13 @@ fn is_translated(insn: &Native, mode: Mode) -> bool {
         return false;
     }
     match insn.class {
-        Class::System | Class::String | Class::PushFlags | Class::PopFlags => false,
+        Class::System => System::of(insn, mode).is_some(),
+        Class::String => super::string::is_possible(insn),
+        Class::PushFlags | Class::PopFlags => insn.op_size == 8 && !insn.op66,
         Class::Loop => insn.addr_size == 8 && matches!(insn.opcode(), 0xe2 | 0xe3),
         Class::Pop => insn.op_size == 8 && insn.mem.is_none(),
-        Class::Push | Class::Leave => insn.op_size == 8,
+        Class::Push => insn.op_size == 8,
+        Class::Leave => !insn.op66,
         Class::Call
         | Class::CallIndirect
         | Class::Ret
@@ -233,11 +239,11 @@ fn is_translated(insn: &Native, mode: Mode) -> bool {
 /// Bytes an instruction accesses relative to RSP: first, and one past the last.
 fn accessed(insn: &Native) -> Option<(i32, i32)> {
     match insn.class {
-        Class::Push | Class::Call | Class::CallIndirect => {
+        Class::Push | Class::PushFlags | Class::Call | Class::CallIndirect => {
             let own = by_stack_pointer(insn).unwrap_or((-8, 0));
             Some((own.0.min(-8), own.1.max(0)))
         }
-        Class::Pop | Class::Ret => Some((0, 8)),
+        Class::Pop | Class::PopFlags | Class::Ret => Some((0, 8)),
         _ => by_stack_pointer(insn),
     }
 }
@@ -259,11 +265,13 @@ pub(crate) fn by_stack_pointer(insn: &Native) -> Option<(i32, i32)> {
 /// RSP after an instruction, where it was at `rsp` before.
 fn after(insn: &Native, rsp: i32) -> Option<i32> {
     match insn.class {
-        Class::Push => Some(rsp - 8),
+        Class::Push | Class::PushFlags => Some(rsp - 8),
+        Class::PopFlags => Some(rsp + 8),
         Class::Pop if insn.opcode_register() != RSP => Some(rsp + 8),
         Class::Copy if insn.gpr_written & 1 << RSP == 0 => Some(rsp),
         Class::Copy => adjusted(insn).map(|by| rsp + by),
-        Class::Nop | Class::JumpIf | Class::Loop => Some(rsp),
+        Class::System if insn.gpr_written & 1 << RSP != 0 => None,
+        Class::Nop | Class::JumpIf | Class::Loop | Class::String | Class::System => Some(rsp),
         _ => None,
     }
 }

@@ -10,9 +10,12 @@
 
 mod control;
 mod copy;
+mod flags;
 mod form;
 mod memory;
 mod stack;
+mod string;
+mod system;
 
 use x86_decode::native::{Class, Native};
 use x86_encode::{Assembler, Cond, Label, Mem, Reg};
@@ -22,6 +25,7 @@ use crate::code::Place;
 use crate::context::{field, stack_field};
 use form::Form;
 pub(crate) use form::Source;
+use system::System;
 
 /// Host register of a guest register, where it has one.
 const HOST: [Reg; 16] = [
@@ -66,6 +70,8 @@ enum Cold {
     Misaligned { size: u16, back: Label, crossing: Label },
     /// Somewhere else out of line.
     Jump(Label),
+    /// The flags kept by the instruction of this index are put back, then it leaves.
+    PutBackFlags { index: usize, out: Label },
 }
 
 /// Translates; kept between units for its buffers.
@@ -276,7 +282,13 @@ impl Translator {
                 self.ret(index, &insn);
                 return true;
             }
-            _ => unreachable!("the form has no such instruction"),
+            Class::PushFlags => self.push_flags(index, &insn),
+            Class::PopFlags => self.pop_flags(index, &insn),
+            Class::String => self.string(index, &insn),
+            Class::System => match System::of(&insn, self.unit.mode) {
+                Some(what) => self.system(index, &insn, what),
+                None => unreachable!("the form has no such instruction"),
+            },
         }
         false
     }
@@ -302,6 +314,10 @@ impl Translator {
                 Cold::Leave(site) => self.leave(site),
                 Cold::Misaligned { size, back, crossing } => self.misaligned(size, back, crossing),
                 Cold::Jump(to) => self.asm.jmp(to),
+                Cold::PutBackFlags { index, out } => {
+                    self.put_back_flags(index);
+                    self.asm.jmp(out);
+                }
             }
             index += 1;
         }

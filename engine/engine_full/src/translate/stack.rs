@@ -9,7 +9,13 @@ use crate::context::field;
 impl Translator {
     /// Where eight bytes at a distance from RSP are, checked unless the window has them. R10 is
     /// overwritten when it has not.
-    fn stack_place(&mut self, index: usize, insn: &Native, disp: i32, write: bool) -> Mem {
+    pub(super) fn stack_place(
+        &mut self,
+        index: usize,
+        insn: &Native,
+        disp: i32,
+        write: bool,
+    ) -> Mem {
         if self.form.stack[index].is_some() {
             return self.in_window(disp);
         }
@@ -34,6 +40,12 @@ impl Translator {
         self.asm.lea(8, Reg::R10, place);
         self.asm.load(8, Reg::RCX, pushed);
         self.asm.store(8, Mem::at(Reg::R10, 0), Reg::RCX);
+    }
+
+    /// PUSH of R10, which is overwritten.
+    pub(super) fn push_r10(&mut self, index: usize, insn: &Native) {
+        self.store_below(index, insn);
+        self.move_stack(-8);
     }
 
     pub(super) fn push(&mut self, index: usize, insn: &Native) {
