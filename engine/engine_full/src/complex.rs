@@ -151,6 +151,29 @@ impl FullComplex {
         }
     }
 
+    /// Sees to it that this complex is told of code that changes. Another engine on the same memory
+    /// may have taken its place; then nothing translated before is good any more.
+    ///
+    /// Called by each vCPU that begins to run. All have stopped when another engine runs.
+    pub(crate) fn watch_code(self: &Arc<Self>) {
+        let _one_at_a_time = self.clearing.lock().unwrap_or_else(PoisonError::into_inner);
+        let watcher: Arc<dyn CodeWatcher> = self.clone();
+        if self.soft.memory.bits().set_code_watcher(&watcher) {
+            self.cache().closing = true;
+            self.drop_everything();
+        }
+    }
+
+    /// Drops all translated code, once no vCPU knows any.
+    fn drop_everything(&self) {
+        self.tell_all(Command::FlushCode);
+        let mut cache = self.cache();
+        cache.clear();
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        drop(cache);
+        self.soft.memory.bits().forget_code();
+    }
+
     /// Makes room in the cache. The calling vCPU is not in translated code.
     pub(crate) fn clear_cache(&self) {
         let _one_at_a_time = self.clearing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -160,12 +183,7 @@ impl FullComplex {
         // Whoever has a place in code memory reads this command before it goes there; nobody gets
         // another until the cache is open again.
         self.cache().closing = true;
-        self.tell_all(Command::FlushCode);
-        let mut cache = self.cache();
-        cache.clear();
-        self.changes.fetch_add(1, Ordering::SeqCst);
-        drop(cache);
-        self.soft.memory.bits().forget_code();
+        self.drop_everything();
     }
 }
 

@@ -36,7 +36,6 @@ use std::sync::Arc;
 
 use engine::{Built, CpuComplex, Engine, EngineError, EngineKind, Parts, Unsupported, Vcpu};
 use engine_soft::{Complex, SoftVcpu};
-use guest_memory::CodeWatcher;
 use machine_clock::TimeSource;
 use x86_state::{CpuProfile, VcpuId};
 
@@ -94,16 +93,13 @@ impl Engine for FullEngine {
         let mut views = Vec::new();
         let mut peers = Vec::new();
         for slot in &soft.slots {
-            let (own, kick) = Views::new(miss).map_err(refused("reserve addresses"))?;
+            let (own, kick) =
+                Views::new(miss, soft.slots.len()).map_err(refused("reserve addresses"))?;
             slot.mail.set_alarm(kick.clone());
             views.push(own);
             peers.push(Peer::new(kick));
         }
         let complex = Arc::new(FullComplex::new(soft.clone(), cache, peers));
-        // What another engine has kept of the guest's code is not ours.
-        parts.memory.bits().forget_code();
-        let watcher: Arc<dyn CodeWatcher> = complex.clone();
-        parts.memory.bits().set_code_watcher(Arc::downgrade(&watcher));
         let vcpus = views.into_iter().zip(0..).map(|(views, id)| {
             let soft = SoftVcpu::new(&soft, VcpuId(id))?;
             let vcpu: Box<dyn Vcpu> = Box::new(FullVcpu::new(soft, complex.clone(), views));

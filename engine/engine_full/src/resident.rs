@@ -53,10 +53,8 @@ impl Resident {
 
     /// All were given back.
     pub(crate) fn clear(&mut self) {
-        self.there.fill(0);
-        self.filled.fill(0);
-        self.list.clear();
-        self.count = 0;
+        // New ones, for these take no memory before they are used.
+        *self = Self::new(self.there.len() * 64);
     }
 }
 

@@ -580,6 +580,7 @@ impl Vcpu for FullVcpu {
     fn run(&mut self, bus: &Arc<dyn Bus>) -> Result<Exit, EngineError> {
         let _stack = SignalStack::new()
             .map_err(|source| EngineError::Host { operation: "set a signal stack", source })?;
+        self.complex.watch_code();
         let exit = match self.soft.enter(bus) {
             Ok(()) => self.run_loop(),
             Err(TripleFault) => Ok(Exit::TripleFault),

@@ -44,7 +44,10 @@ const BELOW: usize = JUMPS_SIZE + CONTEXT_SIZE;
 /// Displacement of user code's jumps from the GS base.
 pub(crate) const USER_JUMPS: i32 = -(BELOW as i32);
 /// Address spaces kept: Linux uses six PCIDs.
-const SPACES: usize = 6;
+const SPACES_MAX: usize = 6;
+/// Views of all vCPUs together. Each takes a tebibyte of the process's 128, and there may be two
+/// engines while a VM moves.
+const VIEWS_MAX: usize = 56;
 /// Pages of one half of one array (2 MiB of guest addresses each) before all are given back.
 const RESIDENT_MAX: usize = 4096;
 /// A stack window reaches this far from its middle, in bytes.
@@ -255,18 +258,19 @@ pub(crate) struct Views {
 unsafe impl Send for Views {}
 
 impl Views {
-    /// All empty. Jumps go to `miss` until they are known.
+    /// All empty, of one of so many vCPUs. Jumps go to `miss` until they are known.
     ///
     /// # Errors
     /// When the host refuses.
-    pub(crate) fn new(miss: u64) -> io::Result<(Self, Arc<KickWord>)> {
+    pub(crate) fn new(miss: u64, vcpus: usize) -> io::Result<(Self, Arc<KickWord>)> {
+        let spaces = (VIEWS_MAX / vcpus).saturating_sub(1).clamp(1, SPACES_MAX);
         let shared = Shared {
             context: memory_file("context", CONTEXT_SIZE)?,
             upper: [memory_file("loads", HALF)?, memory_file("stores", HALF)?],
         };
         let supervisor = View::new(&shared, ProtFlags::READ)?;
         let read_write = ProtFlags::READ | ProtFlags::WRITE;
-        let spaces: io::Result<Vec<_>> = (0..SPACES)
+        let spaces: io::Result<Vec<_>> = (0..spaces)
             .map(|_| {
                 let view = View::new(&shared, read_write)?;
                 let halves = [0, 1].map(|array| Half::new(view.half(array, false)));

@@ -175,9 +175,14 @@ impl PageBits {
         self.code_generation[page].load(Ordering::Acquire)
     }
 
-    /// Has `watcher` told of code from now on, as long as it lives, instead of another.
-    pub fn set_code_watcher(&self, watcher: Weak<dyn CodeWatcher>) {
-        *self.watcher.write().unwrap_or_else(PoisonError::into_inner) = Some(watcher);
+    /// Has `watcher` told of code from now on, as long as it lives. True when it was not the one
+    /// that was told before.
+    pub fn set_code_watcher(&self, watcher: &Arc<dyn CodeWatcher>) -> bool {
+        let mut current = self.watcher.write().unwrap_or_else(PoisonError::into_inner);
+        let new = Arc::downgrade(watcher);
+        let same = current.as_ref().is_some_and(|old| old.ptr_eq(&new));
+        *current = Some(new);
+        !same
     }
 
     fn watcher(&self) -> Option<Arc<dyn CodeWatcher>> {
