@@ -32,7 +32,8 @@ fn tmpfs_file(size: u64) -> io::Result<OwnedFd> {
     fsconfig_set_string(&tmpfs, "huge", "advise")?;
     fsconfig_set_string(&tmpfs, "size", size.to_string())?;
     fsconfig_create(&tmpfs)?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOEXEC | MountAttrFlags::MOUNT_ATTR_NOSUID;
+    // Not NOEXEC: an engine may execute the guest's code where it is.
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID;
     let mount = fsmount(&tmpfs, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
     // EXCL: no link to it can be made later.
     let flags = OFlags::TMPFILE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
