@@ -20,7 +20,7 @@ mod state_file;
 mod vcpu_state;
 
 pub use event::{EventLog, MachineEvent, MachineOwner};
-pub use machine::{BusCounters, Machine, RAM};
+pub use machine::{BusCounters, Machine, Prepared, RAM};
 pub use profile_state::ProfileMismatch;
 pub use sections::RestoreError;
 pub use socket::{Socket, Unplugged};

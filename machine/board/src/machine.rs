@@ -2,17 +2,20 @@
 
 mod clock_part;
 mod pages;
+mod prepared;
 mod wiring;
 
-use std::fs::File;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+pub use prepared::Prepared;
 
-use boot::layout::{Layout, TESTDEV_RAM};
-use boot::{Described, Images};
+use std::fs::File;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use boot::layout::Layout;
+use boot::{Described, Entry, Images};
 use chipset::{I8042, Uart};
 use engine::Bus;
-use guest_memory::{Backing, FlatRange, GuestMemory, RamOffset};
+use guest_memory::GuestMemory;
 use machine_clock::MachineClock;
 use statecodec::NamedSection;
 use virtio::{Block, Console, VirtioPci};
@@ -26,7 +29,6 @@ use wiring::{Board, Outside};
 
 /// Name of the memory region that is the guest's RAM.
 pub const RAM: &str = "ram";
-const TESTDEV: &str = "testdev";
 
 /// One machine: everything of a VM but the CPUs.
 pub struct Machine {
@@ -37,9 +39,18 @@ pub struct Machine {
     socket: Arc<Socket>,
     described: Described,
     board: Board,
-    /// Memory is as it was made: all zero.
-    fresh: AtomicBool,
+    contents: Mutex<Contents>,
     counters: Counters,
+}
+
+/// What is in memory.
+enum Contents {
+    /// Nothing: it is all zero.
+    Zero,
+    /// What is to be booted here, and nothing else.
+    Loaded(Entry),
+    /// What a guest has left.
+    Used,
 }
 
 /// Accesses that came from vCPUs.
@@ -68,8 +79,24 @@ impl Machine {
     /// # Errors
     /// When the spec asks for what cannot be, or the host has no memory for it.
     pub fn build(spec: MachineSpec, owner: Arc<dyn MachineOwner>) -> Result<Arc<Self>, BuildError> {
-        let layout = Layout::new(spec.memory_bytes)?;
-        let memory = build_memory(&layout, spec.testdev)?;
+        let memory = Prepared::new(spec.memory_bytes, spec.testdev)?;
+        Self::build_with(spec, memory, owner)
+    }
+
+    /// The same, with memory that was made for it before.
+    ///
+    /// # Errors
+    /// When the spec asks for what cannot be.
+    ///
+    /// # Panics
+    /// When the memory is not what the spec says: the caller's mistake.
+    pub fn build_with(
+        spec: MachineSpec,
+        memory: Prepared,
+        owner: Arc<dyn MachineOwner>,
+    ) -> Result<Arc<Self>, BuildError> {
+        let Prepared { layout, memory, contents } = memory;
+        assert_eq!(layout.ram_bytes(), spec.memory_bytes, "memory of another machine");
         let clock = MachineClock::new(spec.time);
         let socket = Socket::new(owner.clone());
         socket.set_memory_or_fail(memory.view());
@@ -89,7 +116,7 @@ impl Machine {
             socket,
             described,
             board,
-            fresh: AtomicBool::new(true),
+            contents: Mutex::new(contents),
             counters: Counters::default(),
         }))
     }
@@ -101,17 +128,24 @@ impl Machine {
     /// # Errors
     /// When an image is not what it must be or does not fit.
     pub fn boot(&self, images: &mut Images<File>) -> Result<VcpuState, StartError> {
-        if !self.fresh.swap(false, Ordering::Relaxed)
-            && let Some(ram) = self.memory.region(RAM)
-        {
-            self.memory.clear(ram)?;
-        }
+        let contents = std::mem::replace(&mut *self.contents(), Contents::Used);
         let dma = self.memory.dma();
+        let entry = match (contents, self.memory.region(RAM)) {
+            (Contents::Loaded(entry), _) => entry,
+            (Contents::Used, Some(ram)) => {
+                self.memory.clear(ram)?;
+                boot::load(&dma, &self.layout, images)?
+            }
+            _ => boot::load(&dma, &self.layout, images)?,
+        };
         boot::write_tables(&dma, &self.layout, self.described);
-        let entry = boot::load(&dma, &self.layout, images)?;
         let mut state = VcpuState::at_reset(&self.profile, VcpuId(0));
         entry.apply(&mut state);
         Ok(state)
+    }
+
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What an engine is built over.
@@ -156,7 +190,7 @@ impl Machine {
     /// When the sections are not exactly those of this machine's parts. Some parts may then have
     /// the new state: the machine is only good for another restore or a reset.
     pub fn restore(&self, sections: &[NamedSection]) -> Result<(), RestoreError> {
-        self.fresh.store(false, Ordering::Relaxed);
+        *self.contents() = Contents::Used;
         self.board.parts.restore(sections)
     }
 
@@ -246,27 +280,6 @@ impl Bus for Machine {
     fn eoi(&self, vector: Vector) {
         self.board.ioapic.eoi(vector);
     }
-}
-
-/// RAM, and what the guest sees of it.
-fn build_memory(layout: &Layout, testdev: bool) -> Result<Arc<GuestMemory>, BuildError> {
-    let mut regions = vec![(RAM, layout.ram_bytes())];
-    if testdev {
-        regions.push((TESTDEV, TESTDEV_RAM.size));
-    }
-    let memory = GuestMemory::new(&regions)?;
-    let mut view = layout.view(RamOffset(0));
-    if let Some(region) = memory.region(TESTDEV) {
-        let inserted = view.insert(FlatRange {
-            gpa: TESTDEV_RAM.base,
-            size: TESTDEV_RAM.size,
-            at: region.at,
-            backing: Backing::Ram,
-        });
-        assert!(inserted.is_ok(), "the test device's memory overlaps RAM");
-    }
-    memory.set_view(view);
-    Ok(memory)
 }
 
 #[cfg(test)]

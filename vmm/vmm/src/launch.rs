@@ -1,10 +1,11 @@
 //! From what an operator asks for to a VM that is ready to run.
 
-use std::fs;
+use std::fs::{self, File};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use board::{Machine, MachineSpec, StartError};
+use board::{Machine, MachineSpec, Prepared, StartError};
+use boot::Images;
 use engine::{Engine, EngineKind};
 use engine_emu::EmuEngine;
 use engine_full::FullEngine;
@@ -22,6 +23,8 @@ use crate::{
 
 /// The TSC's rate where there is no KVM to say the host's: one tick a nanosecond.
 const TSC_KHZ_WITHOUT_KVM: u32 = 1_000_000;
+/// Opening KVM and making a VM needs little.
+const STACK_BYTES: usize = 64 * 1024;
 /// Threads that serve virtio queues: as many as a disk has queues at most.
 const VIRTIO_THREADS_MAX: u32 = 4;
 /// Columns and rows of a console whose terminal is not asked.
@@ -50,7 +53,7 @@ pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
     let mut images = images::open(&spec)?;
     check_host_memory(spec.memory_bytes)?;
     let hw = Arc::new(HwEngine::new());
-    let tsc_khz = hw.tsc_khz().unwrap_or(TSC_KHZ_WITHOUT_KVM);
+    let (memory, tsc_khz) = prepare(&spec, &mut images, &hw)?;
     let profile = portable_profile(&hw, Topology { cores: spec.cpus }, tsc_khz)?;
     let engines = engines(hw);
     let chosen = engines.choose(engine_choice(&spec)?, &profile)?;
@@ -67,7 +70,7 @@ pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
     parts.console = virtio.as_ref().map(console_config);
     let (dispatch, threads) = dispatch(&spec)?;
     parts.dispatch = dispatch;
-    let machine = Machine::build(parts, inbox.clone())?;
+    let machine = Machine::build_with(parts, memory, inbox.clone())?;
 
     let (uart, room) = (machine.uart().clone(), serial.room().clone());
     uart.set_on_room(move || room.signal());
@@ -83,6 +86,25 @@ pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
         VmConfig { chosen, engines, images, on_reset: spec.on_reset, outputs: outputs_of, threads };
     let vm = Vm::new(machine, inbox.clone(), config)?;
     Ok(Launched { vm, clock, consoles, outputs, engine })
+}
+
+/// Loads what is to be booted while the host's kernel makes a VM, for which it waits milliseconds.
+/// Returns the guest's memory, and the rate of the TSC, which only a VM tells.
+fn prepare(
+    spec: &VmSpec,
+    images: &mut Images<File>,
+    hw: &HwEngine,
+) -> Result<(Prepared, u32), VmError> {
+    std::thread::scope(|scope| {
+        let rate = std::thread::Builder::new()
+            .name("make-vm".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn_scoped(scope, || hw.tsc_khz().unwrap_or(TSC_KHZ_WITHOUT_KVM))
+            .map_err(|source| VmError::NoThread { name: "making a VM", source })?;
+        let mut memory = Prepared::new(spec.memory_bytes, spec.testdev)?;
+        memory.load(images)?;
+        Ok((memory, rate.join().unwrap_or(TSC_KHZ_WITHOUT_KVM)))
+    })
 }
 
 /// The portable profile, without PCID on hosts whose hardware has none: the VM can then run on all

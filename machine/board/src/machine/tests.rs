@@ -1,5 +1,5 @@
 use std::io::Write;
-use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
 use boot::{Image, Module};
 use chipset::ByteSink;
@@ -7,7 +7,7 @@ use engine::{
     Built, CpuComplex, DebugStops, Engine, EngineError, EngineKind, Exit, IoApicRoutes, Parts,
     Unsupported, Vcpu,
 };
-use guest_memory::{DirtyBitmap, FlatView};
+use guest_memory::{DirtyBitmap, FlatView, RamOffset};
 use storage::RawDisk;
 use virtio::EntropySource;
 use x86_state::{Msi, Topology};
@@ -436,7 +436,19 @@ fn kernel() -> File {
 
 #[test]
 fn booting_again_starts_from_clear_memory() {
-    let machine = build(spec(3, 4));
+    boots_twice(|_| build(spec(3, 4)));
+}
+
+#[test]
+fn what_was_loaded_before_the_machine_is_booted_once() {
+    boots_twice(|images| {
+        let mut memory = Prepared::new(4 << 20, false).unwrap();
+        memory.load(images).unwrap();
+        Machine::build_with(spec(3, 4), memory, EventLog::new()).unwrap()
+    });
+}
+
+fn boots_twice(make: impl FnOnce(&mut Images<File>) -> Arc<Machine>) {
     let image = |name: &str| Image::new(name, kernel());
     let mut images = Images {
         kernel: image("kernel"),
@@ -444,6 +456,7 @@ fn booting_again_starts_from_clear_memory() {
         cmdline: "x".into(),
         modules: vec![Module { image: image("module"), args: String::new() }],
     };
+    let machine = make(&mut images);
     let first = machine.boot(&mut images).unwrap();
     assert_eq!(first.regs.rip, 0x10_0000);
     let memory = machine.memory();

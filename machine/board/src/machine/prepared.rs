@@ -1,0 +1,64 @@
+//! Memory that is there before its machine.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use boot::Images;
+use boot::layout::{Layout, TESTDEV_RAM};
+use guest_memory::{Backing, FlatRange, GuestMemory, RamOffset};
+
+use super::{Contents, RAM};
+use crate::spec::{BuildError, StartError};
+
+const TESTDEV: &str = "testdev";
+
+/// The memory of a machine to be built. What is to be booted can be loaded into it while the rest of
+/// the machine waits for something else.
+pub struct Prepared {
+    pub(super) layout: Layout,
+    pub(super) memory: Arc<GuestMemory>,
+    pub(super) contents: Contents,
+}
+
+impl Prepared {
+    /// Memory for a machine with so much RAM, all zero.
+    ///
+    /// # Errors
+    /// When it cannot be laid out, or the host has none.
+    pub fn new(ram_bytes: u64, testdev: bool) -> Result<Self, BuildError> {
+        let layout = Layout::new(ram_bytes)?;
+        let memory = build_memory(&layout, testdev)?;
+        Ok(Self { layout, memory, contents: Contents::Zero })
+    }
+
+    /// Loads what the machine's first [`boot`](super::Machine::boot) shall start.
+    ///
+    /// # Errors
+    /// When an image is not what it must be or does not fit.
+    pub fn load(&mut self, images: &mut Images<File>) -> Result<(), StartError> {
+        let entry = boot::load(&self.memory.dma(), &self.layout, images)?;
+        self.contents = Contents::Loaded(entry);
+        Ok(())
+    }
+}
+
+/// RAM, and what the guest sees of it.
+fn build_memory(layout: &Layout, testdev: bool) -> Result<Arc<GuestMemory>, BuildError> {
+    let mut regions = vec![(RAM, layout.ram_bytes())];
+    if testdev {
+        regions.push((TESTDEV, TESTDEV_RAM.size));
+    }
+    let memory = GuestMemory::new(&regions)?;
+    let mut view = layout.view(RamOffset(0));
+    if let Some(region) = memory.region(TESTDEV) {
+        let inserted = view.insert(FlatRange {
+            gpa: TESTDEV_RAM.base,
+            size: TESTDEV_RAM.size,
+            at: region.at,
+            backing: Backing::Ram,
+        });
+        assert!(inserted.is_ok(), "the test device's memory overlaps RAM");
+    }
+    memory.set_view(view);
+    Ok(memory)
+}
