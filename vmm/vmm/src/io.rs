@@ -111,11 +111,28 @@ impl Io {
     /// # Errors
     /// When the host has no thread left.
     pub fn start(self, name: &str) -> Result<IoThread, VmError> {
+        self.start_after(name, None::<fn()>)
+    }
+
+    /// The same; the thread does `first` before it waits for anything.
+    ///
+    /// # Errors
+    /// When the host has no thread left.
+    pub fn start_after(
+        self,
+        name: &str,
+        first: Option<impl FnOnce() + Send + 'static>,
+    ) -> Result<IoThread, VmError> {
         let of = self.of.clone();
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
             .stack_size(STACK_BYTES)
-            .spawn(move || of.run())
+            .spawn(move || {
+                if let Some(first) = first {
+                    first();
+                }
+                of.run()
+            })
             .map_err(|source| VmError::NoThread { name: "I/O", source })?;
         Ok(IoThread { io: self, thread: Some(thread) })
     }

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use board::{Machine, MachineSpec, Prepared, StartError};
@@ -23,8 +24,6 @@ use crate::{
 
 /// The TSC's rate where there is no KVM to say the host's: one tick a nanosecond.
 const TSC_KHZ_WITHOUT_KVM: u32 = 1_000_000;
-/// Opening KVM and making a VM needs little.
-const STACK_BYTES: usize = 64 * 1024;
 /// Threads that serve virtio queues: as many as a disk has queues at most.
 const VIRTIO_THREADS_MAX: u32 = 4;
 /// Columns and rows of a console whose terminal is not asked.
@@ -53,7 +52,16 @@ pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
     let mut images = images::open(&spec)?;
     check_host_memory(spec.memory_bytes)?;
     let hw = Arc::new(HwEngine::new());
-    let (memory, tsc_khz) = prepare(&spec, &mut images, &hw)?;
+    // Only a VM tells the rate, and the host's kernel waits milliseconds while it makes one:
+    // meanwhile, the guest's kernel is read.
+    let (asked, (tell, told)) = (hw.clone(), channel());
+    let ask = move || {
+        // Where nobody waits any more, the launch has failed.
+        let _ = tell.send(asked.tsc_khz().unwrap_or(TSC_KHZ_WITHOUT_KVM));
+    };
+    let (dispatch, threads) = dispatch(&spec, ask)?;
+    let memory = prepare(&spec, &mut images)?;
+    let tsc_khz = told.recv().unwrap_or(TSC_KHZ_WITHOUT_KVM);
     let profile = portable_profile(&hw, Topology { cores: spec.cpus }, tsc_khz)?;
     let engines = engines(hw);
     let chosen = engines.choose(engine_choice(&spec)?, &profile)?;
@@ -68,7 +76,6 @@ pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
         to => Some(Console::new(to)?),
     };
     parts.console = virtio.as_ref().map(console_config);
-    let (dispatch, threads) = dispatch(&spec)?;
     parts.dispatch = dispatch;
     let machine = Machine::build_with(parts, memory, inbox.clone())?;
 
@@ -88,23 +95,11 @@ pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
     Ok(Launched { vm, clock, consoles, outputs, engine })
 }
 
-/// Loads what is to be booted while the host's kernel makes a VM, for which it waits milliseconds.
-/// Returns the guest's memory, and the rate of the TSC, which only a VM tells.
-fn prepare(
-    spec: &VmSpec,
-    images: &mut Images<File>,
-    hw: &HwEngine,
-) -> Result<(Prepared, u32), VmError> {
-    std::thread::scope(|scope| {
-        let rate = std::thread::Builder::new()
-            .name("make-vm".to_owned())
-            .stack_size(STACK_BYTES)
-            .spawn_scoped(scope, || hw.tsc_khz().unwrap_or(TSC_KHZ_WITHOUT_KVM))
-            .map_err(|source| VmError::NoThread { name: "making a VM", source })?;
-        let mut memory = Prepared::new(spec.memory_bytes, spec.testdev)?;
-        memory.load(images)?;
-        Ok((memory, rate.join().unwrap_or(TSC_KHZ_WITHOUT_KVM)))
-    })
+/// Guest memory with what is to be booted in it.
+fn prepare(spec: &VmSpec, images: &mut Images<File>) -> Result<Prepared, VmError> {
+    let mut memory = Prepared::new(spec.memory_bytes, spec.testdev)?;
+    memory.load(images)?;
+    Ok(memory)
 }
 
 /// The portable profile, without PCID on hosts whose hardware has none: the VM can then run on all
@@ -182,17 +177,22 @@ fn console_config(console: &Console) -> ConsoleConfig {
 }
 
 /// Virtio queues are served on threads of their own, because disks block; where a run is to be
-/// the same each time, on the vCPU's.
-fn dispatch(spec: &VmSpec) -> Result<(Dispatch, Vec<IoThread>), VmError> {
+/// the same each time, on the vCPU's. The first thread does `first` before it serves.
+fn dispatch(
+    spec: &VmSpec,
+    first: impl FnOnce() + Send + 'static,
+) -> Result<(Dispatch, Vec<IoThread>), VmError> {
     if spec.deterministic {
+        first();
         return Ok((Dispatch::Inline, Vec::new()));
     }
-    let count = if spec.disks.is_empty() { 1 } else { spec.cpus.min(VIRTIO_THREADS_MAX) };
+    let count = if spec.disks.is_empty() { 1 } else { spec.cpus.clamp(1, VIRTIO_THREADS_MAX) };
     let (mut loops, mut threads) = (Vec::new(), Vec::new());
+    let mut first = Some(first);
     for n in 0..count {
         let io = Io::new()?;
         loops.push(io.event_loop().clone());
-        threads.push(io.start(&format!("virtio{n}"))?);
+        threads.push(io.start_after(&format!("virtio{n}"), first.take())?);
     }
     Ok((Dispatch::Loops(loops), threads))
 }
