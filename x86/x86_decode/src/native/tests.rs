@@ -148,6 +148,7 @@ fn classes_are_as_a_translator_needs_them() {
         (&[0xe8, 0, 0, 0, 0], Class::Call),
         (&[0xff, 0x10], Class::CallIndirect),
         (&[0xff, 0x18], Class::System), // call far
+        (&[0xff, 0x28], Class::System), // jmp far
         (&[0xc2, 8, 0], Class::Ret),
         (&[0xeb, 0], Class::Jump),
         (&[0xff, 0xe0], Class::JumpIndirect),

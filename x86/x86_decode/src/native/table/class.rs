@@ -1,6 +1,6 @@
 //! What a [`Code`] is for a translator.
 
-use iced_x86::{Code, CpuidFeature, EncodingKind, Mnemonic, OpCodeOperandKind};
+use iced_x86::{Code, CpuidFeature, EncodingKind, FlowControl, Mnemonic, OpCodeOperandKind};
 
 use super::super::{Class, Features};
 use super::operand_kinds;
@@ -67,7 +67,10 @@ fn is_copy(code: Code, features: Features) -> bool {
     let info = code.op_code();
     let computes = code.cpuid_features().iter().all(|feature| only_computes(*feature));
     let only_32 = !info.mode64() && !is_renewed(code);
+    // Far jumps and calls among them: the near ones have classes of their own.
+    let goes_elsewhere = code.flow_control() != FlowControl::Next;
     computes
+        && !goes_elsewhere
         && !features.contains(Features::OTHER)
         && info.cpl3()
         && !only_32
