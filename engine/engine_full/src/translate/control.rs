@@ -52,7 +52,8 @@ impl Translator {
 
     /// Code there may come back here without a poll elsewhere.
     fn is_backward(&self, rip: u64) -> bool {
-        rip <= self.unit.rip + self.form.size() as u64
+        // The last page's end is address zero.
+        rip.wrapping_sub(self.unit.rip) as i64 <= self.form.size() as i64
     }
 
     /// The translation there stays the one there as long as this one stays.

@@ -16,6 +16,8 @@ mod memory;
 mod stack;
 mod string;
 mod system;
+#[cfg(test)]
+mod tests;
 
 use x86_decode::native::{Class, Native};
 use x86_encode::{Assembler, Cond, Label, Mem, Reg};
@@ -176,12 +178,12 @@ impl Translator {
 
     /// Guest address of an instruction.
     fn rip_of(&self, insn: &Native) -> u64 {
-        self.unit.rip + u64::from(insn.offset)
+        self.unit.rip.wrapping_add(u64::from(insn.offset))
     }
 
     /// Guest address behind an instruction.
     fn rip_after(&self, insn: &Native) -> u64 {
-        self.rip_of(insn) + u64::from(insn.len)
+        self.rip_of(insn).wrapping_add(u64::from(insn.len))
     }
 
     /// The guest's flags may be overwritten before this instruction.
