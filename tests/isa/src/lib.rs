@@ -7,7 +7,8 @@
 //! What the SDM leaves undefined is masked, by [`undefined`].
 //!
 //! `TRINE_ISA_TIMES=100 cargo test -p isa` compares a hundred times more; `TRINE_ISA_SEED` begins elsewhere,
-//! `TRINE_ISA_ONLY` restricts single instructions to opcodes whose name begins so.
+//! `TRINE_ISA_ONLY` restricts single instructions to opcodes whose name begins so,
+//! `TRINE_ISA_ENGINE` the engines to those whose name begins so.
 //!
 //! Only user mode, 64-bit and 32-bit, can be run on the host; the rest is for `tests/system`.
 //!
@@ -40,11 +41,18 @@ pub use undefined::{Undefined, undefined};
 
 /// Where code is, for all subjects: one page.
 pub const CODE: u64 = 0x10_0000;
-/// Where data is, for all subjects: [`DATA_SIZE`] bytes, nothing before and after them.
+/// Where data is, for all subjects: two pages, [`DATA_SIZE`] bytes, nothing before and after them.
 pub const DATA: u64 = 0x20_0000;
 /// Bytes of data.
-pub const DATA_SIZE: usize = 0x1000;
-/// The middle of data: where memory operands are.
+pub const DATA_SIZE: usize = 0x2000;
+/// The middle of data: where memory operands are, on both sides of a page's end.
 pub const MIDDLE: u64 = DATA + DATA_SIZE as u64 / 2;
+/// Base of GS in 64-bit code.
+pub const GS_BASE: u64 = 0x7654_3210;
 
 const PAGE: usize = 4096;
+
+/// The longest operand there is all data.
+fn is_inside(operand: u64) -> bool {
+    (DATA..DATA + DATA_SIZE as u64 - 128).contains(&operand)
+}

@@ -12,7 +12,9 @@ use engine::{DebugStops, Exit};
 use harness::{Machine, at};
 use x86_state::{DescriptorTable, SegReg, Segment, VcpuId};
 
-use crate::{CODE, Case, DATA, DATA_SIZE, End, FLAGS, Outcome, PAGE, State, Subject};
+use crate::{
+    CODE, Case, DATA, DATA_SIZE, End, FLAGS, GS_BASE, MIDDLE, Outcome, PAGE, State, Subject,
+};
 
 const PML4: u64 = 0x2_0000;
 const PDPT: u64 = 0x2_1000;
@@ -26,6 +28,8 @@ const TSS: u64 = 0x2_7000;
 const HANDLERS: u64 = 0x2_8000;
 const HANDLER_SIZE: u64 = 16;
 const STACK: u64 = 0x2_a000;
+/// Where data's second page is in memory: not behind the first.
+const SECOND: u64 = DATA + 0x5000;
 const PAGE_SHIFT: u64 = 12;
 
 /// Linux's selectors, which native code sees too.
@@ -97,6 +101,9 @@ impl OnEngine {
         let mut state = self.machine.long_mode(0);
         let data = Segment { base: 0, limit: u32::MAX, selector: DATA_USER, attr: 0xc0f3 };
         state.segments = [data; 6];
+        if case.code_bits == 64 {
+            state.segments[SegReg::Gs as usize].base = GS_BASE;
+        }
         state.segments[SegReg::Cs as usize] = match case.code_bits {
             32 => Segment { selector: CODE_32, attr: 0xc0fb, ..data },
             _ => Segment { selector: CODE_64, attr: 0xa0fb, ..data },
@@ -146,7 +153,9 @@ impl Subject for OnEngine {
         let mut code = case.code.clone();
         code.resize(PAGE, 0xcc);
         write(&self.machine, CODE, &code);
-        write(&self.machine, DATA, &case.data);
+        let (first, second) = case.data.split_at(PAGE);
+        write(&self.machine, DATA, first);
+        write(&self.machine, SECOND, second);
         self.load(case);
         if !self.finish() {
             return Outcome { end: End::Hung, state: State::default(), data: Vec::new() };
@@ -171,7 +180,9 @@ impl Subject for OnEngine {
             }
             vector => End::Raised(vector),
         };
-        Outcome { end, state, data: self.read(DATA, DATA_SIZE) }
+        let data = [self.read(DATA, PAGE), self.read(SECOND, PAGE)].concat();
+        debug_assert_eq!(data.len(), DATA_SIZE);
+        Outcome { end, state, data }
     }
 }
 
@@ -179,7 +190,10 @@ fn write(machine: &Machine, at: u64, bytes: &[u8]) {
     for (at, chunk) in (at..).step_by(8).zip(bytes.chunks_exact(8)) {
         let mut word = [0; 8];
         word.copy_from_slice(chunk);
-        machine.write(at, u64::from_le_bytes(word));
+        let value = u64::from_le_bytes(word);
+        if machine.read(at) != value {
+            machine.write(at, value);
+        }
     }
 }
 
@@ -194,6 +208,7 @@ fn write_tables(machine: &Machine) {
     }
     machine.write(PT_LOW + page(CODE) * 8, CODE | USER_PAGE);
     machine.write(PT_DATA + page(DATA) * 8, DATA | USER_PAGE | NO_EXECUTE);
+    machine.write(PT_DATA + page(MIDDLE) * 8, SECOND | USER_PAGE | NO_EXECUTE);
     let descriptors = [
         0,
         0,

@@ -13,7 +13,7 @@ use iced_x86::{
 };
 
 use crate::forms::{CONDITIONAL, Form, INTEGER, Instance, LEGACY, LONG, STRING, vector_and_float};
-use crate::{CODE, Case, Random, State, forms, undefined};
+use crate::{CODE, Case, Random, State, forms, is_inside, undefined};
 
 /// Instructions of a sequence, those that prepare others apart.
 const LENGTH_MAX: u64 = 64;
@@ -173,6 +173,10 @@ impl Maker<'_> {
     /// What mostly raises an exception ends too many sequences.
     fn is_rare_enough(&mut self, found: &Instance) -> bool {
         match found.insn.mnemonic() {
+            // The CPU looks up where an x87 store would go even when an exception prevents it.
+            _ if !found.operand.is_none_or(is_inside) => {
+                !format!("{:?}", found.insn.code).starts_with('F') && self.random.one_in(16)
+            }
             Mnemonic::Div | Mnemonic::Idiv | Mnemonic::Ud2 | Mnemonic::Aam => {
                 self.random.one_in(16)
             }

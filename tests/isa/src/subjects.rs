@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use engine::Engine;
 use engine_emu::EmuEngine;
+use engine_full::FullEngine;
 use engine_hw::HwEngine;
+use x86_state::{CpuProfile, Topology};
 
 use crate::{Case, End, MIDDLE, OnEngine, Outcome, Random, Subject};
 
@@ -15,6 +17,9 @@ pub struct Limits {
     pub no_32_bit: bool,
     /// Its KVM does not give guests the exception the CPU raised.
     pub wrong_exceptions: bool,
+    /// It translates: arithmetic flags that later code overwrites may differ at an exception, and
+    /// that an indirect jump's target is not canonical raises its exception at the target.
+    pub translates: bool,
 }
 
 impl Limits {
@@ -33,7 +38,7 @@ impl Limits {
         // NOP; ADDPD XMM0, [RAX]: misaligned
         let no_32_bit = ends(&[0x90], 32) != End::Done;
         let wrong_exceptions = ends(&[0x66, 0x0f, 0x58, 0x00], 64) != End::Raised(13);
-        Self { no_32_bit, wrong_exceptions }
+        Self { no_32_bit, wrong_exceptions, translates: false }
     }
 }
 
@@ -54,6 +59,17 @@ pub fn subjects() -> Vec<Measured> {
         let subject = Box::new(OnEngine::new(&emu, stepped));
         subjects.push(Measured { subject, limits: Limits::default() });
     }
+    let full: Arc<dyn Engine> = Arc::new(FullEngine);
+    let full = harness::Subject { engine: full, tsc_khz: 2_000_000, beyond_host: Vec::new() };
+    let profile = CpuProfile::portable(Topology { cores: 1 }, full.tsc_khz).unwrap();
+    match full.engine.check(&profile) {
+        Ok(()) => {
+            let subject = Box::new(OnEngine::new(&full, false));
+            let limits = Limits { translates: true, ..Limits::default() };
+            subjects.push(Measured { subject, limits });
+        }
+        Err(lacks) => println!("NOT RUN: full: {}", lacks.reason),
+    }
     // Cases use what every x86-64 host has, so half a KVM will do.
     let hw = HwEngine::for_any_cpuid();
     match hw.tsc_khz() {
@@ -71,5 +87,7 @@ pub fn subjects() -> Vec<Measured> {
         }
         Err(lacks) => println!("NOT RUN: hw: {}", lacks.reason),
     }
+    let wanted = std::env::var("TRINE_ISA_ENGINE").unwrap_or_default();
+    subjects.retain(|s| s.subject.name().starts_with(&wanted));
     subjects
 }

@@ -95,6 +95,9 @@ impl Form {
         if random.one_in(16) {
             bytes.push(0x67);
         }
+        if code_bits == 64 && random.one_in(16) {
+            bytes.push(0x65);
+        }
         bytes.extend(self.prefix);
         let memory = !matches!(self.modrm, ModRm::None | ModRm::Reg);
         if memory && self.prefix.is_none() && random.one_in(8) {

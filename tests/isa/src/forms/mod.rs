@@ -10,7 +10,9 @@ pub use encoded::{Form, ModRm};
 pub use integer::{CONDITIONAL, INTEGER, LEGACY, LONG, STRING};
 pub use vector::vector_and_float;
 
-use crate::{MIDDLE, Random};
+use x86_state::SegReg;
+
+use crate::{DATA, DATA_SIZE, GS_BASE, MIDDLE, Random};
 
 /// One instruction, and what registers have to hold so that its operands are in the data.
 #[derive(Debug, Clone)]
@@ -67,15 +69,24 @@ impl Instance {
         if insn.base == 4 && matches!(insn.mnemonic(), Mnemonic::Push | Mnemonic::Pop) {
             return false; // one register cannot aim at both operand and stack
         }
-        let mut target = MIDDLE + random.below(64);
+        let mut target = match random.below(24) {
+            0 => DATA - 8 + random.below(16),
+            1 => DATA + DATA_SIZE as u64 - 16 + random.below(20),
+            2 => MIDDLE - 16 + random.below(16),
+            3 if insn.addr_size == 8 => MIDDLE ^ 1 << (47 + random.below(16)),
+            _ => MIDDLE + random.below(64),
+        };
         if !random.one_in(4) {
             target &= !15;
         }
         self.operand = Some(target);
+        if insn.seg == SegReg::Gs {
+            target = target.wrapping_sub(GS_BASE);
+        }
         if insn.index != GPR_NONE {
             let index = random.below(64);
             self.aims.push((insn.index, index));
-            target -= index << insn.scale;
+            target = target.wrapping_sub(index << insn.scale);
         }
         let mut base = target.wrapping_sub(insn.disp);
         if insn.addr_size == 4 {

@@ -14,7 +14,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::state::IMAGE_SIZE;
-use crate::{CODE, DATA, End, FLAGS, PAGE, State};
+use crate::{CODE, DATA, DATA_SIZE, End, FLAGS, GS_BASE, PAGE, State};
 
 const STACK_SIZE: usize = 64 << 10;
 const SIGNALS: [i32; 5] = [libc::SIGTRAP, libc::SIGSEGV, libc::SIGILL, libc::SIGFPE, libc::SIGBUS];
@@ -25,6 +25,8 @@ const CS_32: i64 = 0x23;
 const CS_64: i64 = 0x33;
 const DS: u32 = 0x2b;
 const BREAKPOINT: u8 = 3;
+/// Linux's `asm/prctl.h`.
+const ARCH_SET_GS: i32 = 0x1001;
 
 /// ucontext's order of registers, by encoding number.
 const GREGS: [i32; 16] = [
@@ -105,12 +107,13 @@ impl Child {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
             EXCHANGE.store(self.exchange, Ordering::SeqCst);
             let writable = libc::PROT_READ | libc::PROT_WRITE;
-            if !map(CODE, writable | libc::PROT_EXEC, self.memory, 0)
-                || !map(DATA, writable, self.memory, PAGE)
+            if !map(CODE, PAGE, writable | libc::PROT_EXEC, self.memory, 0)
+                || !map(DATA, DATA_SIZE, writable, self.memory, PAGE)
                 || !catch_signals()
             {
                 quit(1);
             }
+            libc::syscall(libc::SYS_arch_prctl, ARCH_SET_GS, GS_BASE);
             // 32-bit code needs data segments, which 64-bit processes have empty.
             asm!("mov ds, {0:e}", "mov es, {0:e}", in(reg) DS, options(nomem, nostack));
             if libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_STRICT) != 0 {
@@ -131,11 +134,11 @@ impl Child {
 
 /// # Safety
 /// Nothing may be at this address.
-unsafe fn map(at: u64, protection: i32, memory: i32, offset: usize) -> bool {
+unsafe fn map(at: u64, size: usize, protection: i32, memory: i32, offset: usize) -> bool {
     let flags = libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE;
     // SAFETY: the kernel refuses when something is there.
     let mapped =
-        unsafe { libc::mmap(at as *mut _, PAGE, protection, flags, memory, offset as libc::off_t) };
+        unsafe { libc::mmap(at as *mut _, size, protection, flags, memory, offset as libc::off_t) };
     mapped as u64 == at
 }
 

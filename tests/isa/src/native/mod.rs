@@ -14,7 +14,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 
-use crate::{Case, End, Outcome, PAGE, State, Subject};
+use crate::{Case, DATA_SIZE, End, Outcome, PAGE, State, Subject};
 use child::{Child, Exchange};
 
 /// No case takes a thousandth of it.
@@ -25,7 +25,7 @@ const TIME_LIMIT_MS: i32 = 5_000;
 #[repr(C)]
 struct Shared {
     code: [u8; PAGE],
-    data: [u8; PAGE],
+    data: [u8; DATA_SIZE],
     exchange: Exchange,
 }
 
