@@ -23,10 +23,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("machine/pci", &["support", "x86_state", "bus"]),
     (
         "machine/virtio",
-        &["support", "x86_state", "bus", "pci", "machine_clock", "guest_memory", "storage"],
+        &["support", "x86_state", "bus", "pci", "machine_clock", "guest_memory", "storage", "net"],
     ),
     ("machine/boot", &["support", "x86_state", "guest_memory"]),
-    ("machine/board", &["support", "machine", "x86_state", "engine", "storage"]),
+    ("machine/board", &["support", "machine", "x86_state", "engine", "storage", "net"]),
     ("engine/engine", &["support", "x86_state", "guest_memory", "machine_clock"]),
     ("engine/engine_hw", &["support", "x86", "engine", "guest_memory", "machine_clock"]),
     ("engine/engine_soft", &["support", "x86", "engine", "guest_memory", "machine_clock"]),
