@@ -26,6 +26,8 @@ pub struct Chain<'a> {
     pub readable: Span<'a>,
     /// What the device writes.
     pub writable: Span<'a>,
+    /// How many of the driver's requests it is: more than one after [`Outcome::More`](crate::Outcome::More).
+    pub requests: u16,
 }
 
 /// The readable or writable part of a request.
@@ -37,8 +39,9 @@ pub struct Span<'a> {
 }
 
 impl<'a> Chain<'a> {
-    pub(crate) fn new(memory: &'a DmaMemory, gathered: &'a Gathered) -> Self {
+    pub(crate) fn new(memory: &'a DmaMemory, gathered: &'a Gathered, requests: u16) -> Self {
         Self {
+            requests,
             readable: Span::new(memory, &gathered.readable),
             writable: Span::new(memory, &gathered.writable),
         }

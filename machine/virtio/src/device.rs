@@ -42,6 +42,11 @@ pub enum Outcome {
     /// It cannot be served yet and stays first in its queue. The device will call
     /// [`Handle::kick`] when it can.
     Wait,
+    /// It is too small alone: it shall come again as one with the request after it. While there is
+    /// none it stays first in its queue.
+    More,
+    /// It stays first in its queue and comes again soon, after others of the thread had their turn.
+    Again,
 }
 
 /// The driver has broken a rule that leaves no sensible answer: the device needs a reset.

@@ -199,29 +199,46 @@ impl Runner {
 
     fn serve(&self, queue: usize, ring: &mut Ring, memory: &DmaMemory) -> Result<(), Broken> {
         let slot = &self.slots[queue];
+        let mut more = false;
         for served in 0usize.. {
             if !self.may_run(slot) {
+                ring.put_back();
                 return Ok(());
             }
-            if served == BATCH && !self.inline {
+            if served >= BATCH && !self.inline && !more {
                 slot.event.signal();
                 return Ok(());
             }
             if served == 0 {
                 ring.silence(memory)?;
             }
-            let Some(head) = ring.pop(memory)? else {
+            let head = if more { ring.pop_more(memory)? } else { ring.pop(memory)? };
+            if head.is_none() {
                 if ring.listen(memory)? {
                     ring.silence(memory)?;
                     continue;
                 }
+                // Of requests that are too small together, none is served: the driver rings
+                // with the next.
+                ring.put_back();
                 return Ok(());
-            };
-            match self.device.handle(queue, &Chain::new(memory, &ring.gathered))? {
-                Outcome::Done(written) => ring.complete(memory, head, written)?,
+            }
+            let chain = Chain::new(memory, &ring.gathered, ring.requests());
+            let outcome = self.device.handle(queue, &chain)?;
+            more = outcome == Outcome::More;
+            match outcome {
+                Outcome::Done(written) => ring.complete(memory, written)?,
+                Outcome::More => {}
                 Outcome::Wait => {
                     ring.put_back();
                     return Ok(());
+                }
+                Outcome::Again => {
+                    ring.put_back();
+                    if !self.inline {
+                        slot.event.signal();
+                        return Ok(());
+                    }
                 }
             }
         }
