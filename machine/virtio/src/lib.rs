@@ -1,4 +1,4 @@
-//! Virtio 1.2 devices over PCI: transport, queues, block, console, entropy.
+//! Virtio 1.2 devices over PCI: transport, queues, block, console, entropy, network.
 //!
 //! - [`VirtioDevice`] is what a device is: features, configuration, and what it does with one
 //!   request ([`Chain`]). It knows no queue, no transport and no thread.
@@ -25,11 +25,13 @@ mod chain;
 mod console;
 mod device;
 mod entropy;
+mod net;
 mod pci;
 mod ring;
 mod runner;
 pub mod spec;
 
+pub use self::net::{Net, NetConfig, NetCounters};
 pub use block::{Block, BlockConfig, BlockCounters};
 pub use chain::{Chain, Fault, Span};
 pub use console::{Console, ConsoleConfig, ConsoleOutput};
