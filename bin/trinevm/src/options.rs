@@ -1,12 +1,13 @@
 //! The command line.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::error::ErrorKind;
 use clap::{Parser, ValueEnum};
 use errchain::first_paragraph;
-use vmm::{ConsoleSpec, DiskSpec, EngineChoice, ModuleSpec, OnReset, VmSpec};
+use vmm::{ConsoleSpec, DiskSpec, EngineChoice, ModuleSpec, NetSpec, NetworkSpec, OnReset, VmSpec};
 
 use crate::ending::{self, Ending};
 
@@ -38,6 +39,10 @@ pub struct Options {
     /// Raw image or block device as a virtio disk, for reading only with ",ro"
     #[arg(long = "disk", value_name = "PATH[,ro]")]
     disks: Vec<Disk>,
+    /// Network card: user[,hostfwd=tcp:127.0.0.1:2222-:22], tap=NAME, bridge=NAME or none, then
+    /// [,mac=02:…] [,rate=100M] [,spoof]
+    #[arg(long = "net", value_name = "NETWORK")]
+    nets: Vec<Net>,
     /// Where the serial port goes: stdio, file=PATH or none
     #[arg(long, value_name = "TO", default_value = "stdio")]
     serial: Console,
@@ -126,6 +131,43 @@ impl FromStr for Disk {
     }
 }
 
+fn parsed<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| error.to_string())
+}
+
+/// A network card, or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Net(Option<NetSpec>);
+
+impl FromStr for Net {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut parts = text.split(',');
+        let (mut mac, mut rate, mut spoof) = (None, None, false);
+        let mut to = match parts.next().unwrap_or_default() {
+            "none" if text == "none" => return Ok(Self(None)),
+            "user" => NetworkSpec::User(Vec::new()),
+            other => match other.split_once('=') {
+                Some(("tap", name)) => NetworkSpec::Tap(name.to_owned()),
+                Some(("bridge", name)) => NetworkSpec::Bridge(name.to_owned()),
+                _ => return Err("give user, tap=NAME, bridge=NAME or none".to_owned()),
+            },
+        };
+        for part in parts {
+            match (part.split_once('=').unwrap_or((part, "")), &mut to) {
+                (("hostfwd", text), NetworkSpec::User(forwards)) => forwards.push(parsed(text)?),
+                (("mac", text), _) => mac = Some(parsed(text)?),
+                (("rate", text), _) => rate = Some(parsed(text)?),
+                (("spoof", ""), _) => spoof = true,
+                (("hostfwd", _), _) => return Err("only user has hostfwd=".to_owned()),
+                _ => return Err(format!("'{part}' is not mac=, rate=, hostfwd= or spoof")),
+            }
+        }
+        Ok(Self(Some(NetSpec { to, mac, rate, spoof })))
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Module(ModuleSpec);
 
@@ -186,6 +228,7 @@ impl Options {
             modules: self.modules.iter().map(|module| module.0.clone()).collect(),
             cmdline: self.cmdline.clone(),
             disks: self.disks.iter().map(|disk| disk.0.clone()).collect(),
+            nets: self.nets.iter().filter_map(|net| net.0.clone()).collect(),
             serial: self.serial.0.clone(),
             console: self.console.0.clone(),
             debug_exit: self.debug_exit,
@@ -218,6 +261,22 @@ mod tests {
         assert_eq!("a.img".parse(), Ok(disk("a.img", false)));
         assert_eq!("a,b.img,ro".parse(), Ok(disk("a,b.img", true)));
         assert!(",ro".parse::<Disk>().is_err() && "".parse::<Disk>().is_err());
+    }
+
+    #[test]
+    fn networks_are_user_a_tap_a_bridge_or_none() {
+        let net = |text: &str| text.parse::<Net>().unwrap().0;
+        assert_eq!(net("none"), None);
+        let user = net("user,hostfwd=tcp::2222-:22,hostfwd=udp::53-:53,rate=8M").unwrap();
+        assert!(matches!(&user.to, NetworkSpec::User(forwards) if forwards.len() == 2));
+        assert_eq!(user.rate.map(|rate| rate.bytes_per_s), Some(1_000_000));
+        let tap = net("tap=tap0,mac=02:00:00:00:00:01,spoof").unwrap();
+        assert_eq!((tap.to, tap.spoof), (NetworkSpec::Tap("tap0".into()), true));
+        assert_eq!(net("bridge=br0").unwrap().mac, None);
+        for bad in ["", "tap", "none,mac=02:00:00:00:00:01", "tap=t,hostfwd=tcp::1-:1", "user,fast"]
+        {
+            assert!(bad.parse::<Net>().is_err(), "{bad}");
+        }
     }
 
     #[test]

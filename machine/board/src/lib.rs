@@ -24,7 +24,7 @@ pub use machine::{BusCounters, Machine, Prepared, RAM};
 pub use profile_state::ProfileMismatch;
 pub use sections::RestoreError;
 pub use socket::{Socket, Unplugged};
-pub use spec::{BuildError, DiskSpec, MachineSpec, StartError};
+pub use spec::{BuildError, DiskSpec, MachineSpec, NetSpec, StartError};
 pub use state_file::{StateFileError, pack, unpack};
 pub use statecodec::NamedSection;
 pub use vcpu_state::{restore_vcpu, save_vcpu};

@@ -18,7 +18,7 @@ use engine::Bus;
 use guest_memory::GuestMemory;
 use machine_clock::MachineClock;
 use statecodec::NamedSection;
-use virtio::{Block, Console, VirtioPci};
+use virtio::{Block, Console, Net, VirtioPci};
 use x86_state::{CpuProfile, VcpuId, VcpuState, Vector};
 
 use crate::event::MachineOwner;
@@ -234,6 +234,11 @@ impl Machine {
     /// The disks, in their order, for their counters.
     pub fn disks(&self) -> &[Arc<Block>] {
         &self.board.blocks
+    }
+
+    /// The network cards, in their order, for their counters and links.
+    pub fn nets(&self) -> &[Arc<Net>] {
+        &self.board.nets
     }
 
     /// All virtio devices, for their counters.

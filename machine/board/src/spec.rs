@@ -7,10 +7,11 @@ use boot::layout::LayoutError;
 use chipset::ByteSink;
 use guest_memory::MemoryError;
 use machine_clock::TimeSource;
+use net::Network;
 use pci::NoRoom;
 use rangemap::RangeError;
 use storage::Disk;
-use virtio::{ConsoleConfig, Dispatch, EntropySource};
+use virtio::{ConsoleConfig, Dispatch, EntropySource, NetConfig};
 use x86_state::CpuProfile;
 
 /// What a machine is made of. Everything the guest can see follows from it.
@@ -31,6 +32,8 @@ pub struct MachineSpec {
     pub console: Option<ConsoleConfig>,
     /// Disks, in the order the guest sees them; at most [`MachineSpec::DISKS_MAX`].
     pub disks: Vec<DiskSpec>,
+    /// Network cards; with the disks at most [`MachineSpec::DISKS_MAX`].
+    pub nets: Vec<NetSpec>,
     /// Where the guest's entropy device gets its bytes; `None` for no device.
     pub entropy: Option<EntropySource>,
     /// The tables tell of the HPET. It is on the board in any case, but Linux measures an HPET it
@@ -55,6 +58,14 @@ pub struct DiskSpec {
     pub serial: String,
 }
 
+/// A network card of a machine.
+pub struct NetSpec {
+    /// Where its frames go.
+    pub network: Arc<dyn Network>,
+    /// The card.
+    pub config: NetConfig,
+}
+
 impl MachineSpec {
     /// As many places as the bus has besides those of the board's own functions.
     pub const DISKS_MAX: usize = 28;
@@ -70,6 +81,7 @@ impl MachineSpec {
             serial: Arc::new(Nobody),
             console: None,
             disks: Vec::new(),
+            nets: Vec::new(),
             entropy: None,
             describe_hpet: false,
             legacy: true,
@@ -98,6 +110,17 @@ pub enum BuildError {
     /// More disks than places.
     #[error("{0} disks given, but a VM has at most {max}", max = MachineSpec::DISKS_MAX)]
     Disks(usize),
+    /// More disks and network cards than places.
+    #[error(
+        "{disks} disks and {nets} network cards given, but a VM has at most {max} together",
+        max = MachineSpec::DISKS_MAX
+    )]
+    Places {
+        /// Disks.
+        disks: usize,
+        /// Network cards.
+        nets: usize,
+    },
     /// The host has no descriptor for it.
     #[error("the host has no event descriptor for a virtio device")]
     Event(#[source] std::io::Error),

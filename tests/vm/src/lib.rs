@@ -46,7 +46,19 @@ impl Guest {
     /// # Errors
     /// When it cannot be started.
     pub fn start(arguments: &[&str], limit: Duration) -> anyhow::Result<Self> {
-        let mut child = Command::new(trine()?)
+        Self::start_by(Command::new(trine()?), arguments, limit)
+    }
+
+    /// As [`Guest::start`], by a command that ends with the program: in a network namespace, say.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_by(
+        mut command: Command,
+        arguments: &[&str],
+        limit: Duration,
+    ) -> anyhow::Result<Self> {
+        let mut child = command
             .arg("run")
             .args(arguments)
             .stdin(Stdio::piped())

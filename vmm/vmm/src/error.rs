@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use board::{BuildError, StartError};
 use engine::{EngineError, EngineKind, Unsupported};
+use net::NetError;
 use storage::OpenError;
 use x86_state::{ProfileError, VcpuId};
 
@@ -32,6 +33,9 @@ pub enum VmError {
     /// A disk cannot be used.
     #[error(transparent)]
     Disk(#[from] OpenError),
+    /// A network cannot be used.
+    #[error(transparent)]
+    Net(#[from] NetError),
     /// The CPUs cannot be.
     #[error(transparent)]
     Profile(#[from] ProfileError),
@@ -41,6 +45,9 @@ pub enum VmError {
     /// A repeatable run on an engine that has none.
     #[error("a deterministic run needs the engine that counts instructions: use --engine emu")]
     NotDeterministic,
+    /// A network, which no two runs see alike, in a repeatable one.
+    #[error("a deterministic run has no network: say --net none")]
+    DeterministicNet,
     /// More memory than the host will ever have.
     #[error(
         "the VM is to have {asked_mib} MiB of memory, but the host has {has_mib} MiB in all: give it \
@@ -120,8 +127,12 @@ impl VmError {
             | Self::Profile(_)
             | Self::Start(StartError::Boot(_))
             | Self::NotDeterministic
+            | Self::DeterministicNet
             | Self::NotBuilt(..)
-            | Self::Machine(BuildError::Layout(_) | BuildError::Disks(_)) => true,
+            | Self::Machine(
+                BuildError::Layout(_) | BuildError::Disks(_) | BuildError::Places { .. },
+            ) => true,
+            Self::Net(error) => error.is_usage(),
             Self::HostMemory { .. }
             | Self::Unsupported(_)
             | Self::Machine(_)

@@ -16,15 +16,15 @@ use storage::RawDisk;
 use virtio::{ConsoleConfig, Dispatch, EntropySource};
 use x86_state::{CpuProfile, ProfileError, Topology};
 
-use crate::images;
 use crate::{
     Console, ConsoleSpec, EngineChoice, Engines, Inbox, Io, IoThread, Output, Vm, VmConfig,
     VmError, VmSpec,
 };
+use crate::{images, networks};
 
 /// The TSC's rate where there is no KVM to say the host's: one tick a nanosecond.
 const TSC_KHZ_WITHOUT_KVM: u32 = 1_000_000;
-/// Threads that serve virtio queues: as many as a disk has queues at most.
+/// Threads that serve virtio queues: as many as a disk or a network card has queues at most.
 const VIRTIO_THREADS_MAX: u32 = 4;
 /// Columns and rows of a console whose terminal is not asked.
 const CONSOLE_SIZE: (u16, u16) = (80, 25);
@@ -76,6 +76,7 @@ pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
         to => Some(Console::new(to)?),
     };
     parts.console = virtio.as_ref().map(console_config);
+    parts.nets = networks::open(&spec, &dispatch)?;
     parts.dispatch = dispatch;
     let machine = Machine::build_with(parts, memory, inbox.clone())?;
 
@@ -186,7 +187,8 @@ fn dispatch(
         first();
         return Ok((Dispatch::Inline, Vec::new()));
     }
-    let count = if spec.disks.is_empty() { 1 } else { spec.cpus.clamp(1, VIRTIO_THREADS_MAX) };
+    let idle = spec.disks.is_empty() && spec.nets.is_empty();
+    let count = if idle { 1 } else { spec.cpus.clamp(1, VIRTIO_THREADS_MAX) };
     let (mut loops, mut threads) = (Vec::new(), Vec::new());
     let mut first = Some(first);
     for n in 0..count {

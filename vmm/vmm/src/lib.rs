@@ -33,6 +33,7 @@ mod inbox;
 mod io;
 mod launch;
 mod moving;
+mod networks;
 mod output;
 mod spec;
 mod vm;
@@ -44,7 +45,7 @@ pub use inbox::{Answering, Inbox};
 pub use io::{Io, IoThread};
 pub use launch::{Launched, launch};
 pub use output::Output;
-pub use spec::{ConsoleSpec, DiskSpec, ModuleSpec, VmSpec};
+pub use spec::{ConsoleSpec, DiskSpec, ModuleSpec, NetSpec, NetworkSpec, VmSpec};
 pub use vm::{OnReset, Outcome, Vm, VmConfig};
 
 /// Name of an engine, on the control socket.

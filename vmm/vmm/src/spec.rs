@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use net::{Forward, Mac, Rate};
+
 use crate::{EngineChoice, OnReset};
 
 /// A VM, as an operator asks for it. Nothing is checked yet: [`launch`](crate::launch()) does.
@@ -23,6 +25,8 @@ pub struct VmSpec {
     pub cmdline: String,
     /// Virtio disks.
     pub disks: Vec<DiskSpec>,
+    /// Network cards.
+    pub nets: Vec<NetSpec>,
     /// Where the serial port goes.
     pub serial: ConsoleSpec,
     /// Where the virtio console goes; with [`ConsoleSpec::None`] there is no such device.
@@ -53,6 +57,30 @@ pub struct DiskSpec {
     pub path: PathBuf,
     /// It is not written.
     pub read_only: bool,
+}
+
+/// A network card.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetSpec {
+    /// Where its frames go.
+    pub to: NetworkSpec,
+    /// Its address; without one it follows from what the VM is made of.
+    pub mac: Option<Mac>,
+    /// Limit on each direction.
+    pub rate: Option<Rate>,
+    /// The guest may send under any address.
+    pub spoof: bool,
+}
+
+/// Where a network card's frames go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NetworkSpec {
+    /// To the outside with the host's addresses, and these ports of the host into the guest.
+    User(Vec<Forward>),
+    /// To a tap of this name.
+    Tap(String),
+    /// To a bridge of this name, through a tap that is made.
+    Bridge(String),
 }
 
 /// Where a console goes.

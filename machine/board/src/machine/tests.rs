@@ -14,7 +14,7 @@ use x86_state::{Msi, Topology};
 
 use super::*;
 use crate::event::{EventLog, MachineEvent};
-use crate::spec::DiskSpec;
+use crate::spec::{DiskSpec, NetSpec};
 
 /// What a vCPU does when it runs.
 type Script = Box<dyn FnMut(&dyn Bus) -> Exit + Send>;
@@ -421,6 +421,13 @@ fn memory_of_any_size_is_what_the_engine_is_told() {
     assert!(matches!(refused(spec(1, 1)), BuildError::Layout(_)));
     let disks = (0..29).map(|_| disk()).collect();
     assert!(matches!(refused(MachineSpec { disks, ..spec(1, 2) }), BuildError::Disks(29)));
+    let user = net::UserConfig { mac: net::Mac::of_vm("", 0), forwards: Vec::new() };
+    let network = net::UserNetwork::new(&user).unwrap();
+    let config = virtio::NetConfig { mac: user.mac, mac_changes: false };
+    let nets = vec![NetSpec { network, config }];
+    let disks = (0..28).map(|_| disk()).collect();
+    let together = refused(MachineSpec { disks, nets, ..spec(1, 2) });
+    assert!(matches!(together, BuildError::Places { disks: 28, nets: 1 }));
 }
 
 /// A Multiboot kernel of eight words, with load addresses.

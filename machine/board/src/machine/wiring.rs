@@ -14,18 +14,21 @@ use machine_clock::MachineClock;
 use pci::{
     ConfigPorts, DevFn, Ecam, Function, NoRoom, PciBus, Spaces, Windows, host_bridge, lpc_bridge,
 };
-use virtio::{Block, BlockConfig, Console, Doorbells, Entropy, VirtioDevice, VirtioPci, Wiring};
+use virtio::{
+    Block, BlockConfig, Console, Doorbells, Entropy, Net, VirtioDevice, VirtioPci, Wiring,
+};
 
 use super::clock_part::ClockPart;
 use super::pages::TestPages;
 use crate::event::{MachineEvent, MachineOwner};
 use crate::sections::Parts;
 use crate::socket::Socket;
-use crate::spec::{BuildError, DiskSpec, MachineSpec};
+use crate::spec::{BuildError, DiskSpec, MachineSpec, NetSpec};
 
-/// Places on the PCI bus. Disks come right after the host bridge.
+/// Places on the PCI bus. Disks come right after the host bridge, network cards from the other end.
 const HOST_BRIDGE: DevFn = DevFn::new(0, 0);
 const FIRST_DISK: u8 = 1;
+const FIRST_NET: u8 = 28;
 const CONSOLE: DevFn = DevFn::new(29, 0);
 const ENTROPY: DevFn = DevFn::new(30, 0);
 const LPC_BRIDGE: DevFn = DevFn::new(31, 0);
@@ -52,6 +55,7 @@ pub(super) struct Board {
     pub(super) uart: Arc<Uart>,
     pub(super) console: Option<Arc<Console>>,
     pub(super) blocks: Vec<Arc<Block>>,
+    pub(super) nets: Vec<Arc<Net>>,
     pub(super) pci: Arc<PciBus>,
     pub(super) virtio: Vec<Arc<VirtioPci>>,
     pub(super) parts: Parts,
@@ -118,6 +122,7 @@ impl Board {
             uart: uart.clone(),
             console: None,
             blocks: Vec::new(),
+            nets: Vec::new(),
             pci: PciBus::new(),
             virtio: Vec::new(),
             parts: Parts::default(),
@@ -274,11 +279,20 @@ impl Board {
         if spec.disks.len() > MachineSpec::DISKS_MAX {
             return Err(BuildError::Disks(spec.disks.len()));
         }
+        let (disks, nets) = (spec.disks.len(), spec.nets.len());
+        if disks + nets > MachineSpec::DISKS_MAX {
+            return Err(BuildError::Places { disks, nets });
+        }
         let queues = spec.profile.topology().cores.min(DISK_QUEUES_MAX) as u16;
         for (device, DiskSpec { disk, serial }) in (FIRST_DISK..).zip(spec.disks) {
             let block = Block::new(disk, &BlockConfig { serial, queues });
             self.add_device(DevFn::new(device, 0), block.clone(), &wiring)?;
             self.blocks.push(block);
+        }
+        for (index, NetSpec { network, config }) in (0u8..).zip(spec.nets) {
+            let net = Net::new(network, config);
+            self.add_device(DevFn::new(FIRST_NET - index, 0), net.clone(), &wiring)?;
+            self.nets.push(net);
         }
         if let Some(config) = spec.console {
             let console = Console::new(config);

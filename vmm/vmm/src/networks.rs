@@ -1,0 +1,65 @@
+//! The networks a VM's cards are on.
+
+use std::fs;
+use std::sync::Arc;
+
+use evloop::EventLoop;
+use net::{Mac, Network, Policed, Policy, Tap, UserConfig, UserNetwork};
+use virtio::{Dispatch, NetConfig};
+
+use crate::{NetSpec, NetworkSpec, VmError, VmSpec};
+
+/// More queues than this gain a card nothing and cost the guest's start.
+const PAIRS_MAX: u32 = 4;
+
+/// Opens all networks of `spec`. Those with descriptors wait on the loops of `dispatch`.
+pub(crate) fn open(spec: &VmSpec, dispatch: &Dispatch) -> Result<Vec<board::NetSpec>, VmError> {
+    let loops = match dispatch {
+        _ if spec.nets.is_empty() => return Ok(Vec::new()),
+        Dispatch::Inline => return Err(VmError::DeterministicNet),
+        Dispatch::Loops(loops) => loops,
+    };
+    let identity = identity(spec);
+    let each = spec.nets.iter().enumerate().zip(loops.iter().cycle());
+    each.map(|((index, net), of)| {
+        let mac = net.mac.unwrap_or_else(|| Mac::of_vm(&identity, index));
+        open_one(net, mac, spec.cpus.min(PAIRS_MAX) as u16, of)
+    })
+    .collect()
+}
+
+fn open_one(
+    spec: &NetSpec,
+    mac: Mac,
+    pairs: u16,
+    of: &EventLoop,
+) -> Result<board::NetSpec, VmError> {
+    let network: Arc<dyn Network> = match &spec.to {
+        NetworkSpec::User(forwards) => {
+            UserNetwork::new(&UserConfig { mac, forwards: forwards.clone() })?
+        }
+        NetworkSpec::Tap(name) => Tap::open(name, pairs, of)?,
+        NetworkSpec::Bridge(name) => Tap::on_bridge(name, pairs, of)?,
+    };
+    let policy = Policy { only_from: (!spec.spoof).then_some(mac), rate: spec.rate };
+    let network: Arc<dyn Network> = if policy == Policy::default() {
+        network
+    } else {
+        let refused = |source| VmError::Host { operation: "make an alarm for a network", source };
+        Policed::new(network, policy, of).map_err(refused)?
+    };
+    Ok(board::NetSpec { network, config: NetConfig { mac, mac_changes: spec.spoof } })
+}
+
+/// What stays the same from run to run and differs between VMs, as far as files can tell.
+fn identity(spec: &VmSpec) -> String {
+    let host = fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    let taps = spec.nets.iter().filter_map(|net| match &net.to {
+        NetworkSpec::Tap(name) => Some(name.clone()),
+        NetworkSpec::User(_) | NetworkSpec::Bridge(_) => None,
+    });
+    let files = std::iter::once(&spec.kernel).chain(spec.disks.iter().map(|disk| &disk.path));
+    let files = files.map(|path| fs::canonicalize(path).unwrap_or_else(|_| path.clone()));
+    let names = files.map(|path| path.display().to_string());
+    std::iter::once(host).chain(names).chain(taps).collect::<Vec<_>>().join("\n")
+}
