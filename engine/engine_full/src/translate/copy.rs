@@ -12,6 +12,21 @@ struct Places {
     moved: [Option<(u8, Reg)>; 3],
 }
 
+/// Where the guest's R10 and R11 are while they are held.
+const TEMPORARIES: [Reg; 2] = [Reg::R10, Reg::RCX];
+
+/// What a temporary holds of the guest register that is the context's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Held {
+    /// Something else.
+    #[default]
+    Nothing,
+    /// Its value.
+    Same,
+    /// Its value, which the context does not have.
+    Newer,
+}
+
 /// Guest registers that fields of the encoding other than the memory operand name, by bits.
 fn named(insn: &Native) -> u16 {
     let mut named = 0;
@@ -76,9 +91,63 @@ pub(super) fn is_possible(insn: &Native) -> bool {
     }
 }
 
+/// It can neither fault nor leave, and needs no temporary for anything but R10 and R11.
+fn stays_inside(insn: &Native) -> bool {
+    let divides = insn.opcode_len == 1
+        && matches!(insn.opcode(), 0xf6 | 0xf7)
+        && insn.modrm.is_some_and(|modrm| modrm >> 3 & 7 >= 6);
+    insn.mem.is_none() && !insn.vector && !divides && !needs_rcx(insn)
+}
+
 impl Translator {
+    /// Copies an instruction that stays inside: what it leaves of the guest's R10 and R11 in the
+    /// temporaries is for the next one to find, because a way through memory takes five times as
+    /// long.
+    fn copy_inside(&mut self, insn: &Native) -> bool {
+        let named = named(insn);
+        let mut gpr = HOST;
+        for (slot, register) in [GUEST_R10, GUEST_R11].into_iter().enumerate() {
+            if !has(named, register) {
+                continue;
+            }
+            let temporary = TEMPORARIES[slot];
+            gpr[usize::from(register)] = temporary;
+            if temporary == Reg::RCX {
+                self.unit.distance_at_hand = false;
+            }
+            if self.unit.held[slot] == Held::Nothing {
+                if has(insn.gpr_read, register) {
+                    self.asm.load(8, temporary, in_context(register));
+                }
+                self.unit.held[slot] = Held::Same;
+            }
+        }
+        if reencode(&mut self.asm, insn, &Substitution { gpr, mem: None }).is_err() {
+            return false;
+        }
+        for (slot, register) in [GUEST_R10, GUEST_R11].into_iter().enumerate() {
+            if has(named, register) && has(insn.gpr_written, register) {
+                self.unit.held[slot] = Held::Newer;
+            }
+        }
+        true
+    }
+
+    /// The temporaries are for other use: what they hold of the guest goes where it lives.
+    pub(super) fn let_go(&mut self) {
+        for (slot, register) in [GUEST_R10, GUEST_R11].into_iter().enumerate() {
+            if std::mem::take(&mut self.unit.held[slot]) == Held::Newer {
+                self.asm.store(8, in_context(register), TEMPORARIES[slot]);
+            }
+        }
+    }
+
     /// Copies an instruction; false when that is not possible after all.
     pub(super) fn copy(&mut self, index: usize, insn: &Native) -> bool {
+        if stays_inside(insn) {
+            return self.copy_inside(insn);
+        }
+        self.let_go();
         if uses_x87(insn) {
             self.need_x87(insn);
         }

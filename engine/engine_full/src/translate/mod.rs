@@ -25,6 +25,7 @@ use x86_encode::{Assembler, Cond, Label, Mem, Reg};
 use crate::cache::{Cache, Key, Mode, NewUnit, Point, Reason, Site};
 use crate::code::Place;
 use crate::context::{field, stack_field};
+use copy::Held;
 use form::Form;
 pub(crate) use form::Source;
 use system::System;
@@ -100,6 +101,8 @@ struct Current {
     distance_at_hand: bool,
     /// The x87 state is in the CPU.
     x87_at_hand: bool,
+    /// What R10 and RCX hold.
+    held: [Held; 2],
 }
 
 impl Default for Translator {
@@ -114,6 +117,7 @@ impl Default for Translator {
             body: asm.label(),
             distance_at_hand: false,
             x87_at_hand: false,
+            held: [Held::Nothing; 2],
         };
         Self {
             form: Form::default(),
@@ -144,6 +148,7 @@ impl Translator {
             body: self.asm.label(),
             distance_at_hand: false,
             x87_at_hand: false,
+            held: [Held::Nothing; 2],
         };
         self.checked_entry();
         let body = self.here();
@@ -250,10 +255,14 @@ impl Translator {
     fn insn(&mut self, index: usize) -> bool {
         let insn = self.form.insns[index];
         self.points.push(Point { host: self.here(), guest: insn.offset });
+        if !matches!(insn.class, Class::Copy | Class::Nop) {
+            self.let_go();
+        }
         match insn.class {
             Class::Nop => {}
             Class::Copy => {
                 if !self.copy(index, &insn) {
+                    self.let_go();
                     let out = self.way_out(Reason::Interpret, self.rip_of(&insn), 0);
                     self.asm.jmp(out);
                     return true;
@@ -297,6 +306,7 @@ impl Translator {
 
     /// Behind the last instruction, which has not jumped: another unit, or the interpreter.
     fn fall_out(&mut self) {
+        self.let_go();
         let rip = self.unit.rip.wrapping_add(self.form.size() as u64);
         if self.form.goes_on {
             self.go(rip, self.form.live_out == 0);
