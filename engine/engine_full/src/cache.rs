@@ -37,6 +37,8 @@ pub(crate) struct Key {
     pub(crate) rip: u64,
     /// Page of guest memory.
     pub(crate) page: u32,
+    /// The one its only instruction ends on, when that is another.
+    pub(crate) second: Option<u32>,
     /// What for.
     pub(crate) mode: Mode,
 }
@@ -92,6 +94,8 @@ pub(crate) struct Unit {
     pub(crate) key: Key,
     /// Checked entry.
     pub(crate) entry: Place,
+    /// What other units of the page are linked to: the body, or a jump by address.
+    pub(crate) link: Place,
     /// The no-operation at the beginning of the body.
     pub(crate) body: Place,
     /// Where retired units leave.
@@ -104,6 +108,7 @@ pub(crate) struct Unit {
 /// A unit ready to be kept; places are from the beginning of its code.
 pub(crate) struct NewUnit<'a> {
     pub(crate) key: Key,
+    pub(crate) link: Place,
     pub(crate) code: &'a [u8],
     pub(crate) entry: Place,
     pub(crate) body: Place,
@@ -228,6 +233,7 @@ impl Cache {
         self.units.push(Unit {
             key: new.key,
             entry: new.entry + start,
+            link: new.link + start,
             body: new.body + start,
             retired_exit: new.retired_exit + start,
             lines: new.lines,
@@ -237,6 +243,12 @@ impl Cache {
         self.pages.entry(new.key.page).or_default().push(id);
         if !new.key.mode.intersects(Mode::USER | Mode::LOCAL) {
             self.kernel_pages.insert(new.key.rip >> 12, new.key.page);
+            if let Some(second) = new.key.second {
+                self.kernel_pages.insert((new.key.rip >> 12) + 1, second);
+            }
+        }
+        if let Some(second) = new.key.second {
+            self.pages.entry(second).or_default().push(id);
         }
         &self.units[id as usize]
     }
@@ -254,7 +266,10 @@ impl Cache {
         let before = ids.len();
         ids.retain(|id| {
             let unit = &self.units[*id as usize];
-            if unit.lines & lines == 0 {
+            let own = if unit.key.page == page { unit.lines } else { 0 };
+            // An instruction has no more than 15 bytes: on the second page, they are on its first line.
+            let beyond = u64::from(unit.key.second == Some(page));
+            if (own | beyond) & lines == 0 {
                 return true;
             }
             if self.keys.get(&unit.key) == Some(id) {

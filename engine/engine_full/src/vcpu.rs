@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering;
 
 use engine::{Bus, DebugStops, EngineError, Exit, Vcpu};
 use engine_soft::{Next, SoftVcpu};
-use guest_memory::PAGE_SIZE;
+use guest_memory::{PAGE_SIZE, RamOffset};
+use x86_decode::native::NativeDecoder;
+use x86_decode::{DecodeError, INSN_SIZE_MAX};
 use x86_exec::{Access, Backing, Mode as CpuMode, PageAt, Privilege, TripleFault};
 use x86_mmu::Flush;
 use x86_state::bits::{Cr0, Cr4, Rflags};
@@ -34,7 +36,8 @@ pub(crate) struct FullVcpu {
     views: Views,
     stores: Stores,
     translator: Translator,
-    page: Box<[u8; PAGE_SIZE as usize]>,
+    /// A page of code, and the beginning of another.
+    page: Box<[u8; PAGE_SIZE as usize + INSN_SIZE_MAX]>,
     /// What user and kernel code among the jumps was translated for.
     jump_modes: [Mode; 2],
     /// The registers are in the context.
@@ -57,7 +60,9 @@ fn memory_at(page: &PageAt) -> Option<u64> {
 struct Found {
     mode: Mode,
     entry: Place,
-    body: Place,
+    link: Place,
+    /// It is on two pages.
+    crosses: bool,
     /// Host address of the body.
     target: u64,
     generation: u64,
@@ -96,7 +101,7 @@ impl FullVcpu {
             views,
             stores: Stores::default(),
             translator: Translator::default(),
-            page: Box::new([0; PAGE_SIZE as usize]),
+            page: Box::new([0; PAGE_SIZE as usize + INSN_SIZE_MAX]),
             jump_modes: [Mode::empty(); 2],
             given: false,
             recent: vec![None; RECENT],
@@ -263,14 +268,15 @@ impl FullVcpu {
             Reason::Jump => self.find_for(scratch, generation, |vcpu, found, cache| {
                 if !found.mode.intersects(Mode::LOCAL | Mode::NO_WINDOW) {
                     let user = found.mode.contains(Mode::USER);
-                    vcpu.views.set_jump(scratch, user, cache.memory.address(found.entry));
+                    let entry = cache.memory.address(found.entry);
+                    vcpu.views.set_jump(scratch, user, entry, found.crosses);
                 }
             }),
             Reason::Link => self.find_for(site.rip, generation, |_, found, cache| {
-                cache.link(site.host, found.body);
+                cache.link(site.host, found.link);
             }),
             Reason::Retired => self.find_for(site.rip, generation, |_, found, cache| {
-                cache.replace(site.host, found.body);
+                cache.replace(site.host, found.link);
             }),
         }
     }
@@ -327,17 +333,27 @@ impl FullVcpu {
         let user = wanted.contains(Mode::USER);
         let privilege = if user { Privilege::User } else { Privilege::Supervisor };
         let place = self.soft.cpu.page(rip, Access::Execute, privilege).ok()?;
-        let page = (memory_at(&place)? >> 12) as u32;
+        let at = memory_at(&place)?;
+        let page = (at >> 12) as u32;
+        let mut global = place.global;
+        let mut second = None;
+        if self.crosses(at | rip & PAGE_MASK) {
+            let beyond = (rip | PAGE_MASK).wrapping_add(1);
+            let place = self.soft.cpu.page(beyond, Access::Execute, privilege).ok()?;
+            global &= place.global;
+            second = Some((memory_at(&place)? >> 12) as u32);
+        }
         let mut mode = wanted;
-        mode.set(Mode::LOCAL, !user && (!place.global || rip >> 63 == 0));
-        let key = Key { rip, page, mode };
+        mode.set(Mode::LOCAL, !user && (!global || rip >> 63 == 0));
+        let key = Key { rip, page, second, mode };
         loop {
             let cache = self.complex.open_cache();
             if let Some(unit) = cache.find(&key) {
                 return Some(Found {
                     mode,
                     entry: unit.entry,
-                    body: unit.body,
+                    link: unit.link,
+                    crosses: second.is_some(),
                     target: cache.memory.address(unit.body),
                     generation: cache.generation,
                 });
@@ -352,18 +368,37 @@ impl FullVcpu {
         }
     }
 
+    /// The instruction there is on two pages.
+    fn crosses(&self, at: u64) -> bool {
+        let left = PAGE_SIZE - (at & PAGE_MASK);
+        if left >= INSN_SIZE_MAX as u64 {
+            return false;
+        }
+        let mut bytes = [0; INSN_SIZE_MAX];
+        let bytes = &mut bytes[..left as usize];
+        self.complex.soft.memory.read(RamOffset(at), bytes);
+        NativeDecoder::new(64, bytes).next_insn().is_err_and(|e| e == DecodeError::Truncated)
+    }
+
     fn translate(&mut self, key: &Key) {
         let memory = &self.complex.soft.memory;
         let bits = memory.bits();
-        let page = key.page as usize;
-        bits.mark_code(page, 0, PAGE_MASK);
-        let generation = bits.code_generation(page);
-        let at = guest_memory::RamOffset(u64::from(key.page) << 12);
-        memory.read(at, &mut self.page[..]);
-        let source = Source { rip: key.rip, bytes: &self.page, mode: key.mode };
+        let pages = || std::iter::once(key.page).chain(key.second);
+        for page in pages() {
+            bits.mark_code(page as usize, 0, PAGE_MASK);
+        }
+        let generations = || pages().map(|page| u64::from(bits.code_generation(page as usize)));
+        let before: u64 = generations().sum();
+        let (first, beyond) = self.page.split_at_mut(PAGE_SIZE as usize);
+        memory.read(RamOffset(u64::from(key.page) << 12), first);
+        if let Some(second) = key.second {
+            memory.read(RamOffset(u64::from(second) << 12), beyond);
+        }
+        let bytes = if key.second.is_some() { &self.page[..] } else { &*first };
+        let source = Source { rip: key.rip, bytes, mode: key.mode };
         let mut cache = self.complex.open_cache();
-        self.translator.translate(&source, key.page, &mut cache);
-        if bits.code_generation(page) != generation {
+        self.translator.translate(key, &source, &mut cache);
+        if generations().sum::<u64>() != before {
             // Written since it was read: nobody has seen the unit yet.
             self.complex.retire(&mut cache, key.page, u64::MAX);
         }

@@ -422,7 +422,8 @@ impl Views {
             self.context().jumps.fill(miss);
             return;
         }
-        for page in first..first + count {
+        // An instruction of the page before may end on the first.
+        for page in first.wrapping_sub(1)..first + count {
             let start = (page as usize & 15) << 12;
             self.context().jumps[start..start + 4096].fill(miss);
         }
@@ -491,16 +492,18 @@ impl Views {
         }
     }
 
-    /// Jumps to `rip` go to `host` from now on.
-    pub(crate) fn set_jump(&mut self, rip: u64, user: bool, host: u64) {
+    /// Jumps to `rip` go to `host` from now on; the instruction there may be on the next page too.
+    pub(crate) fn set_jump(&mut self, rip: u64, user: bool, host: u64, crosses: bool) {
         let index = rip as usize & (JUMPS - 1);
         if !user {
             self.context().jumps[index] = host;
             return;
         }
         let space = &mut self.spaces[self.current];
-        if !space.code_pages.contains(&(rip >> 12)) {
-            space.code_pages.push(rip >> 12);
+        for page in [rip >> 12, (rip >> 12) + u64::from(crosses)] {
+            if !space.code_pages.contains(&page) {
+                space.code_pages.push(page);
+            }
         }
         // SAFETY: the index is inside the table, which is mapped as long as `self` lives.
         unsafe { space.view.jumps().add(index).write_volatile(host) };

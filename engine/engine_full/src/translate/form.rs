@@ -1,5 +1,6 @@
 //! Which instructions make a unit, and what is known of each before any is translated.
 
+use x86_decode::DecodeError;
 use x86_decode::native::{Class, Native, NativeDecoder, flag};
 
 use crate::cache::Mode;
@@ -22,8 +23,8 @@ const RSP: u8 = 4;
 pub(crate) struct Source<'a> {
     /// Linear address of the first instruction.
     pub(crate) rip: u64,
-    /// The whole page.
-    pub(crate) bytes: &'a [u8; PAGE_SIZE],
+    /// The whole page; and the beginning of the next, where the first instruction is on both.
+    pub(crate) bytes: &'a [u8],
     /// What for.
     pub(crate) mode: Mode,
 }
@@ -65,11 +66,13 @@ impl Form {
         let mut jumps = 0;
         self.goes_on = true;
         while self.insns.len() < INSNS_MAX {
-            let at_end = start + self.size() == PAGE_SIZE;
-            let next = decoder.next_insn().ok().map(adapt);
-            let next = next.filter(|insn| is_translated(insn, source.mode));
-            let Some(insn) = next else {
-                self.goes_on = at_end;
+            if start + self.size() >= PAGE_SIZE {
+                break;
+            }
+            let next = decoder.next_insn().map(adapt);
+            let Some(insn) = next.ok().filter(|insn| is_translated(insn, source.mode)) else {
+                // One that is on two pages is a unit of its own.
+                self.goes_on = next.is_err_and(|e| e == DecodeError::Truncated) && self.size() > 0;
                 break;
             };
             let ends = match insn.class {

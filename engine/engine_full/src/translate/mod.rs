@@ -131,8 +131,8 @@ impl Default for Translator {
 }
 
 impl Translator {
-    /// Translates and keeps the unit at `source.rip`; returns its key's unit's body.
-    pub(crate) fn translate(&mut self, source: &Source<'_>, page: u32, cache: &mut Cache) {
+    /// Translates and keeps the unit of this key.
+    pub(crate) fn translate(&mut self, key: &Key, source: &Source<'_>, cache: &mut Cache) {
         self.form.form(source);
         let start = cache.memory.next();
         self.asm.clear();
@@ -159,10 +159,12 @@ impl Translator {
         if !ended {
             self.fall_out();
         }
+        let link = self.link_entry(key, body);
         let retired_exit = self.emit_cold(body);
         cache.add_sites(&self.sites);
         cache.add(&NewUnit {
-            key: Key { rip: source.rip, page, mode: source.mode },
+            key: *key,
+            link,
             code: self.asm.code(),
             entry: 0,
             body,
@@ -170,6 +172,18 @@ impl Translator {
             lines: self.form.lines,
             points: &self.points,
         });
+    }
+
+    /// Where units of the same page are linked to. What is on a second page as well is that only
+    /// while the jumps by address say so, but for the kernel's, whose pages are watched.
+    fn link_entry(&mut self, key: &Key, body: Place) -> Place {
+        if key.second.is_none() || !key.mode.intersects(Mode::USER | Mode::LOCAL) {
+            return body;
+        }
+        let link = self.here();
+        self.asm.mov_ri(Reg::R10, key.rip);
+        self.jump_to_r10();
+        link
     }
 
     /// Place in the unit of what is written next.
