@@ -9,7 +9,7 @@ use iced_x86::{
 use x86_decode::native::Class;
 
 use super::{Source, Translator};
-use crate::cache::{Cache, Mode};
+use crate::cache::{Cache, Key, Mode};
 use crate::context::{CONTEXT_SIZE, field};
 use crate::views::USER_JUMPS;
 
@@ -191,7 +191,8 @@ fn translated_code_accesses_only_what_it_has_looked_up() {
         if !cache.has_room() {
             cache.clear();
         }
-        translator.translate(&Source { rip, bytes: &page, mode }, 0, &mut cache);
+        let key = Key { rip, page: 0, second: None, mode };
+        translator.translate(&key, &Source { rip, bytes: &page, mode }, &mut cache);
         let own = |class: Class| !matches!(class, Class::System | Class::String);
         if !translator.form.insns.iter().all(|insn| own(insn.class)) {
             continue;
@@ -251,7 +252,8 @@ fn a_loop_at_the_end_of_all_addresses_can_be_left() {
     let mut page = [0x90; 4096];
     page[0xffe..].copy_from_slice(&[0xeb, 0xfe]); // JMP to itself
     let source = Source { rip: u64::MAX - 1, bytes: &page, mode: Mode::empty() };
-    translator.translate(&source, 0, &mut cache);
+    let key = Key { rip: source.rip, page: 0, second: None, mode: source.mode };
+    translator.translate(&key, &source, &mut cache);
     let code = translator.asm.code();
     let kick = |insn: &Instruction| {
         insn.segment_prefix() == Register::GS && insn.memory_displacement64() as i32 == field!(kick)
