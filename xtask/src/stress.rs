@@ -42,7 +42,7 @@ type Results = BTreeMap<String, Vec<String>>;
 /// Runs it.
 pub fn run(options: &Options) -> anyhow::Result<()> {
     host::need_packages(&["busybox-static", "xz-utils"])?;
-    host::run(&mut host::cargo(&["build", "--release", "--bin", "trine", "--bin", "trinevm"]))?;
+    host::build_release()?;
     let kernel = guests::kernel("cloud")?;
     let workshop = guests::workshop()?;
     let mut work: Vec<&str> = options.work.iter().map(String::as_str).collect();

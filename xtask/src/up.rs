@@ -31,9 +31,7 @@ pub struct Options {
 /// Runs it.
 pub fn run(options: &Options) -> anyhow::Result<()> {
     host::need_packages(&["busybox-static", "xz-utils", "gcc", "libc6-dev"])?;
-    step("build", || {
-        host::run(&mut host::cargo(&["build", "--release", "--bin", "trine", "--bin", "trinevm"]))
-    })?;
+    step("build", host::build_release)?;
     let kernel = step("kernel", || guests::kernel(&options.flavour))?;
     let init = if options.once { Init::PowerOff } else { Init::Shell };
     let initrd = step("initrd", || guests::initrd(&kernel, &[], init))?;

@@ -50,7 +50,7 @@ struct Subject {
 /// Measures an engine beside QEMU.
 pub fn run(options: &Options) -> anyhow::Result<()> {
     host::need_packages(&["qemu-system-x86", "busybox-static", "xz-utils"])?;
-    host::run(&mut host::cargo(&["build", "--release", "--bin", "trine", "--bin", "trinevm"]))?;
+    host::build_release()?;
     match options.engine {
         Engine::Emu => run_emu(options),
         Engine::Hw => nested::run(&options.flavour, options.runs),

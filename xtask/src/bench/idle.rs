@@ -46,7 +46,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         return watch(command, options.seconds);
     }
     host::need_packages(&["busybox-static", "xz-utils"])?;
-    host::run(&mut host::cargo(&["build", "--release", "--bin", "trine", "--bin", "trinevm"]))?;
+    host::build_release()?;
     let kernel = guests::kernel("cloud")?;
     let initrd = guests::initrd(&kernel, &[], Init::Shell)?;
     let vm = Vm { kernel: kernel.image, initrd, memory_mib: MEMORY_MIB, cmdline: CMDLINE.into() };

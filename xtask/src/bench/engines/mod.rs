@@ -105,7 +105,7 @@ struct Subject {
 /// Measures.
 pub fn run(options: &Options) -> anyhow::Result<()> {
     host::need_packages(&["qemu-system-x86", "busybox-static", "xz-utils"])?;
-    host::run(&mut host::cargo(&["build", "--release", "--bin", "trine", "--bin", "trinevm"]))?;
+    host::build_release()?;
     let kernel = guests::kernel("cloud")?;
     let basket = guests::basket()?;
     let row_ms = options.seconds * 1000 / ROWS;
