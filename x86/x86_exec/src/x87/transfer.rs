@@ -6,7 +6,7 @@ use x86_state::bits::Rflags;
 
 use super::arithmetic::{float_of, i16_operand, i32_operand, table};
 use super::stack::Pops;
-use crate::{Cpu, Env, Fault, Handler, Word};
+use crate::{Access, Cpu, Env, Fault, Handler, Word};
 
 type Done = Result<(), Fault>;
 
@@ -85,13 +85,23 @@ fn fld_sti<E: Env>(cpu: &mut Cpu<E>, insn: &Insn) -> Done {
     Ok(())
 }
 
-/// Converts ST(0) and stores it. `empty` is what an empty register stores.
+/// Where `size` bytes would go is looked up, though an exception prevents that they are stored.
+fn look_up<E: Env>(cpu: &mut Cpu<E>, insn: &Insn, size: u64) -> Done {
+    let first = cpu.linear(insn.seg, cpu.ea(insn), size, Access::Write)?;
+    let privilege = cpu.mmu.privilege();
+    for linear in [first, first.wrapping_add(size - 1)] {
+        cpu.page(linear, Access::Write, privilege)?;
+    }
+    Ok(())
+}
+
+/// Converts ST(0) and stores it, `size` bytes. `empty` is what an empty register stores.
 #[inline(always)]
 fn store<E: Env>(
     cpu: &mut Cpu<E>,
     insn: &Insn,
     pops: Pops,
-    empty: u128,
+    (size, empty): (u64, u128),
     convert: impl Fn(u16, u128) -> Outcome,
     write: impl Fn(&mut Cpu<E>, &Insn, u128) -> Done,
 ) -> Done {
@@ -104,6 +114,8 @@ fn store<E: Env>(
     };
     if outcome.done {
         write(cpu, insn, outcome.value)?;
+    } else {
+        look_up(cpu, insn, size)?;
     }
     if used {
         cpu.fpu.note(outcome.status, C1);
@@ -218,7 +230,10 @@ fn stores<E: Env>(insn: &Insn) -> Option<Handler<E>> {
     use Pops::{None as Keep, One};
     macro_rules! word {
         ($type:ty, $pops:expr, $empty:expr, $op:ident) => {
-            |c, i| store(c, i, $pops, $empty, x87::$op, write_word::<E, $type>)
+            |c, i| {
+                let empty = (size_of::<$type>() as u64, $empty);
+                store(c, i, $pops, empty, x87::$op, write_word::<E, $type>)
+            }
         };
     }
     Some(table! { insn;
@@ -234,8 +249,8 @@ fn stores<E: Env>(insn: &Insn) -> Option<Handler<E>> {
         Fisttp_m16int => word!(u16, One, EMPTY_I16, fisttp_m16),
         Fisttp_m32int => word!(u32, One, EMPTY_I32, fisttp_m32),
         Fisttp_m64int => word!(u64, One, EMPTY_I64, fisttp_m64),
-        Fstp_m80fp => |c, i| store(c, i, One, INDEFINITE, |_, a| plain(a), write_m80),
-        Fbstp_m80bcd => |c, i| store(c, i, One, EMPTY_BCD, x87::fbstp, write_m80),
+        Fstp_m80fp => |c, i| store(c, i, One, (10, INDEFINITE), |_, a| plain(a), write_m80),
+        Fbstp_m80bcd => |c, i| store(c, i, One, (10, EMPTY_BCD), x87::fbstp, write_m80),
     })
 }
 
