@@ -39,7 +39,7 @@ pub use state::{FLAGS, State, X87};
 pub use subjects::{Limits, Measured, subjects};
 pub use undefined::{Undefined, undefined};
 
-/// Where code is, for all subjects: one page.
+/// Where code is, for all subjects: one page, not writable.
 pub const CODE: u64 = 0x10_0000;
 /// Where data is, for all subjects: two pages, [`DATA_SIZE`] bytes, nothing before and after them.
 pub const DATA: u64 = 0x20_0000;

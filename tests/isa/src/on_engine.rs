@@ -40,6 +40,7 @@ const TASK: u16 = 0x40;
 const CODE_RING0: u64 = 0x10;
 /// Present, writable, user, accessed, dirty.
 const USER_PAGE: u64 = 0x67;
+const WRITABLE: u64 = 2;
 const NO_EXECUTE: u64 = 1 << 63;
 /// Present, writable, accessed, dirty.
 const OWN_PAGE: u64 = 0x63;
@@ -206,7 +207,7 @@ fn write_tables(machine: &Machine) {
     for own in (PML4..STACK).step_by(PAGE) {
         machine.write(PT_LOW + page(own) * 8, own | OWN_PAGE);
     }
-    machine.write(PT_LOW + page(CODE) * 8, CODE | USER_PAGE);
+    machine.write(PT_LOW + page(CODE) * 8, CODE | USER_PAGE & !WRITABLE);
     machine.write(PT_DATA + page(DATA) * 8, DATA | USER_PAGE | NO_EXECUTE);
     machine.write(PT_DATA + page(MIDDLE) * 8, SECOND | USER_PAGE | NO_EXECUTE);
     let descriptors = [
@@ -233,4 +234,5 @@ fn write_tables(machine: &Machine) {
         machine.write(IDT + vector * 16, gate);
     }
     machine.write(TSS, STACK << 32); // RSP0 is at 4
+    machine.write(TSS + 0x60, 0x68 << 48); // no ports
 }

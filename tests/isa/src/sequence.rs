@@ -173,10 +173,7 @@ impl Maker<'_> {
     /// What mostly raises an exception ends too many sequences.
     fn is_rare_enough(&mut self, found: &Instance) -> bool {
         match found.insn.mnemonic() {
-            // The CPU looks up where an x87 store would go even when an exception prevents it.
-            _ if !found.operand.is_none_or(is_inside) => {
-                !format!("{:?}", found.insn.code).starts_with('F') && self.random.one_in(16)
-            }
+            _ if !found.operand.is_none_or(is_inside) => self.random.one_in(16),
             Mnemonic::Div | Mnemonic::Idiv | Mnemonic::Ud2 | Mnemonic::Aam => {
                 self.random.one_in(16)
             }

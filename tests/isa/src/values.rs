@@ -1,6 +1,6 @@
 //! Numbers that find mistakes.
 
-use crate::{FLAGS, MIDDLE, Random, State, X87};
+use crate::{DATA, DATA_SIZE, FLAGS, MIDDLE, Random, State, X87};
 
 const F32: [u32; 14] = [
     0,
@@ -127,7 +127,13 @@ impl Random {
     /// and a full x87 stack.
     pub fn state(&mut self, plain: bool) -> State {
         let mut gpr = std::array::from_fn(|_| self.operand());
-        gpr[4] = MIDDLE;
+        // Where operands are not, and now and then almost at an end.
+        let end = DATA + DATA_SIZE as u64;
+        gpr[4] = match self.below(16) {
+            0 => DATA + 8 * self.below(4),
+            1 => end - 8 * self.below(4),
+            _ => end - 0x200,
+        };
         gpr[5] = MIDDLE + 64;
         let mut xmm = std::array::from_fn(|_| self.vector());
         xmm[self.below(16) as usize] = xmm[self.below(16) as usize];

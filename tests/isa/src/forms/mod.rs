@@ -44,7 +44,7 @@ impl Instance {
             return false;
         }
         if insn.mnemonic() == Mnemonic::Leave {
-            self.aims.push((5, MIDDLE + 64));
+            self.aims.push((5, MIDDLE + 0x100));
         }
         if insn.is_mem() && implied(&insn) {
             self.aim_string(random);

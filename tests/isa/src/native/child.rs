@@ -107,7 +107,7 @@ impl Child {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
             EXCHANGE.store(self.exchange, Ordering::SeqCst);
             let writable = libc::PROT_READ | libc::PROT_WRITE;
-            if !map(CODE, PAGE, writable | libc::PROT_EXEC, self.memory, 0)
+            if !map(CODE, PAGE, libc::PROT_READ | libc::PROT_EXEC, self.memory, 0)
                 || !map(DATA, DATA_SIZE, writable, self.memory, PAGE)
                 || !catch_signals()
             {
