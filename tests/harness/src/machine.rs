@@ -1,13 +1,15 @@
 //! Memory, a clock, a bus, and the CPUs of the engine under test.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use engine::{Bus, CpuComplex, Exit, Parts, Vcpu};
 use guest_memory::{Backing, FlatRange, FlatView, GuestMemory, PAGE_SIZE, RamOffset};
 use machine_clock::{MachineClock, TimeSource};
 use x86_state::{
     Activity, CpuProfile, DescriptorTable, Gpr, SegReg, Segment, Topology, VcpuId, VcpuState,
-    bits::{Cr0, Cr4, Efer},
+    bits::{Cr0, Cr4, Efer, Rflags},
 };
 
 use crate::{FakeBus, Subject};
@@ -171,6 +173,56 @@ impl Machine {
         while self.bus.take_done() == 0 {
             assert_eq!(self.run(), Exit::Kicked);
         }
+    }
+
+    /// Runs every vCPU on a thread of its own until as many guests are done.
+    pub fn run_all_until_done(&mut self) {
+        let bus = self.as_bus();
+        let vcpus = std::mem::take(&mut self.vcpus);
+        let count = vcpus.len() as u32;
+        let over = AtomicBool::new(false);
+        self.vcpus = std::thread::scope(|scope| {
+            let run = |mut vcpu: Box<dyn Vcpu>| {
+                let (bus, over) = (&bus, &over);
+                scope.spawn(move || {
+                    while !over.load(Ordering::SeqCst) {
+                        assert_eq!(vcpu.run(bus).unwrap(), Exit::Kicked);
+                    }
+                    vcpu
+                })
+            };
+            let threads: Vec<_> = vcpus.into_iter().map(run).collect();
+            let mut done = 0;
+            while done < count && !threads.iter().any(|thread| thread.is_finished()) {
+                std::thread::sleep(Duration::from_millis(1));
+                done += self.bus.take_done();
+            }
+            over.store(true, Ordering::SeqCst);
+            (0..count).for_each(|id| self.complex.kick(VcpuId(id)));
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+    }
+
+    /// Lets ring 3 have all memory.
+    pub fn open_to_users(&self) {
+        let user = 4;
+        let tables = [(PML4, 1), (PDPT, 4)].into_iter();
+        for (table, count) in tables.chain(Self::DIRECTORIES.map(|directory| (directory, 512))) {
+            for at in (table..).step_by(8).take(count) {
+                self.write(at, self.read(at) | user);
+            }
+        }
+    }
+
+    /// As [`Machine::long_mode`] in ring 3, which may use ports.
+    pub fn user_mode(&self, id: usize) -> VcpuState {
+        let mut state = self.long_mode(id);
+        for segment in &mut state.segments {
+            segment.selector |= 3;
+            segment.attr |= 0x60;
+        }
+        state.regs.rflags |= Rflags::IOPL.bits();
+        state
     }
 
     /// Runs the first vCPU on a thread of its own; kicks it when `meanwhile` is over.

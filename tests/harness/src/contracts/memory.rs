@@ -1,12 +1,10 @@
 //! RAM, ROM, MMIO and the dirty log.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use engine::Exit;
 use guest_memory::{Backing, DirtyBitmap};
-use x86_state::{Gpr, VcpuId};
+use x86_state::Gpr;
 
 use crate::{Machine, Subject, guest};
 
@@ -79,26 +77,7 @@ pub(super) fn locked_accesses_are_atomic_wherever_they_are(subject: &Subject) {
             state.regs.gpr[Gpr::Rcx as usize] = TIMES;
             machine.vcpus[id].load(&state).unwrap();
         }
-        let bus = machine.as_bus();
-        let vcpus = std::mem::take(&mut machine.vcpus);
-        let over = AtomicBool::new(false);
-        thread::scope(|scope| {
-            for mut vcpu in vcpus {
-                let (bus, over) = (&bus, &over);
-                scope.spawn(move || {
-                    while !over.load(Ordering::SeqCst) {
-                        assert_eq!(vcpu.run(bus).unwrap(), Exit::Kicked);
-                    }
-                });
-            }
-            let mut done = 0;
-            while done < 2 {
-                thread::sleep(Duration::from_millis(1));
-                done += machine.bus.take_done();
-            }
-            over.store(true, Ordering::SeqCst);
-            (0..2).for_each(|id| machine.complex.kick(VcpuId(id)));
-        });
+        machine.run_all_until_done();
         assert_eq!(machine.read(at), 2 * TIMES, "at {at:#x}");
     }
 }

@@ -5,6 +5,7 @@ mod cpu;
 mod interrupts;
 mod kicks;
 mod memory;
+mod smp;
 mod state;
 mod time;
 
@@ -46,6 +47,10 @@ contracts! {
         the_dirty_log_has_what_was_written
         locked_accesses_are_atomic_wherever_they_are
         memory_stays_there_while_the_view_changes;
+    smp: code_that_rewrites_itself_runs_as_written
+        code_another_cpu_rewrites_runs_as_written
+        code_that_is_mapped_anew_is_the_new
+        memory_is_ordered_as_the_architecture_promises;
     cpu: cpuid_is_the_profiles
         constants_of_the_profile_are_read
         what_the_profile_does_not_name_faults;
