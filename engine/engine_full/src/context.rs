@@ -77,12 +77,44 @@ pub(crate) struct Context {
     pub(crate) interrupts: u64,
     /// RFLAGS.DF, in its place.
     pub(crate) direction: u64,
-    /// RFLAGS but for those two and the arithmetic flags.
+    /// RFLAGS.AC, in its place.
+    pub(crate) access: u64,
+    /// RFLAGS but for those three and the arithmetic flags.
     pub(crate) system_flags: u64,
     /// Address behind the last STI: interrupts wait while the guest is there.
     pub(crate) shadow_rip: u64,
     /// Segment selectors by encoding number.
     pub(crate) selectors: [u64; 6],
+    /// CR0 to CR4.
+    pub(crate) control: [u64; 5],
+    /// Not zero: CS and SS were loaded (see [`crate::transition`]).
+    pub(crate) transition: u64,
+    /// IA32_LSTAR, where SYSCALL and SYSRET are nothing unusual, else zero.
+    pub(crate) syscall_target: u64,
+    /// What SYSCALL leaves of RFLAGS.
+    pub(crate) syscall_mask: u64,
+    /// CS and SS after SYSCALL.
+    pub(crate) syscall_selectors: [u64; 2],
+    /// CS and SS after SYSRET to 64-bit code.
+    pub(crate) sysret_selectors: [u64; 2],
+    /// Linear address of the descriptors of CS and SS after SYSCALL, or zero.
+    pub(crate) kernel_descriptors: u64,
+    /// Linear address of the descriptors of SS and CS after SYSRET, or zero.
+    pub(crate) user_descriptors: u64,
+    /// What has to be at the former.
+    pub(crate) kernel_flat: [u64; 2],
+    /// What has to be at the latter.
+    pub(crate) user_flat: [u64; 2],
+    /// Not zero: IRET is nothing unusual.
+    pub(crate) may_return: u64,
+    /// Not zero: a return to user code leaves the data segments as they are.
+    pub(crate) may_return_outward: u64,
+    /// Not zero: RDFSBASE and its like may be used.
+    pub(crate) base_instructions: u64,
+    /// GS and FS bases of the view of user code, and of the kernel while AC is set.
+    pub(crate) space_bases: [u64; 2],
+    /// The same of the kernel while AC is clear.
+    pub(crate) kernel_bases: [u64; 2],
     /// A register lent for a few instructions.
     pub(crate) borrowed: u64,
     /// AL after SETO and AH after LAHF.

@@ -9,6 +9,7 @@
 //! | `cache`, `code` | what has been translated, and the memory it is in |
 //! | `views`, `resident`, `stores` | how translated code finds guest memory |
 //! | `context`, `entry`, `fault` | how it is entered and left, and where registers are |
+//! | `transition` | privilege levels it changes by itself |
 //! | `vcpu`, `complex`, `timer` | the loop of a vCPU, and what vCPUs share |
 //!
 //! What this crate may not know: devices, other engines.
@@ -28,6 +29,7 @@ mod fault;
 mod resident;
 mod stores;
 mod timer;
+mod transition;
 mod translate;
 mod vcpu;
 mod views;

@@ -20,6 +20,7 @@ use crate::context::StackWindow;
 use crate::entry;
 use crate::fault::SignalStack;
 use crate::stores::Stores;
+use crate::transition;
 use crate::translate::{Source, Translator};
 use crate::views::{Selector, Views};
 
@@ -226,9 +227,14 @@ impl FullVcpu {
     fn go(&mut self, target: u64) -> Onward {
         let peer = &self.complex.peers[self.soft.index()];
         let [gs, fs] = self.views.bases(self.selector());
+        let space = self.views.bases(Selector::Space);
+        let barred = self.soft.cpu.cr4 & Cr4::SMAP.bits() != 0;
+        let kernel = if barred { self.views.bases(Selector::Supervisor) } else { space };
         let context = self.views.context();
         context.target = target;
         context.view_fs = fs;
+        context.space_bases = space;
+        context.kernel_bases = kernel;
         if !peer.begin() {
             return Onward::Guest(self.rip);
         }
@@ -236,6 +242,7 @@ impl FullVcpu {
         let context = self.views.context();
         let (fault, number) = (std::mem::take(&mut context.fault), context.site);
         let scratch = context.scratch;
+        transition::take(&mut self.soft.cpu, context);
         let cache = self.complex.cache();
         let found = if fault != 0 {
             let rip = cache.memory.place(fault).and_then(|place| cache.instruction_at(place));
@@ -551,15 +558,15 @@ impl FullVcpu {
         context.overflow = u8::from(flags & Rflags::OF.bits() != 0);
         let base = |reg: SegReg| cpu.segments[reg as usize].base;
         context.segment_base = [base(SegReg::Fs), base(SegReg::Gs)];
-        let apart = Rflags::IF | Rflags::DF | Rflags::FIXED;
+        context.kernel_gs_base = cpu.msrs.kernel_gs_base;
+        let apart = Rflags::IF | Rflags::DF | Rflags::AC | Rflags::FIXED;
         context.system_flags = cpu.system_flags & !apart.bits();
         context.interrupts = cpu.system_flags & Rflags::IF.bits();
         context.direction = cpu.system_flags & Rflags::DF.bits();
+        context.access = cpu.system_flags & Rflags::AC.bits();
         context.shadow_rip = NOWHERE;
         context.event_waiting = u32::from(cpu.env.event_waiting);
-        for (own, segment) in context.selectors.iter_mut().zip(&cpu.segments) {
-            *own = u64::from(segment.selector);
-        }
+        transition::give(cpu, context);
         context.mxcsr = [cpu.fpu.mxcsr, entry::HOST_MXCSR];
         for (own, register) in context.vector.0.iter_mut().zip(&cpu.fpu.xmm) {
             *own = [*register as u64, (*register >> 64) as u64];
@@ -579,7 +586,8 @@ impl FullVcpu {
         let overflow = if context.overflow != 0 { Rflags::OF.bits() } else { 0 };
         cpu.flags = x86_exec::Flags::from_bits(u64::from(context.flags) | overflow);
         cpu.system_flags = context.system_flags | context.interrupts | context.direction;
-        cpu.system_flags |= Rflags::FIXED.bits();
+        cpu.system_flags |= context.access | Rflags::FIXED.bits();
+        transition::take_bases(cpu, context);
         if context.shadow_rip == rip && context.interrupts != 0 {
             cpu.shadow = InterruptShadow::Sti;
         }

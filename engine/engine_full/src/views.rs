@@ -33,6 +33,7 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, mun
 use crate::context::{CONTEXT_SIZE, Context, JUMPS, StackWindow};
 use crate::entry::HOST_MXCSR;
 use crate::resident::Resident;
+use crate::transition;
 use engine_soft::Alarm;
 
 /// Bytes of one half of one array: 2^35 pages, 8 bytes each.
@@ -300,6 +301,7 @@ impl Views {
         context.page_mask = [0x7fff_ffff_f000, 0xffff_ffff_f000];
         context.low_mask = [0, 1, 3, 7, 15, 31, 63];
         context.flags_mask = 0x0100_07ff;
+        transition::prepare(context);
         context.offset_mask = 0xfff;
         context.carry_mask = 0x1000;
         context.stack = [StackWindow::EMPTY; 2];

@@ -106,6 +106,11 @@ impl Translator {
 
     /// Goes on at the guest address in R10, by the jumps known. No flag is touched.
     pub(super) fn jump_to_r10(&mut self) {
+        self.jump_through(if self.user() { USER_JUMPS } else { field!(jumps) });
+    }
+
+    /// The same, by the jumps of this table.
+    pub(super) fn jump_through(&mut self, table: i32) {
         self.unit.distance_at_hand = false;
         let none = self.asm.label();
         self.asm.load(4, Reg::RCX, context(field!(kick)));
@@ -113,7 +118,6 @@ impl Translator {
         self.jump_to_place(self.unit.miss);
         self.asm.bind(none);
         self.asm.movzx(2, Reg::RCX, Reg::R10);
-        let table = if self.user() { USER_JUMPS } else { field!(jumps) };
         self.asm.jmp_m(Mem::gs(table).index(Reg::RCX, 3));
     }
 }

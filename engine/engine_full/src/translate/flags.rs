@@ -1,6 +1,7 @@
 //! RFLAGS: PUSHF, POPF, CLI, STI, CLD, STD.
 //!
-//! The arithmetic flags are the host's own; the others are in the context, IF and DF apart.
+//! The arithmetic flags are the host's own; the others are in the context, IF, DF and AC
+//! apart.
 
 use x86_decode::native::Native;
 use x86_encode::{Alu, Cond, Label, Mem, Reg, Shift};
@@ -32,7 +33,8 @@ impl Translator {
 
     /// R10 = RCX and the system flags.
     fn gather_system_flags(&mut self) {
-        for part in [field!(system_flags), field!(interrupts), field!(direction)] {
+        let parts = [field!(system_flags), field!(interrupts), field!(direction), field!(access)];
+        for part in parts {
             self.asm.load(8, Reg::R10, context(part));
             self.asm.lea(8, Reg::RCX, Mem::at(Reg::RCX, 0).index(Reg::R10, 0));
         }
@@ -63,6 +65,7 @@ impl Translator {
         let interrupts = Rflags::IF.bits();
         self.asm.load(8, Reg::RCX, context(field!(system_flags)));
         self.asm.alu_rm(Alu::Or, 8, Reg::RCX, context(field!(direction)));
+        self.asm.alu_rm(Alu::Or, 8, Reg::RCX, context(field!(access)));
         self.asm.alu_rr(Alu::Xor, 8, Reg::RCX, Reg::R10);
         let mut others = DEFINED & !ARITHMETIC & !interrupts;
         if self.user() {
@@ -74,13 +77,19 @@ impl Translator {
         self.asm.test_ri(4, Reg::RCX, others as i32);
         self.asm.jcc(Cond::Ne, out);
         if !self.user() {
-            let none = self.asm.label();
-            self.asm.test_ri(4, Reg::R10, interrupts as i32);
-            self.asm.jcc(Cond::E, none);
-            self.asm.alu_mi(Alu::Cmp, 4, context(field!(event_waiting)), 0);
-            self.asm.jcc(Cond::Ne, out);
-            self.asm.bind(none);
+            self.check_waiting(out);
         }
+    }
+
+    /// Leaves when the flags in R10 let an event in that waits. The arithmetic flags are
+    /// overwritten.
+    pub(super) fn check_waiting(&mut self, out: Label) {
+        let none = self.asm.label();
+        self.asm.test_ri(4, Reg::R10, Rflags::IF.bits() as i32);
+        self.asm.jcc(Cond::E, none);
+        self.asm.alu_mi(Alu::Cmp, 4, context(field!(event_waiting)), 0);
+        self.asm.jcc(Cond::Ne, out);
+        self.asm.bind(none);
     }
 
     /// The arithmetic flags and, in the kernel, IF are R10's. RCX and R10 are overwritten.

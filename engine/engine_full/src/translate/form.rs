@@ -85,6 +85,7 @@ impl Form {
                 | Class::Ret
                 | Class::Jump
                 | Class::JumpIndirect => true,
+                Class::System => System::of(&insn, source.mode).is_some_and(System::transfers),
                 _ => false,
             };
             self.insns.push(insn);

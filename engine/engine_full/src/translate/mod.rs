@@ -13,6 +13,7 @@ mod copy;
 mod flags;
 mod form;
 mod memory;
+mod privilege;
 mod stack;
 mod string;
 mod system;
@@ -311,7 +312,7 @@ impl Translator {
             Class::PopFlags => self.pop_flags(index, &insn),
             Class::String => self.string(index, &insn),
             Class::System => match System::of(&insn, self.unit.mode) {
-                Some(what) => self.system(index, &insn, what),
+                Some(what) => return self.system(index, &insn, what),
                 None => unreachable!("the form has no such instruction"),
             },
         }

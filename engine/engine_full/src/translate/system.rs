@@ -22,6 +22,22 @@ pub(super) enum System {
     ReadSelector,
     /// BT, BTS, BTR, BTC of a bit string in memory.
     BitString,
+    /// MOV from a control register.
+    ReadControl,
+    /// RDFSBASE; of GS when true.
+    ReadBase(bool),
+    /// WRFSBASE; of GS when true.
+    WriteBase(bool),
+    /// SWAPGS.
+    SwapGs,
+    /// CLAC, STAC.
+    Access(bool),
+    /// SYSCALL.
+    Syscall,
+    /// SYSRET to 64-bit code.
+    Sysret,
+    /// IRET of 64-bit operands.
+    Iret,
 }
 
 impl System {
@@ -36,9 +52,28 @@ impl System {
             Code::Mov_rm16_Sreg | Code::Mov_r32m16_Sreg | Code::Mov_r64m16_Sreg => {
                 (insn.reg() < 6 && !insn.lock).then_some(Self::ReadSelector)
             }
+            Code::Mov_r64_cr if !user => {
+                let known = matches!(insn.reg(), 0 | 2 | 3 | 4) && !insn.lock;
+                known.then_some(Self::ReadControl)
+            }
+            Code::Rdfsbase_r32 | Code::Rdfsbase_r64 => Some(Self::ReadBase(false)),
+            Code::Rdgsbase_r32 | Code::Rdgsbase_r64 => Some(Self::ReadBase(true)),
+            Code::Wrfsbase_r32 | Code::Wrfsbase_r64 => Some(Self::WriteBase(false)),
+            Code::Wrgsbase_r32 | Code::Wrgsbase_r64 => Some(Self::WriteBase(true)),
+            Code::Swapgs if !user => Some(Self::SwapGs),
+            Code::Clac if !user => Some(Self::Access(false)),
+            Code::Stac if !user => Some(Self::Access(true)),
+            Code::Syscall if user => Some(Self::Syscall),
+            Code::Sysretq if !user => Some(Self::Sysret),
+            Code::Iretq if !user => Some(Self::Iret),
             _ if is_bit_string(insn) => Some(Self::BitString),
             _ => None,
         }
+    }
+
+    /// Nothing follows it.
+    pub(super) fn transfers(self) -> bool {
+        matches!(self, Self::Syscall | Self::Sysret | Self::Iret)
     }
 }
 
@@ -57,6 +92,12 @@ pub(super) fn adapt(mut insn: Native) -> Native {
     match insn.class {
         Class::PushFlags => (insn.flags_read, insn.flags_written) = (flag::ALL, 0),
         Class::PopFlags => (insn.flags_read, insn.flags_written) = (0, flag::ALL),
+        Class::System if insn.code == Code::Syscall => {
+            (insn.flags_read, insn.flags_written) = (flag::ALL, 0);
+        }
+        Class::System if matches!(insn.code, Code::Sysretq | Code::Iretq) => {
+            (insn.flags_read, insn.flags_written) = (0, flag::ALL);
+        }
         Class::Copy if is_prefixed_scan(&insn) => {
             // BSF and BSR keep the destination when there is no bit.
             insn.features = Features::empty();
@@ -76,14 +117,24 @@ fn is_prefixed_scan(insn: &Native) -> bool {
 }
 
 impl Translator {
-    pub(super) fn system(&mut self, index: usize, insn: &Native, what: System) {
+    /// True when nothing follows it.
+    pub(super) fn system(&mut self, index: usize, insn: &Native, what: System) -> bool {
         match what {
             System::Cli => self.clear_interrupts(),
             System::Sti => self.set_interrupts(insn),
             System::Direction(down) => self.set_direction(down),
             System::ReadSelector => self.read_selector(index, insn),
             System::BitString => self.bit_string(index, insn),
+            System::ReadControl => self.read_control(insn),
+            System::ReadBase(gs) => self.read_base(insn, gs),
+            System::WriteBase(gs) => self.write_base(insn, gs),
+            System::SwapGs => self.swap_gs(),
+            System::Access(on) => self.set_access(on),
+            System::Syscall => self.syscall(insn),
+            System::Sysret => self.sysret(insn),
+            System::Iret => self.iret(index, insn),
         }
+        what.transfers()
     }
 
     /// MOV from a segment register: 16 bits to memory, and to whatever fits the register.
