@@ -44,6 +44,8 @@ pub(crate) fn read_constant(profile: &CpuProfile, number: u32) -> Option<u64> {
         msr::IA32_ARCH_CAPABILITIES => Some(profile.arch_capabilities()),
         msr::IA32_BIOS_SIGN_ID => Some(msr::MICROCODE_REVISION),
         msr::IA32_MTRRCAP => Some(msr::MTRRCAP),
+        msr::IA32_MCG_CAP => Some(msr::MCG_CAP),
+        msr::IA32_MCG_STATUS => Some(0),
         _ => None,
     }
 }
@@ -51,7 +53,7 @@ pub(crate) fn read_constant(profile: &CpuProfile, number: u32) -> Option<u64> {
 /// WRMSR of a register that is not in the kernel; false raises #GP.
 pub(crate) fn write_is_ignored(number: u32) -> bool {
     // Software writes zero before CPUID, to have the revision loaded (SDM vol. 3A, 10.11.7.1).
-    number == msr::IA32_BIOS_SIGN_ID
+    matches!(number, msr::IA32_BIOS_SIGN_ID | msr::IA32_MCG_STATUS)
 }
 
 /// The registers of a vCPU that are saved and loaded by number.

@@ -20,6 +20,10 @@ pub const IA32_SYSENTER_CS: u32 = 0x174;
 pub const IA32_SYSENTER_ESP: u32 = 0x175;
 /// Entry of SYSENTER.
 pub const IA32_SYSENTER_EIP: u32 = 0x176;
+/// What machine-check hardware there is, read-only.
+pub const IA32_MCG_CAP: u32 = 0x179;
+/// Whether a machine check is being handled. None ever comes: it is zero, and writes are ignored.
+pub const IA32_MCG_STATUS: u32 = 0x17a;
 /// Miscellaneous enables.
 pub const IA32_MISC_ENABLE: u32 = 0x1a0;
 /// First variable-range MTRR base; masks follow each base.
@@ -62,5 +66,7 @@ pub const IA32_TSC_AUX: u32 = 0xc000_0103;
 pub const MICROCODE_REVISION: u64 = 0x1d << 32;
 /// IA32_MTRRCAP of every profile: eight variable ranges, fixed ranges, write-combining.
 pub const MTRRCAP: u64 = 0x508;
+/// IA32_MCG_CAP of every profile: no bank that could report an error.
+pub const MCG_CAP: u64 = 0;
 /// IA32_MISC_ENABLE at reset: fast strings.
 pub const MISC_ENABLE_RESET: u64 = 1;

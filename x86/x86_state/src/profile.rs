@@ -188,6 +188,7 @@ impl CpuProfile {
             | Cr4::DE
             | Cr4::PSE
             | Cr4::PAE
+            | Cr4::MCE
             | Cr4::PGE
             | Cr4::PCE
             | Cr4::OSFXSR
@@ -216,6 +217,8 @@ impl CpuProfile {
                 | IA32_SYSENTER_CS
                 | IA32_SYSENTER_ESP
                 | IA32_SYSENTER_EIP
+                | IA32_MCG_CAP
+                | IA32_MCG_STATUS
                 | IA32_MISC_ENABLE
                 | IA32_MTRR_PHYSBASE0..=0x20f
                 | IA32_PAT
@@ -322,9 +325,11 @@ fn portable_leaves(profile: &CpuProfile) -> Vec<CpuidLeaf> {
                 // SSE3 SSSE3 CX16 PCID SSE4.1 SSE4.2 x2APIC POPCNT TSC-deadline XSAVE RDRAND
                 // hypervisor
                 set(&[0, 9, 13, 17, 19, 20, 21, 23, 24, 26, 30, 31]),
-                // FPU DE PSE TSC MSR PAE CX8 APIC SEP MTRR PGE CMOV PAT PSE36 CLFSH MMX FXSR
-                // SSE SSE2
-                htt | set(&[0, 2, 3, 4, 5, 6, 8, 9, 11, 12, 13, 15, 16, 17, 19, 23, 24, 25, 26]),
+                // FPU DE PSE TSC MSR PAE MCE CX8 APIC SEP MTRR PGE MCA CMOV PAT PSE36 CLFSH MMX
+                // FXSR SSE SSE2
+                htt | set(&[
+                    0, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 19, 23, 24, 25, 26,
+                ]),
             ],
         ),
         row(2, [0x00fe_ff01, 0, 0, 0]),

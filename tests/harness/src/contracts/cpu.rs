@@ -54,6 +54,8 @@ pub(super) fn constants_of_the_profile_are_read(subject: &Subject) {
         (msr::IA32_ARCH_CAPABILITIES, machine.profile.arch_capabilities()),
         (msr::IA32_BIOS_SIGN_ID, msr::MICROCODE_REVISION),
         (msr::IA32_MTRRCAP, msr::MTRRCAP),
+        (msr::IA32_MCG_CAP, msr::MCG_CAP),
+        (msr::IA32_MCG_STATUS, 0),
         (msr::IA32_MISC_ENABLE, msr::MISC_ENABLE_RESET),
         (msr::IA32_PAT, 0x0007_0406_0007_0406),
     ];

@@ -66,6 +66,8 @@ impl<E: Env> Cpu<E> {
             IA32_BIOS_SIGN_ID => MICROCODE_REVISION,
             IA32_ARCH_CAPABILITIES => self.env.arch_capabilities(),
             IA32_MTRRCAP => MTRRCAP,
+            IA32_MCG_CAP => MCG_CAP,
+            IA32_MCG_STATUS => 0,
             IA32_SYSENTER_CS => self.msrs.sysenter_cs,
             IA32_SYSENTER_ESP => self.msrs.sysenter_esp,
             IA32_SYSENTER_EIP => self.msrs.sysenter_eip,
@@ -117,7 +119,7 @@ impl<E: Env> Cpu<E> {
             IA32_APIC_BASE | IA32_TSC_DEADLINE | X2APIC_FIRST..=X2APIC_LAST => {
                 self.env.apic_write_msr(number, value)
             }
-            IA32_BIOS_SIGN_ID => Some(()),
+            IA32_BIOS_SIGN_ID | IA32_MCG_STATUS => Some(()),
             IA32_SYSENTER_CS => keep(&mut msrs.sysenter_cs, value, true),
             IA32_SYSENTER_ESP => keep(&mut msrs.sysenter_esp, value, canonical),
             IA32_SYSENTER_EIP => keep(&mut msrs.sysenter_eip, value, canonical),
