@@ -203,6 +203,9 @@ pub trait Vcpu: Send {
     /// The bus is shared, not borrowed, because an interpreter keeps it beside its decoded code
     /// for as long as it runs; it is let go of before `run` returns.
     ///
+    /// Where the machine clock has stood, the caller first loads what it saves: only then do APIC
+    /// timers go on from where they were.
+    ///
     /// # Errors
     /// When the engine or the host has failed; the state is then undefined.
     fn run(&mut self, bus: &Arc<dyn Bus>) -> Result<Exit, EngineError>;

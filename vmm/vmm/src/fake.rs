@@ -41,6 +41,8 @@ pub(crate) struct World {
     pub(crate) refuse: Mutex<Option<(EngineKind, Refuse)>>,
     /// Steps done in all engines together, by vCPU.
     pub(crate) steps: Vec<AtomicU64>,
+    /// Loads of any vCPU.
+    pub(crate) loads: AtomicU64,
     pub(crate) owner: Arc<dyn MachineOwner>,
 }
 
@@ -50,6 +52,7 @@ impl World {
             deeds: Mutex::default(),
             refuse: Mutex::default(),
             steps: (0..cores).map(|_| AtomicU64::new(0)).collect(),
+            loads: AtomicU64::new(0),
             owner,
         })
     }
@@ -173,6 +176,7 @@ impl Vcpu for FakeVcpu {
         let (own, all) = (state.regs.gpr[15], &self.complex.world.steps[self.id]);
         assert!(own == 0 || own == all.load(Ordering::SeqCst), "vCPU {} lost steps", self.id);
         self.state = state.clone();
+        self.complex.world.loads.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 

@@ -16,6 +16,15 @@ use engine::{Built, CpuComplex, Engine, EngineError};
 use crate::VmError;
 use crate::cpus::Cpus;
 
+/// Loads what vCPUs that stand have saved, for them to go on where the clock was stopped: a
+/// kernel's APIC timers run while a VM stands (contract of [`engine::Vcpu::run`]). Senders of
+/// interrupts wait meanwhile, or one that comes between the two would be lost.
+pub(crate) fn reload(machine: &Machine, cpus: &mut Cpus) -> Result<(), VmError> {
+    let _unplugged = machine.socket().unplug();
+    let states = cpus.save()?;
+    cpus.load(states)
+}
+
 /// Steps 2 to 5 for vCPUs that stand. They stand afterwards, in the new engine or, after an
 /// error, in the old one. What is left of the old engine is returned: taking it down can take the
 /// host milliseconds, which the guest need not wait for.

@@ -12,7 +12,7 @@ use x86_state::VcpuState;
 
 use crate::cpus::{Cpus, Stop};
 use crate::inbox::{Inbox, Mail};
-use crate::moving::change_engine;
+use crate::moving::{change_engine, reload};
 use crate::{Chosen, Engines, IoThread, Output, VmError, kind, name};
 
 /// What becomes of a VM whose guest resets it or whose CPU gives up.
@@ -213,6 +213,7 @@ impl Vm {
                 refused(Refusal::WrongState, format!("the VM is {was} already"))
             }
             (Request::Resume, RunState::Paused) => {
+                reload(&self.machine, &mut self.cpus)?;
                 self.go()?;
                 Reply::Done
             }
@@ -244,7 +245,10 @@ impl Vm {
                     Reply::Moved(moved)
                 }
                 Err(error @ VmError::Thread { .. }) => return Err(error),
-                Err(error) => refusal(&error),
+                Err(error) => {
+                    reload(&self.machine, &mut self.cpus)?;
+                    refusal(&error)
+                }
             },
             _ => {
                 self.machine.pause_io();

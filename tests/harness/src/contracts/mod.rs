@@ -56,5 +56,6 @@ contracts! {
         what_the_profile_does_not_name_faults;
     time: timers_of_every_kind_end_halt
         the_tsc_goes_on_over_moves
-        the_tsc_stands_while_the_clock_stands;
+        the_tsc_stands_while_the_clock_stands
+        timers_stand_while_the_clock_stands;
 }

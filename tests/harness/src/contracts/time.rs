@@ -65,3 +65,22 @@ pub(super) fn the_tsc_stands_while_the_clock_stands(subject: &Subject) {
         assert!(passed < per_ms * 200, "{passed} of {} units", per_ms * 400);
     }
 }
+
+/// Whoever stops the clock loads every vCPU anew before it goes on.
+pub(super) fn timers_stand_while_the_clock_stands(subject: &Subject) {
+    const COUNT: u64 = 1_000_000_000; // ns at one a count
+    for (kind, entry, count) in [("one-shot", 0x31, COUNT), ("periodic", 0x2_0031, COUNT)] {
+        let mut machine = Machine::about_to_run(subject, guest::timer(), |state| {
+            state.regs.gpr[Gpr::Rsi as usize] = entry;
+            state.regs.gpr[Gpr::Rcx as usize] = count;
+        });
+        machine.run_while(|_| thread::sleep(Duration::from_millis(20)));
+        machine.clock.stop();
+        thread::sleep(Duration::from_nanos(COUNT));
+        let state = machine.vcpus[0].save().unwrap();
+        machine.vcpus[0].load(&state).unwrap();
+        machine.clock.start();
+        machine.run_while(|_| thread::sleep(Duration::from_millis(200)));
+        assert_eq!(machine.read(Machine::DATA), 0, "{kind}: fired while the clock stood");
+    }
+}

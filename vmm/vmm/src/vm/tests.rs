@@ -155,6 +155,19 @@ fn a_paused_vm_and_its_clock_stand_until_resumed() {
 }
 
 #[test]
+fn a_vcpu_is_loaded_anew_before_it_goes_on_from_a_pause() {
+    let vm = start(OnReset::End);
+    vm.wait_for_steps();
+    let loads = vm.world.loads.load(Ordering::SeqCst);
+    assert_eq!(vm.ask(Request::Pause), Reply::Done);
+    assert_eq!(vm.ask(Request::Resume), Reply::Done);
+    assert_eq!(vm.world.loads.load(Ordering::SeqCst) - loads, u64::from(CORES));
+    vm.wait_for_steps();
+    assert_eq!(vm.ask(Request::Quit), Reply::Done);
+    assert_eq!(vm.end().unwrap(), Outcome::Quit);
+}
+
+#[test]
 fn a_vm_moves_to_and_fro_without_losing_a_step() {
     let vm = start(OnReset::End);
     for (n, to) in [EngineName::Emu, EngineName::Hw].into_iter().cycle().take(40).enumerate() {
