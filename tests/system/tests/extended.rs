@@ -1,0 +1,351 @@
+//! Debug registers, extended state, UMIP and the local APIC in 64-bit mode, on `emu` and on QEMU's
+//! TCG.
+
+use iced_x86::code_asm::*;
+use system::{Asm, Long, Outcome, compare};
+
+/// Cases in which TCG is wrong, and how.
+const KNOWN: &[(&str, &str)] = &[
+    ("general detect", "has no GD"),
+    ("DR7 reads back", "keeps reserved bits"),
+    ("xrstor 2, bad MXCSR", "takes reserved bits of MXCSR"),
+    ("xrstor 3, bad MXCSR", "the same"),
+    ("fxrstor at 138400, 11f80", "the same"),
+    ("xsave, CR4 40000, CR0 8", "does not look at TS"),
+    ("xrstor, CR4 40000, CR0 8", "the same"),
+];
+
+fn check(guest: Long) {
+    match compare(&guest.finish(), &Long::LAYOUT, KNOWN) {
+        Outcome::Compared(reports) => {
+            assert!(reports.is_empty(), "{} differ:\n{}", reports.len(), reports.join("\n"));
+        }
+        Outcome::NotRun(why) => eprintln!("NOT RUN: {why}"),
+    }
+}
+
+fn nothing(_: &mut CodeAssembler) -> Asm {
+    Ok(())
+}
+
+type Body = (&'static str, fn(&mut CodeAssembler) -> Asm);
+
+/// Sets bits of CR4.
+fn with_cr4(a: &mut CodeAssembler, bits: u32) -> Asm {
+    a.mov(rbx, cr4)?;
+    a.or(ebx, bits)?;
+    a.mov(cr4, rbx)
+}
+
+const OSXSAVE: u32 = 1 << 18;
+/// A place for an image of extended state.
+const AREA: u64 = Long::DATA + 0x400;
+
+/// XCR0 with x87 and SSE, neither in its initial state, and the area full of a pattern.
+fn extended(a: &mut CodeAssembler) -> Asm {
+    with_cr4(a, OSXSAVE)?;
+    a.xor(ecx, ecx)?;
+    a.xor(edx, edx)?;
+    a.mov(eax, 3)?;
+    a.xsetbv()?;
+    a.mov(dword_ptr(rsp - 8), 0x1f80)?;
+    a.ldmxcsr(dword_ptr(rsp - 8))?;
+    a.mov(edi, AREA as u32)?;
+    a.mov(ecx, 64)?;
+    a.mov(rax, 0x5566_7788_99aa_bbccu64)?;
+    a.cld()?;
+    a.rep().stosq()?;
+    a.movq(xmm0, rax)?;
+    a.fld1()?;
+    a.mov(ecx, 8)?;
+    a.xor(eax, eax)?;
+    a.rep().stosq()?;
+    a.mov(dword_ptr(AREA + 24), 0x1f80)?;
+    a.mov(dword_ptr(AREA), 0x37f)
+}
+
+/// What came of it: in memory and in registers.
+fn look(a: &mut CodeAssembler) -> Asm {
+    a.fnstsw(ax)?;
+    a.mov(bx, ax)?;
+    a.mov(rax, 0xff_ffff_ffffu64)?; // the opcode is not compared
+    a.and(rax, qword_ptr(AREA))?;
+    a.mov(ecx, dword_ptr(AREA + 24))?;
+    a.mov(rdx, qword_ptr(AREA + 32))?;
+    a.movzx(esi, word_ptr(AREA + 40))?;
+    a.mov(rdi, qword_ptr(AREA + 160))?;
+    a.mov(r8, qword_ptr(AREA + 512))?;
+    a.mov(r9, qword_ptr(AREA + 520))?;
+    a.mov(r10, qword_ptr(AREA + 528))?;
+    a.movq(r11, xmm0)?;
+    a.fnstcw(word_ptr(rsp - 8))?;
+    a.mov(r12w, word_ptr(rsp - 8))?;
+    a.stmxcsr(dword_ptr(rsp - 8))?;
+    a.mov(r13d, dword_ptr(rsp - 8))
+}
+
+#[test]
+fn extended_state_is_saved_and_restored() {
+    let mut guest = Long::default();
+    type Op = (&'static str, fn(&mut CodeAssembler, u64) -> Asm);
+    let saves: [Op; 3] = [
+        ("xsave", |a, at| a.xsave(ptr(at))),
+        ("xsave64", |a, at| a.xsave64(ptr(at))),
+        ("xrstor", |a, at| a.xrstor(ptr(at))),
+    ];
+    for (name, op) in saves {
+        for mask in [0i32, 1, 2, 3, -1] {
+            for (present, at) in [(0i32, AREA), (1, AREA), (2, AREA), (3, AREA), (3, AREA + 16)] {
+                let present = if name == "xrstor" { present } else { 3 - present };
+                guest.ring0(format!("{name} {mask:x}, {present:x}, at {at:x}"), |a| {
+                    extended(a)?;
+                    a.mov(dword_ptr(AREA + 512), present)?;
+                    a.mov(eax, mask)?;
+                    a.mov(edx, mask)?;
+                    op(a, at)?;
+                    look(a)
+                });
+            }
+        }
+    }
+    for (what, at, value) in [
+        ("a component not in XCR0", 512u64, 0x103i32),
+        ("a component that is none", 516, 1),
+        ("compact form", 524, i32::MIN),
+        ("XCOMP_BV", 520, 1),
+        ("header 16", 528, 1),
+        ("header 24", 536, 1),
+        ("header 56", 568, 1),
+        ("MXCSR", 24, 0x1_1f80),
+    ] {
+        for mask in [0i32, 1, 2, 3] {
+            guest.ring0(format!("xrstor {mask}, bad {what}"), |a| {
+                extended(a)?;
+                a.mov(dword_ptr(AREA + 512), 3)?;
+                a.mov(dword_ptr(AREA + at), value)?;
+                a.mov(eax, mask)?;
+                a.xor(edx, edx)?;
+                a.xrstor(ptr(AREA))?;
+                look(a)
+            });
+        }
+    }
+    for (at, mxcsr) in [(AREA, 0x1f80), (AREA, 0x1_1f80), (AREA + 8, 0x1f80)] {
+        guest.ring0(format!("fxsave at {at:x}, {mxcsr:x}"), |a| {
+            extended(a)?;
+            a.fxsave(ptr(at))?;
+            look(a)
+        });
+        guest.ring0(format!("fxrstor at {at:x}, {mxcsr:x}"), |a| {
+            extended(a)?;
+            a.mov(dword_ptr(AREA + 24), mxcsr)?;
+            a.fxrstor(ptr(at))?;
+            look(a)
+        });
+    }
+    for (index, value) in [(0, 0), (0, 1), (0, 2), (0, 3), (0, 5), (0, i32::MIN), (1, 3)] {
+        guest.ring0(format!("xsetbv {index}, {value:x}"), |a| {
+            with_cr4(a, OSXSAVE)?;
+            a.mov(ecx, index)?;
+            a.mov(eax, value)?;
+            a.xor(edx, edx)?;
+            a.xsetbv()?;
+            a.xgetbv()
+        });
+    }
+    let bodies: [Body; 4] = [
+        ("xsave", |a| a.xsave(ptr(AREA))),
+        ("xrstor", |a| a.xrstor(ptr(AREA))),
+        ("xgetbv", |a| a.xgetbv()),
+        ("fxsave", |a| a.fxsave(ptr(AREA))),
+    ];
+    for (name, body) in bodies {
+        for (cr4_bits, cr0_bits) in [(0, 0), (0, 8), (OSXSAVE, 8), (OSXSAVE, 4)] {
+            guest.ring0(format!("{name}, CR4 {cr4_bits:x}, CR0 {cr0_bits:x}"), |a| {
+                with_cr4(a, cr4_bits)?;
+                a.mov(rbx, cr0)?;
+                a.or(ebx, cr0_bits)?;
+                a.mov(cr0, rbx)?;
+                a.xor(ecx, ecx)?;
+                a.xor(eax, eax)?;
+                a.xor(edx, edx)?;
+                body(a)
+            });
+        }
+    }
+    check(guest);
+}
+
+#[test]
+fn debug_registers_stop_what_they_say() {
+    let mut guest = Long::default();
+    for (flags, name) in [(2i32, "without RF"), (0x1_0002, "with RF")] {
+        for control in [0x401u32, 0x402, 0x400, 0x1_0401, 0x4_0401] {
+            guest.parts(
+                format!("execution, DR7 {control:x}, {name}"),
+                |a, case| {
+                    a.mov(rbx, case.second)?;
+                    a.mov(dr0, rbx)?;
+                    a.mov(ebx, control)?;
+                    a.mov(dr7, rbx)?;
+                    a.push(0x10)?;
+                    a.push(rsp)?;
+                    a.push(flags)?;
+                    a.push(8)?;
+                    a.push(case.second as i32)?;
+                    a.iretq()
+                },
+                &|a| {
+                    a.nop()?;
+                    a.nop()
+                },
+            );
+        }
+    }
+    let accesses: [Body; 5] = [
+        ("read byte", |a| a.mov(al, byte_ptr(AREA + 3))),
+        ("write byte", |a| a.mov(byte_ptr(AREA + 3), al)),
+        ("write qword before", |a| a.mov(qword_ptr(AREA - 4), rax)),
+        ("push, pop", |a| {
+            a.mov(esp, AREA as u32 + 8)?;
+            a.push(rax)?;
+            a.pop(rcx)
+        }),
+        ("rep stosb", |a| {
+            a.mov(edi, AREA as u32 - 2)?;
+            a.mov(ecx, 8)?;
+            a.rep().stosb()
+        }),
+    ];
+    for (name, access) in accesses {
+        for kind in [1u32, 3] {
+            for (length, at) in [(0u32, 0u64), (0, 3), (1, 2), (3, 0), (2, 0)] {
+                guest.ring0(format!("{name}, kind {kind}, length {length}, at {at}"), |a| {
+                    a.mov(rbx, AREA + at)?;
+                    a.mov(dr1, rbx)?;
+                    a.mov(ebx, 0x404 | kind << 20 | length << 22)?;
+                    a.mov(dr7, rbx)?;
+                    a.mov(ebx, 7)?;
+                    access(a)?;
+                    a.nop()?;
+                    a.nop()
+                });
+            }
+        }
+    }
+    let bodies: [Body; 10] = [
+        ("general detect", |a| {
+            a.mov(ebx, 0x2400)?;
+            a.mov(dr7, rbx)?;
+            a.mov(rcx, dr0)
+        }),
+        ("DR7 reads back", |a| {
+            a.mov(ebx, 0xdc00u32)?;
+            a.mov(dr7, rbx)?;
+            a.mov(rcx, dr7)?;
+            a.mov(ebx, 0xffff_0ff0u32 & !0xf)?;
+            a.mov(dr6, rbx)?;
+            a.mov(rdx, dr6)
+        }),
+        ("DR6 of zero", |a| {
+            a.xor(ebx, ebx)?;
+            a.mov(dr6, rbx)?;
+            a.mov(rdx, dr6)
+        }),
+        ("DR6 above 32 bits", |a| {
+            a.mov(rbx, 1u64 << 32)?;
+            a.mov(dr6, rbx)
+        }),
+        ("DR7 above 32 bits", |a| {
+            a.mov(rbx, 1u64 << 32)?;
+            a.mov(dr7, rbx)
+        }),
+        ("DR5 with DE", |a| {
+            with_cr4(a, 8)?;
+            a.mov(rbx, dr5)
+        }),
+        ("a port", |a| {
+            with_cr4(a, 8)?;
+            a.mov(ebx, 0xed)?;
+            a.mov(dr2, rbx)?;
+            a.mov(ebx, 0x0200_0410)?;
+            a.mov(dr7, rbx)?;
+            a.out(0xed, al)?;
+            a.nop()
+        }),
+        ("single step of a string", |a| {
+            a.mov(edi, AREA as u32)?;
+            a.mov(ecx, 3)?;
+            a.push(0x102)?;
+            a.popfq()?;
+            a.rep().stosb()
+        }),
+        ("single step of int", |a| {
+            a.push(0x102)?;
+            a.popfq()?;
+            a.int(0x71)
+        }),
+        ("single step of a fault", |a| {
+            a.push(0x102)?;
+            a.popfq()?;
+            a.ud2()
+        }),
+    ];
+    for (name, body) in bodies {
+        guest.ring0(name, body);
+    }
+    check(guest);
+}
+
+#[test]
+fn umip_hides_the_tables() {
+    let mut guest = Long::default();
+    let bodies: [Body; 5] = [
+        ("sgdt", |a| a.sgdt(ptr(rsp - 16))),
+        ("sidt", |a| a.sidt(ptr(rsp - 16))),
+        ("sldt", |a| a.sldt(ecx)),
+        ("str", |a| a.str(ecx)),
+        ("smsw", |a| a.smsw(ecx)),
+    ];
+    for (name, body) in bodies {
+        for bits in [0, 0x800] {
+            let prepare = |a: &mut CodeAssembler| with_cr4(a, bits);
+            guest.ring3(format!("{name}, UMIP {bits:x}, ring 3"), prepare, 2, &body);
+            guest.ring0(format!("{name}, UMIP {bits:x}, ring 0"), |a| {
+                prepare(a)?;
+                body(a)
+            });
+        }
+    }
+    guest.ring3("cli, ring 3", nothing, 2, &|a| a.cli());
+    check(guest);
+}
+
+#[test]
+fn the_apic_timer_ends_halt() {
+    const APIC: u32 = 0xfee0_0000;
+    let mut guest = Long::default();
+    for (name, entry) in [("one-shot", 0x21), ("masked", 0x1_0021), ("periodic", 0x2_0021)] {
+        guest.ring0(name, |a| {
+            a.mov(r8d, APIC)?;
+            a.mov(dword_ptr(r8 + 0xf0), 0x1ff)?;
+            a.mov(dword_ptr(r8 + 0x3e0), 0xb)?;
+            a.mov(dword_ptr(r8 + 0x320), entry)?;
+            a.mov(dword_ptr(r8 + 0x380), 100_000)?;
+            if entry & 0x1_0000 == 0 {
+                a.sti()?;
+                a.hlt()?;
+            }
+            a.nop()
+        });
+        guest.ring0(format!("after {name}"), |a| {
+            a.mov(r8d, APIC)?;
+            a.mov(ebx, dword_ptr(r8 + 0x110))?;
+            a.mov(edx, dword_ptr(r8 + 0x380))?;
+            a.mov(dword_ptr(r8 + 0x380), 0)?;
+            a.mov(esi, dword_ptr(r8 + 0x390))?;
+            a.mov(dword_ptr(r8 + 0xb0), 0)
+        });
+    }
+    check(guest);
+}
