@@ -97,7 +97,9 @@ pub(crate) struct Context {
     pub(crate) syscall_selectors: [u64; 2],
     /// CS and SS after SYSRET to 64-bit code.
     pub(crate) sysret_selectors: [u64; 2],
-    /// Linear address of the descriptors of CS and SS after SYSCALL, or zero.
+    /// CS and SS of the kernel, as IRET finds them.
+    pub(crate) return_selectors: [u64; 2],
+    /// Linear address of their descriptors, or zero.
     pub(crate) kernel_descriptors: u64,
     /// Linear address of the descriptors of SS and CS after SYSRET, or zero.
     pub(crate) user_descriptors: u64,

@@ -51,12 +51,16 @@ pub(crate) fn give<E: Env>(cpu: &Cpu<E>, context: &mut Context) {
         [returned.wrapping_add(16) | 3, returned.wrapping_add(8) | 3].map(u64::from);
     let enabled = cpu.efer & Efer::SCE.bits() != 0;
     let clears = cpu.msrs.fmask & SYSCALL_CLEARS == SYSCALL_CLEARS;
-    context.syscall_target = if enabled && clears { cpu.msrs.lstar } else { 0 };
+    let plain = called != 0 && called != 0xfff8;
+    context.syscall_target = if enabled && clears && plain { cpu.msrs.lstar } else { 0 };
     context.syscall_mask = !cpu.msrs.fmask;
-    context.kernel_descriptors = descriptors(cpu, called);
+    // Before IA32_STAR is set, kernels return to themselves.
+    let own = if cpu.cpl == 0 { cpu.segment(SegReg::Cs).selector } else { called };
+    context.return_selectors = [own, own.wrapping_add(8)].map(u64::from);
+    context.kernel_descriptors = descriptors(cpu, own);
     context.user_descriptors = descriptors(cpu, returned.wrapping_add(8));
     let nested = cpu.system_flag(Rflags::NT);
-    context.may_return = u64::from(enabled && !cpu.nmi_masked && !nested);
+    context.may_return = u64::from(!cpu.nmi_masked && !nested);
     let stays = [SegReg::Es, SegReg::Ds, SegReg::Fs, SegReg::Gs].iter().all(|register| {
         let segment = &cpu.segments[*register as usize];
         segment.has(Segment::UNUSABLE) || segment.dpl() == 3
@@ -87,6 +91,10 @@ pub(crate) fn take<E: Env>(cpu: &mut Cpu<E>, context: &mut Context) {
             let selector = context.selectors[register as usize] as u16;
             cpu.segments[register as usize] =
                 Segment { base: 0, limit: u32::MAX, selector, attr: attr | level };
+            if selector == 0 {
+                // IRET has found it in its frame.
+                cpu.segments[register as usize] = Segment::unusable(0, 0);
+            }
         }
     }
     cpu.update_mode();

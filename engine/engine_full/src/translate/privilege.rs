@@ -170,8 +170,8 @@ impl Translator {
         self.jump_through(USER_JUMPS);
     }
 
-    /// IRET of the kernel to 64-bit code of its own or of the user, with the selectors SYSCALL and
-    /// SYSRET load.
+    /// IRET of the kernel to 64-bit code of its own or of the user, with the selectors there are
+    /// as a rule.
     pub(super) fn iret(&mut self, index: usize, insn: &Native) {
         let out = self.interpret(insn);
         self.asm.alu_mi(Alu::Cmp, 4, context(field!(may_return)), 0);
@@ -188,7 +188,7 @@ impl Translator {
         let to_user = self.asm.label();
         self.asm.alu_rm(Alu::Cmp, 8, Reg::RCX, context(field!(sysret_selectors)));
         self.asm.jcc(Cond::E, to_user);
-        self.asm.alu_rm(Alu::Cmp, 8, Reg::RCX, context(field!(syscall_selectors)));
+        self.asm.alu_rm(Alu::Cmp, 8, Reg::RCX, context(field!(return_selectors)));
         self.asm.jcc(Cond::Ne, out);
         self.return_to(index, insn, false, out);
         self.asm.bind(to_user);
@@ -202,11 +202,18 @@ impl Translator {
         let (selectors, descriptors, expected) = if user {
             (field!(sysret_selectors), field!(user_descriptors), field!(user_flat))
         } else {
-            (field!(syscall_selectors), field!(kernel_descriptors), field!(kernel_flat))
+            (field!(return_selectors), field!(kernel_descriptors), field!(kernel_flat))
         };
         self.asm.load(2, Reg::RCX, Mem::at(Reg::R10, 32));
+        let fine = self.asm.label();
         self.asm.alu_rm(Alu::Cmp, 8, Reg::RCX, context(selectors + 8));
+        if !user {
+            // A null SS is the kernel's good right, and Linux's habit.
+            self.asm.jcc(Cond::E, fine);
+            self.asm.test_rr(4, Reg::RCX, Reg::RCX);
+        }
         self.asm.jcc(Cond::Ne, out);
+        self.asm.bind(fine);
         self.asm.load(8, Reg::RCX, Mem::at(Reg::R10, 0));
         self.asm.shift_ri(Shift::Sar, 8, Reg::RCX, 47);
         self.asm.alu_ri(Alu::Cmp, 8, Reg::RCX, if user { 0 } else { -1 });
@@ -231,6 +238,8 @@ impl Translator {
         self.set_flags();
         self.note_transition(if user { TO_USER } else { TO_KERNEL }, selectors);
         self.asm.load(8, Reg::R10, context(field!(called)));
+        self.asm.load(2, Reg::RCX, Mem::at(Reg::R10, 32));
+        self.asm.store(8, context(field!(selectors) + 8 * SegReg::Ss as i32), Reg::RCX);
         self.asm.load(8, Reg::RSP, Mem::at(Reg::R10, 24));
         self.asm.load(8, Reg::R10, Mem::at(Reg::R10, 0));
         if user {
