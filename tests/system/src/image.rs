@@ -13,7 +13,7 @@ const HEADER_SIZE: u64 = 32;
 pub(crate) const GDT: u64 = 0x10_1000;
 pub(crate) const IDT: u64 = 0x10_2000;
 pub(crate) const TSS: u64 = 0x10_3000;
-/// Six pages for page tables.
+/// Eight pages for page tables.
 pub(crate) const TABLES: u64 = 0x10_4000;
 /// What is sent.
 pub(crate) const RECORD: u64 = 0x10_c000;

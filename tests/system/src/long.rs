@@ -113,16 +113,37 @@ impl Long {
         flags: i32,
         code: &dyn Fn(&mut CodeAssembler) -> Asm,
     ) {
+        self.user(name.into(), before, flags, 0x3b, (64, code));
+    }
+
+    /// A case in ring 3 and compatibility mode: 32-bit code.
+    pub fn compatibility(
+        &mut self,
+        name: impl Into<String>,
+        before: impl FnOnce(&mut CodeAssembler) -> Asm,
+        code: &dyn Fn(&mut CodeAssembler) -> Asm,
+    ) {
+        self.user(name.into(), before, 2, 0x2b, (32, code));
+    }
+
+    fn user(
+        &mut self,
+        name: String,
+        before: impl FnOnce(&mut CodeAssembler) -> Asm,
+        flags: i32,
+        selector: i32,
+        second: (u32, &dyn Fn(&mut CodeAssembler) -> Asm),
+    ) {
         let first = |a: &mut CodeAssembler, case: Case| {
             before(a)?;
             a.push(0x33)?;
             a.push((USER + STACK_USER) as i32)?;
             a.push(flags)?;
-            a.push(0x3b)?;
+            a.push(selector)?;
             a.push((USER + case.second) as i32)?;
             a.iretq()
         };
-        self.image.case(name.into(), first, Some((64, code)));
+        self.image.case(name, first, Some(second));
     }
 
     /// The image and the names of the cases.

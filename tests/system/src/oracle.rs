@@ -34,7 +34,8 @@ pub fn compare(
     fs::write(path("guest"), image).expect("room for the guest");
 
     let mut ours = Command::new(trine());
-    ours.args(["run", "--engine", "emu", "--memory", "64M", "--debug-exit", "--kernel"]);
+    ours.args(["run", "--engine", "emu", "--memory", "64M", "--cpus", "2"]);
+    ours.args(["--debug-exit", "--kernel"]);
     ours.arg(path("guest")).arg(format!("--serial=file={}", path("ours").display()));
     let ours = records(ours, &path("ours"), layout);
     assert!(ours.len() == names.len(), "emu ends in {:?}", names.get(ours.len()));

@@ -18,6 +18,9 @@ const TABLE_TEST: u64 = TABLES + 0x1000;
 const POINTERS: u64 = TABLES + 0x2000;
 const DIRECTORY_PAE: u64 = TABLES + 0x3000;
 const TABLE_TEST_PAE: u64 = TABLES + 0x5000;
+/// A directory without large pages, and the table that maps the first 4 MiB one to one.
+const DIRECTORY_SMALL: u64 = TABLES + 0x6000;
+const TABLE_SMALL: u64 = TABLES + 0x7000;
 /// The task of a case that is called by it, and the task of a double fault.
 const TSS_FAULT: u64 = TSS2 + 0x100;
 const TSS_16: u64 = TSS2 + 0x200;
@@ -141,6 +144,8 @@ impl Protected {
     pub const CR3: u32 = DIRECTORY as u32;
     /// The same, of PAE.
     pub const CR3_PAE: u32 = POINTERS as u32;
+    /// The same, for 32-bit paging without PSE.
+    pub const CR3_SMALL: u32 = DIRECTORY_SMALL as u32;
     /// How its records are laid out.
     pub const LAYOUT: Layout = Layout { word: 4, names: NAMES };
 
@@ -336,6 +341,12 @@ fn pages(image: &mut Image) {
     put32(DIRECTORY, 0x83);
     put32(DIRECTORY + u64::from(USER >> 22) * 4, 0x87);
     put32(DIRECTORY + 4, TABLE_TEST as u32 | 7);
+    put32(DIRECTORY_SMALL, TABLE_SMALL as u32 | 3);
+    put32(DIRECTORY_SMALL + u64::from(USER >> 22) * 4, TABLE_SMALL as u32 | 7);
+    put32(DIRECTORY_SMALL + 4, TABLE_TEST as u32 | 7);
+    for page in 0..1024 {
+        put32(TABLE_SMALL + page * 4, (page as u32) << 12 | 7);
+    }
     image.put64(POINTERS, DIRECTORY_PAE | 1);
     image.put64(DIRECTORY_PAE, 0x83);
     image.put64(DIRECTORY_PAE + u64::from(USER >> 21) * 8, 0x87);

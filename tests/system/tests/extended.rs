@@ -13,6 +13,7 @@ const KNOWN: &[(&str, &str)] = &[
     ("fxrstor at 138400, 11f80", "the same"),
     ("xsave, CR4 40000, CR0 8", "does not look at TS"),
     ("xrstor, CR4 40000, CR0 8", "the same"),
+    ("syscall", "has it in compatibility mode, as AMD's CPUs do"),
 ];
 
 fn check(guest: Long) {
@@ -346,6 +347,131 @@ fn the_apic_timer_ends_halt() {
             a.mov(esi, dword_ptr(r8 + 0x390))?;
             a.mov(dword_ptr(r8 + 0xb0), 0)
         });
+    }
+    check(guest);
+}
+
+/// The other CPU begins at 0800:0000 and has the interrupt table of real mode to itself.
+fn other_cpu(a: &mut CodeAssembler) -> Asm {
+    const LOW: u64 = 0x8000;
+    // mov ax, cs; mov [cs:40h], ax; mov eax, cr0; mov [cs:44h], eax; inc dword [cs:48h];
+    // hlt; jmp to it
+    let code: [u8; 26] = [
+        0x8c, 0xc8, 0x2e, 0xa3, 0x40, 0x00, 0x0f, 0x20, 0xc0, 0x66, 0x2e, 0xa3, 0x44, 0x00, 0x66,
+        0x2e, 0xff, 0x06, 0x48, 0x00, 0xf4, 0xeb, 0xfd, 0x90, 0x90, 0x90,
+    ];
+    for (at, bytes) in (LOW..).step_by(2).zip(code.chunks(2)) {
+        a.mov(word_ptr(at), i32::from(u16::from_le_bytes([bytes[0], bytes[1]])))?;
+    }
+    // The NMI's handler: inc dword [cs:4ch]; iret
+    a.mov(dword_ptr(LOW + 0x80), 0x06ff_2e66)?;
+    a.mov(dword_ptr(LOW + 0x84), 0xcf_004c)?;
+    a.mov(dword_ptr(8u64), 0x0800_0080)?;
+    a.xor(eax, eax)?;
+    for at in [0x40, 0x44, 0x48, 0x4c] {
+        a.mov(dword_ptr(LOW + at), eax)?;
+    }
+    a.mov(r8d, 0xfee0_0000u32)?;
+    a.mov(dword_ptr(r8 + 0xf0), 0x1ff)?;
+    a.mov(dword_ptr(r8 + 0x310), 1 << 24)
+}
+
+/// Sends to the other CPU, and waits until a count of its own is `wanted`.
+fn send(a: &mut CodeAssembler, command: u32, count: u64, wanted: i32) -> Asm {
+    a.mov(dword_ptr(r8 + 0x310), 1 << 24)?;
+    a.mov(dword_ptr(r8 + 0x300), command as i32)?;
+    a.mov(ebx, 40_000_000)?;
+    let (mut wait, mut done) = (a.create_label(), a.create_label());
+    a.set_label(&mut wait)?;
+    a.cmp(dword_ptr(0x8000 + count), wanted)?;
+    a.je(done)?;
+    a.pause()?;
+    a.dec(ebx)?;
+    a.jnz(wait)?;
+    a.set_label(&mut done)?;
+    a.mov(ebx, dword_ptr(0x8000 + count))
+}
+
+#[test]
+fn the_other_cpu_is_started_and_interrupted() {
+    let mut guest = Long::default();
+    guest.ring0("INIT, SIPI", |a| {
+        other_cpu(a)?;
+        send(a, 0x4500, 0x48, 0)?;
+        send(a, 0x4608, 0x48, 1)?;
+        a.mov(ecx, dword_ptr(0x8040u64))?;
+        a.mov(edx, dword_ptr(0x8044u64))
+    });
+    for count in 1..4 {
+        guest.ring0(format!("NMI {count}"), |a| {
+            a.mov(r8d, 0xfee0_0000u32)?;
+            send(a, 0x4400, 0x4c, count)
+        });
+    }
+    guest.ring0("SIPI to one that runs", |a| {
+        a.mov(r8d, 0xfee0_0000u32)?;
+        send(a, 0x4608, 0x48, 1)
+    });
+    guest.ring0("INIT, SIPI again", |a| {
+        a.mov(r8d, 0xfee0_0000u32)?;
+        send(a, 0x4500, 0x48, 1)?;
+        send(a, 0x4608, 0x48, 2)
+    });
+    check(guest);
+}
+
+#[test]
+fn compatibility_mode_is_entered_and_left() {
+    let mut guest = Long::default();
+    let bodies: [Body; 9] = [
+        ("syscall", |a| a.syscall()),
+        ("sysenter", |a| a.sysenter()),
+        ("sysexit", |a| a.sysexit()),
+        ("int 90", |a| a.int(0x90)),
+        ("push, pop", |a| {
+            a.push(0x1234_5678)?;
+            a.pop(ebx)?;
+            a.inc(ecx)
+        }),
+        ("call gate", |a| a.db(&[0x9a, 0, 0, 0, 0, 0x5b, 0])),
+        ("to 64-bit code", |a| {
+            a.mov(ebx, esp)?;
+            a.push(0x3b)?;
+            a.push(Long::USER_DATA as i32 + 0x800)?;
+            a.jmp(fword_ptr(esp))
+        }),
+        // TCG reads through a null DS.
+        ("wraps", |a| {
+            a.mov(eax, 0x33)?;
+            a.mov(ds, eax)?;
+            a.mov(ebx, 0xffff_fff0u32)?;
+            a.mov(eax, dword_ptr(ebx + 0x4013_8010))
+        }),
+        ("bound", |a| {
+            a.mov(eax, 0x33)?;
+            a.mov(ds, eax)?;
+            a.mov(ebx, Long::USER_DATA as u32)?;
+            a.xor(eax, eax)?;
+            a.bound(eax, qword_ptr(ebx))
+        }),
+    ];
+    for (name, body) in bodies {
+        let before = |a: &mut CodeAssembler| {
+            for (number, low, high) in [
+                (0xc000_0081u32, 0, 0x2b_0008),
+                (0xc000_0083, Long::REPORTS as u32, 0),
+                (0x174, 8, 0),
+                (0x175, 0x12_4000, 0),
+                (0x176, Long::REPORTS as u32, 0),
+            ] {
+                a.mov(ecx, number)?;
+                a.mov(eax, low)?;
+                a.mov(edx, high)?;
+                a.wrmsr()?;
+            }
+            Ok(())
+        };
+        guest.compatibility(name, before, &body);
     }
     check(guest);
 }

@@ -350,7 +350,8 @@ fn sixteen_bit_code_does_what_it_says() {
 fn pages_permit_what_they_say() {
     let mut guests = Vec::new();
     for (kind, table, pae) in [
-        ("PSE", Protected::CR3, 0x10u32),
+        ("no PSE", Protected::CR3_SMALL, 0u32),
+        ("PSE", Protected::CR3, 0x10),
         ("PAE", Protected::CR3_PAE, 0x20),
         ("PAE, SMEP, SMAP", Protected::CR3_PAE, 0x30_0020),
         ("SMEP, SMAP", Protected::CR3, 0x30_0010),
