@@ -1,6 +1,6 @@
 //! What is run, and what comes of it.
 
-use crate::{DATA_SIZE, Random, State};
+use crate::{DATA, DATA_SIZE, Random, State};
 
 /// Code and all it begins with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +20,8 @@ impl Case {
     pub fn random(code: Vec<u8>, code_bits: u32, plain: bool, random: &mut Random) -> Self {
         let mut state = random.state(plain);
         if code_bits == 32 {
+            // Of a POPA that faults, some CPUs keep the first registers.
+            state.gpr[4] = DATA + DATA_SIZE as u64 - 0x200;
             state.narrow();
         }
         let mut data = Vec::with_capacity(DATA_SIZE);
