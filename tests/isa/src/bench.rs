@@ -173,7 +173,12 @@ impl Bench {
         canonical(&mut native, case.code_bits);
         self.compared += 1;
         self.ended_done += u64::from(native.end == End::Done);
-        if matches!(native.end, End::Hung | End::Died) {
+        if native.end == End::Hung {
+            // A return to where chance would have it: round and round.
+            println!("NOT COMPARED: a case without an end");
+            return Ok(());
+        }
+        if native.end == End::Died {
             return Err(format!("the bare CPU: {:?}\nfrom {:?}\n", native.end, case.state));
         }
         forgive(&mut native);
