@@ -148,3 +148,33 @@ fn integers_are_those_of_a_soft_float() {
         }
     }
 }
+
+#[test]
+fn precision_control_rounds_to_the_significand_of_a_double() {
+    type Theirs = fn(Double, Double, Round) -> StatusAnd<Double>;
+    let operations: [(&str, Ours, Theirs); 4] = [
+        ("+", x87::fadd, |a, b, round| a.add_r(b, round)),
+        ("-", x87::fsub, |a, b, round| a.sub_r(b, round)),
+        ("*", x87::fmul, |a, b, round| a.mul_r(b, round)),
+        ("/", x87::fdiv, |a, b, round| a.div_r(b, round)),
+    ];
+    // Far from the bounds of a double's exponent, which precision control does not touch.
+    let numbers = [1.0, -1.0, 3.0, 0.1, -1e-30, 1e30, 123_456_789.123_456_79, 7.0 / 3.0];
+    for (name, ours, theirs) in operations {
+        for (rounding, round) in ROUNDINGS {
+            for a in numbers {
+                for b in numbers {
+                    let load = |x: f64| x87::fld_m64(CONTROL, x.to_bits().into()).value;
+                    let control = CONTROL & !0x300 | 0x200 | rounding;
+                    let ours = ours(control, load(a), load(b));
+                    let [x, y] = [a, b].map(|x| Double::from_bits(x.to_bits().into()));
+                    let theirs = theirs(x, y, round);
+                    let what = format!("{a} {name} {b}, {round:?}");
+                    let wanted = load(f64::from_bits(theirs.value.to_bits() as u64));
+                    assert_eq!(ours.value, wanted, "{what}");
+                    assert_eq!(ours.status & EXCEPTIONS, flags(theirs.status), "{what}");
+                }
+            }
+        }
+    }
+}
