@@ -166,6 +166,8 @@ impl FullComplex {
 
     /// Drops all translated code, once no vCPU knows any.
     fn drop_everything(&self) {
+        // Before the command: who has read it finds no unit by memory that the cache has not open.
+        self.changes.fetch_add(1, Ordering::SeqCst);
         self.tell_all(Command::FlushCode);
         let mut cache = self.cache();
         cache.clear();
