@@ -40,7 +40,7 @@ pub struct Options {
     #[arg(long = "disk", value_name = "PATH[,ro]")]
     disks: Vec<Disk>,
     /// Network card: user[,hostfwd=tcp:127.0.0.1:2222-:22], tap=NAME, bridge=NAME or none, then
-    /// [,mac=02:…] [,rate=100M] [,spoof]
+    /// `[,mac=02:…] [,rate=100M] [,spoof]`
     #[arg(long = "net", value_name = "NETWORK")]
     nets: Vec<Net>,
     /// Where the serial port goes: stdio, file=PATH or none

@@ -143,9 +143,12 @@ impl<E: Env> Cpu<E> {
         self.deliver(self.plain_event(vector, Source::Software))
     }
 
-    /// INT1, from its handler.
+    /// INT1, from its handler. Its #DB is also that of a trap that a load of SS holds: a second
+    /// one, on the same stack of the TSS, would overwrite the first one's frame.
     pub(super) fn int1(&mut self) -> Result<(), Fault> {
-        self.deliver(self.plain_event(Exception::Db as u8, Source::Int1))
+        self.deliver(self.plain_event(Exception::Db as u8, Source::Int1))?;
+        self.debug.dr6 |= std::mem::take(&mut self.debug_hits);
+        Ok(())
     }
 
     fn plain_event(&self, vector: Vector, source: Source) -> Event {

@@ -190,6 +190,21 @@ fn a_load_of_ss_holds_the_trap() {
 }
 
 #[test]
+fn a_held_trap_comes_with_the_one_of_int1() {
+    // mov ss, [rip+0x1000]; int1
+    let mut cpu = long(0, &[0x8e, 0x15, 0, 0x10, 0, 0, 0xf1]);
+    cpu.env.put(CODE + 0x1006, &DATA.to_le_bytes());
+    cpu.debug.address[0] = CODE + 0x1006;
+    // Reads and writes of two bytes.
+    cpu.debug.dr7 = 0x400 | 1 << 1 | 7 << 16;
+    cpu.update_access();
+    long_gate(&cpu, 1, INTERRUPT_GATE, 1, &[HLT]);
+    runs_into(&mut cpu, 1);
+    assert_eq!(frame::<5>(&cpu)[0], CODE + 7, "one frame, of the code that was interrupted");
+    assert_eq!(cpu.debug.dr6 & 0xf, 1);
+}
+
+#[test]
 fn only_the_first_load_of_ss_casts_a_shadow() {
     let mut cpu = long(0, &[0x8e, 0xd1, 0x8e, 0xd1, 0x90]);
     cpu.gpr[RCX] = DATA.into();
