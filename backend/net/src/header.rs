@@ -19,7 +19,7 @@ pub(crate) mod gso {
 /// What is left to be done to a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Header {
-    /// [`NEEDS_CSUM`].
+    /// `NEEDS_CSUM`.
     pub flags: u8,
     /// Kind of segmentation; 0 for none.
     pub gso_type: u8,
