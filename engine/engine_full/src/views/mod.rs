@@ -20,21 +20,24 @@
 //! is a distance to a whole page of guest memory, or zero.
 #![allow(unsafe_code, reason = "the arrays are shared with generated code")]
 
+mod half;
+mod kick;
+mod reservation;
+
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+use rustix::mm::ProtFlags;
 
 use crate::context::{CONTEXT_SIZE, Context, JUMPS, StackWindow};
 use crate::entry::HOST_MXCSR;
-use crate::resident::Resident;
 use crate::transition;
-use engine_soft::Alarm;
+use half::Half;
+pub(crate) use kick::KickWord;
+use reservation::Reservation;
 
 /// Bytes of one half of one array: 2^35 pages, 8 bytes each.
 const HALF: usize = 1 << 38;
@@ -49,59 +52,10 @@ const SPACES_MAX: usize = 6;
 /// Views of all vCPUs together. Each takes a tebibyte of the process's 128, and there may be two
 /// engines while a VM moves.
 const VIEWS_MAX: usize = 56;
-/// Pages of one half of one array (2 MiB of guest addresses each) before all are given back.
-const RESIDENT_MAX: usize = 4096;
+/// Pages that are listed one by one, before all that the list is for is dropped together.
+const LISTED_MAX: usize = 4096;
 /// A stack window reaches this far from its middle, in bytes.
 const WINDOW_REACH: u64 = 64 << 10;
-
-/// Addresses reserved, and unmapped in the end.
-struct Reservation {
-    start: usize,
-    size: usize,
-}
-
-impl Reservation {
-    fn new(size: usize) -> io::Result<Self> {
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        // SAFETY: a new mapping without access at an address of the kernel's choice.
-        let at = unsafe { mmap_anonymous(ptr::null_mut(), size, ProtFlags::empty(), flags) }?;
-        Ok(Self { start: at as usize, size })
-    }
-
-    /// Zeros that appear when touched.
-    fn fill(&self, offset: usize, size: usize, prot: ProtFlags) -> io::Result<()> {
-        assert!(offset + size <= self.size);
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
-        // SAFETY: inside the reservation, which is ours alone.
-        unsafe {
-            let at = mmap_anonymous((self.start + offset) as *mut _, size, prot, flags)?;
-            // A huge page for each 8 bytes written would be a waste.
-            let _ = madvise(at, size, Advice::LinuxNoHugepage);
-            let _ = madvise(at, size, Advice::LinuxDontDump);
-        }
-        Ok(())
-    }
-
-    /// The file's first `size` bytes, shared with every other place they are mapped.
-    fn share(&self, offset: usize, size: usize, file: &File) -> io::Result<()> {
-        assert!(offset + size <= self.size);
-        let flags = MapFlags::SHARED | MapFlags::NORESERVE | MapFlags::FIXED;
-        let prot = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: inside the reservation, which is ours alone.
-        unsafe {
-            let at = mmap((self.start + offset) as *mut _, size, prot, flags, file.as_fd(), 0)?;
-            let _ = madvise(at, size, Advice::LinuxDontDump);
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        // SAFETY: ours alone, and no translated code runs when its vCPU is dropped.
-        let _ = unsafe { munmap(self.start as *mut _, self.size) };
-    }
-}
 
 fn memory_file(name: &str, size: usize) -> io::Result<File> {
     let file = File::from(memfd_create(name, MemfdFlags::CLOEXEC)?);
@@ -146,77 +100,6 @@ impl View {
 
     fn jumps(&self) -> *mut u64 {
         self.reservation.start as *mut u64
-    }
-}
-
-/// One half of one array, where it may be written.
-struct Half {
-    entries: *mut u64,
-    resident: Resident,
-}
-
-impl Half {
-    fn new(entries: *mut u64) -> Self {
-        Self { entries, resident: Resident::new(HALF / 4096) }
-    }
-
-    fn place(&self, page: u64) -> *mut u64 {
-        let index = (page & ((HALF as u64 / 8) - 1)) as usize;
-        // SAFETY: the masked index is inside the half.
-        unsafe { self.entries.add(index) }
-    }
-
-    fn set(&mut self, page: u64, distance: u64) {
-        let place = self.place(page);
-        self.note(page, true);
-        // SAFETY: `place` is inside the half, which is mapped as long as `self` lives; translated
-        // code reads whole words.
-        unsafe { place.write_volatile(distance) };
-    }
-
-    fn get(&self, page: u64) -> Option<u64> {
-        if !self.resident.contains((page & (HALF as u64 / 8 - 1)) as usize / 512) {
-            return None;
-        }
-        // SAFETY: as in `set`.
-        let distance = unsafe { self.place(page).read_volatile() };
-        (distance != 0).then_some(distance)
-    }
-
-    fn clear(&self, page: u64) {
-        // An entry that was never filled is not touched into existence.
-        if self.get(page).is_some() {
-            // SAFETY: as in `set`.
-            unsafe { self.place(page).write_volatile(0) };
-        }
-    }
-
-    /// Translated code has looked at this page's entry.
-    fn note(&mut self, page: u64, filled: bool) {
-        let index = (page & (HALF as u64 / 8 - 1)) as usize / 512;
-        if self.resident.note(index, filled) > RESIDENT_MAX {
-            self.release();
-            self.resident.note(index, filled);
-        }
-    }
-
-    /// Drops every entry.
-    fn flush(&mut self) {
-        for index in self.resident.take_filled() {
-            // SAFETY: `index` is a page of the half.
-            unsafe { ptr::write_bytes(self.entries.add(index as usize * 512), 0, 512) };
-        }
-    }
-
-    fn release(&mut self) {
-        self.resident.clear();
-        // SAFETY: the half is ours; what is dropped reads as zero.
-        unsafe {
-            let removed = madvise(self.entries.cast(), HALF, Advice::LinuxRemove);
-            if removed.is_err() {
-                let _ = madvise(self.entries.cast(), HALF, Advice::LinuxDontNeed);
-            }
-        }
     }
 }
 
@@ -336,6 +219,10 @@ impl Views {
         }
         self.upper[array].set(page, distance);
         if !global {
+            if self.upper_local.len() == LISTED_MAX {
+                self.flush_upper();
+                self.upper[array].set(page, distance);
+            }
             self.upper_local.push(page);
         }
     }
@@ -471,9 +358,7 @@ impl Views {
     /// Drops everything.
     pub(crate) fn flush(&mut self) {
         self.flush_local();
-        for half in &mut self.upper {
-            half.flush();
-        }
+        self.flush_upper();
         let miss = self.miss;
         self.context().jumps.fill(miss);
     }
@@ -483,6 +368,13 @@ impl Views {
         self.upper[1].flush();
         for space in &mut self.spaces {
             space.halves[1].flush();
+        }
+    }
+
+    fn flush_upper(&mut self) {
+        self.upper_local.clear();
+        for half in &mut self.upper {
+            half.flush();
         }
     }
 
@@ -502,6 +394,9 @@ impl Views {
             return;
         }
         let space = &mut self.spaces[self.current];
+        if space.code_pages.len() >= LISTED_MAX {
+            forget_jumps(space, self.miss);
+        }
         for page in [rip >> 12, (rip >> 12) + u64::from(crosses)] {
             if !space.code_pages.contains(&page) {
                 space.code_pages.push(page);
@@ -546,23 +441,4 @@ fn forget_jumps(space: &mut Space, miss: u64) {
     space.code_pages.clear();
     // SAFETY: the table is as long as this, and mapped as long as the space lives.
     unsafe { std::slice::from_raw_parts_mut(space.view.jumps(), JUMPS) }.fill(miss);
-}
-
-/// The word that makes translated code come back, mapped apart so that it outlives the views.
-pub(crate) struct KickWord {
-    mapping: Reservation,
-}
-
-impl KickWord {
-    fn word(&self) -> &AtomicU32 {
-        let at = self.mapping.start + std::mem::offset_of!(Context, kick);
-        // SAFETY: the mapping is of the context's file, and lives as long as `self`.
-        unsafe { AtomicU32::from_ptr(at as *mut u32) }
-    }
-}
-
-impl Alarm for KickWord {
-    fn ring(&self) {
-        self.word().store(1, Ordering::SeqCst);
-    }
 }

@@ -1,0 +1,321 @@
+//! One vCPU: translated code where there is any, the interpreter for everything else.
+
+mod memory;
+mod registers;
+mod units;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use engine::{Bus, DebugStops, EngineError, Exit, Vcpu};
+use engine_soft::{Next, SoftVcpu};
+use guest_memory::PAGE_SIZE;
+use x86_decode::INSN_SIZE_MAX;
+use x86_exec::{Backing, Mode as CpuMode, PageAt, TripleFault};
+use x86_state::VcpuState;
+use x86_state::bits::{Cr0, Cr4, Rflags};
+
+use crate::cache::{Mode, Reason, Site};
+use crate::code::Place;
+use crate::complex::FullComplex;
+use crate::entry;
+use crate::fault::SignalStack;
+use crate::stores::Stores;
+use crate::transition;
+use crate::translate::Translator;
+use crate::views::{Selector, Views};
+
+/// Instructions the interpreter does at once, where no code is translated.
+const SLICE: u64 = 20_000;
+const PAGE_MASK: u64 = PAGE_SIZE - 1;
+/// No instruction is there.
+const NOWHERE: u64 = 1 << 63;
+
+/// One vCPU.
+pub(crate) struct FullVcpu {
+    soft: SoftVcpu,
+    complex: Arc<FullComplex>,
+    views: Views,
+    stores: Stores,
+    translator: Translator,
+    /// A page of code, and the beginning of another.
+    page: Box<[u8; PAGE_SIZE as usize + INSN_SIZE_MAX]>,
+    /// What user and kernel code among the jumps was translated for.
+    jump_modes: [Mode; 2],
+    /// The registers are in the context.
+    given: bool,
+    recent: Vec<Option<Recent>>,
+    /// Where the guest is, as of the registers in the context.
+    rip: u64,
+}
+
+/// Where the page's memory is: RAM or ROM.
+fn memory_at(page: &PageAt) -> Option<u64> {
+    match page.backing {
+        Backing::Ram(at) | Backing::Rom(at) => Some(at.0),
+        Backing::Bus => None,
+    }
+}
+
+/// A unit, as long as the cache is of this generation.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    mode: Mode,
+    entry: Place,
+    link: Place,
+    /// It is on two pages.
+    crosses: bool,
+    /// Host address of the body.
+    target: u64,
+    generation: u64,
+}
+
+/// A unit that was found lately.
+#[derive(Debug, Clone, Copy)]
+struct Recent {
+    rip: u64,
+    /// Of the translations of addresses.
+    mmu_generation: u64,
+    /// Of the cache's units.
+    changes: u64,
+    wanted: Mode,
+    found: Found,
+}
+
+/// Units found lately that are remembered, by their address.
+const RECENT: usize = 1024;
+
+/// Where translated code goes on.
+enum Onward {
+    /// At a host place.
+    Host(u64),
+    /// At a guest address, after a look at everything.
+    Guest(u64),
+    /// The interpreter does the instruction there.
+    Interpret(u64),
+}
+
+impl FullVcpu {
+    pub(crate) fn new(soft: SoftVcpu, complex: Arc<FullComplex>, views: Views) -> Self {
+        let mut vcpu = Self {
+            soft,
+            complex,
+            views,
+            stores: Stores::default(),
+            translator: Translator::default(),
+            page: Box::new([0; PAGE_SIZE as usize + INSN_SIZE_MAX]),
+            jump_modes: [Mode::empty(); 2],
+            given: false,
+            recent: vec![None; RECENT],
+            rip: 0,
+        };
+        vcpu.soft.cpu.mmu.watch_flushes(true);
+        vcpu.flush_everything();
+        vcpu
+    }
+
+    fn run_loop(&mut self) -> Result<Exit, EngineError> {
+        loop {
+            let next = self.soft.prepare();
+            self.mirror_flushes();
+            self.obey();
+            match next {
+                Next::Return(exit) => return Ok(exit),
+                Next::Sleep => {
+                    self.complex.timers.set(self.soft.index(), None);
+                    self.soft.sleep();
+                }
+                Next::Execute => {
+                    self.set_timer();
+                    let exit = if self.can_translate() {
+                        self.run_translated()?
+                    } else {
+                        self.soft.execute(self.interpreted_at_once())
+                    };
+                    if let Some(exit) = exit {
+                        return Ok(exit);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Has the timers' thread wake this vCPU when its APIC's is due.
+    fn set_timer(&self) {
+        let due = self.soft.slot().lapic().next_deadline_ns();
+        self.complex.timers.set(self.soft.index(), due);
+    }
+
+    /// Nothing in force needs a look at each instruction, or is the interpreter's.
+    fn can_translate(&self) -> bool {
+        let cpu = &self.soft.cpu;
+        cpu.mode == CpuMode::Long64
+            && matches!(cpu.cpl, 0 | 3)
+            && cpu.is_plain()
+            && cpu.activity == x86_state::Activity::Running
+            && !self.soft.is_debugged()
+    }
+
+    /// How many instructions to interpret before another look whether code can be translated: one,
+    /// where what stands in the way ends with the next (interrupt shadow, RFLAGS.RF).
+    fn interpreted_at_once(&self) -> u64 {
+        let cpu = &self.soft.cpu;
+        let debugged = cpu.system_flag(Rflags::TF) || cpu.debug.dr7 & 0xff != 0;
+        if cpu.mode == CpuMode::Long64 && !debugged { 1 } else { SLICE }
+    }
+
+    /// What code is translated for now.
+    fn mode(&self) -> Mode {
+        let cpu = &self.soft.cpu;
+        let off = cpu.cr0 & (Cr0::EM | Cr0::TS).bits() != 0 || cpu.cr4 & Cr4::OSFXSR.bits() == 0;
+        let mut mode = Mode::empty();
+        mode.set(Mode::USER, cpu.cpl == 3);
+        mode.set(Mode::NO_VECTOR, off);
+        mode
+    }
+
+    fn selector(&self) -> Selector {
+        let cpu = &self.soft.cpu;
+        let barred = cpu.cpl != 3
+            && cpu.cr4 & Cr4::SMAP.bits() != 0
+            && cpu.system_flags & Rflags::AC.bits() == 0;
+        if barred { Selector::Supervisor } else { Selector::Space }
+    }
+
+    /// Runs translated code until something wants more than one instruction's attention.
+    fn run_translated(&mut self) -> Result<Option<Exit>, EngineError> {
+        let mut onward = Onward::Guest(self.soft.cpu.rip);
+        loop {
+            onward = match onward {
+                Onward::Interpret(rip) => {
+                    self.take_registers(rip);
+                    if let Some(exit) = self.soft.execute_one() {
+                        return Ok(Some(exit));
+                    }
+                    self.mirror_flushes();
+                    self.set_timer();
+                    if self.wants_more() {
+                        return Ok(None);
+                    }
+                    Onward::Guest(self.soft.cpu.rip)
+                }
+                Onward::Guest(rip) => {
+                    // In this order: what comes later rings again.
+                    self.views.context().kick.store(0, Ordering::SeqCst);
+                    if self.soft.slot().mail.any() {
+                        self.take_registers(rip);
+                        return Ok(None);
+                    }
+                    self.obey();
+                    self.find(rip, Mode::empty())
+                }
+                Onward::Host(target) => {
+                    self.give_registers();
+                    self.go(target)
+                }
+            };
+        }
+    }
+
+    /// After an interpreted instruction: the engine's loop is to look at everything.
+    fn wants_more(&self) -> bool {
+        !self.can_translate()
+            || self.soft.slot().mail.any()
+            || self.soft.cpu.env.event_waiting && self.soft.cpu.system_flag(Rflags::IF)
+    }
+
+    /// Runs translated code at a place, and finds out why it came back.
+    fn go(&mut self, target: u64) -> Onward {
+        let peer = &self.complex.peers[self.soft.index()];
+        let [gs, fs] = self.views.bases(self.selector());
+        let space = self.views.bases(Selector::Space);
+        let barred = self.soft.cpu.cr4 & Cr4::SMAP.bits() != 0;
+        let kernel = if barred { self.views.bases(Selector::Supervisor) } else { space };
+        let context = self.views.context();
+        context.target = target;
+        context.view_fs = fs;
+        context.space_bases = space;
+        context.kernel_bases = kernel;
+        if !peer.begin() {
+            return Onward::Guest(self.rip);
+        }
+        entry::run(gs);
+        let context = self.views.context();
+        let (fault, number) = (std::mem::take(&mut context.fault), context.site);
+        let scratch = context.scratch;
+        transition::take(&mut self.soft.cpu, context);
+        let cache = self.complex.cache();
+        let found = if fault != 0 {
+            let rip = cache.memory.place(fault).and_then(|place| cache.instruction_at(place));
+            rip.map(|rip| Site { rip, host: 0, reason: Reason::Interpret })
+        } else {
+            cache.site(number)
+        };
+        let Some(site) = found else {
+            panic!("translated code left at no site: {number}, fault at {fault:#x}")
+        };
+        let resume = cache.memory.address(site.host);
+        let generation = cache.generation;
+        drop(cache);
+        peer.end();
+        self.rip = if site.reason == Reason::Jump { scratch } else { site.rip };
+        self.resolve(site, scratch, resume, generation)
+    }
+
+    fn resolve(&mut self, site: Site, scratch: u64, resume: u64, generation: u64) -> Onward {
+        match site.reason {
+            Reason::Interpret => Onward::Interpret(site.rip),
+            Reason::Go => Onward::Guest(site.rip),
+            Reason::Load => self.fill(site.rip, scratch, false, resume),
+            Reason::Store => self.fill(site.rip, scratch, true, resume),
+            Reason::Window => self.move_window(site.rip),
+            Reason::X87 => {
+                self.give_x87();
+                Onward::Host(resume)
+            }
+            Reason::Jump => self.find_for(scratch, generation, |vcpu, found, cache| {
+                if !found.mode.intersects(Mode::LOCAL | Mode::NO_WINDOW) {
+                    let user = found.mode.contains(Mode::USER);
+                    let entry = cache.memory.address(found.entry);
+                    vcpu.views.set_jump(scratch, user, entry, found.crosses);
+                }
+            }),
+            Reason::Link => self.find_for(site.rip, generation, |_, found, cache| {
+                cache.link(site.host, found.link);
+            }),
+            Reason::Retired => self.find_for(site.rip, generation, |_, found, cache| {
+                cache.replace(site.host, found.link);
+            }),
+        }
+    }
+}
+
+impl Vcpu for FullVcpu {
+    fn run(&mut self, bus: &Arc<dyn Bus>) -> Result<Exit, EngineError> {
+        let _stack = SignalStack::new()
+            .map_err(|source| EngineError::Host { operation: "set a signal stack", source })?;
+        self.complex.watch_code();
+        let exit = match self.soft.enter(bus) {
+            Ok(()) => self.run_loop(),
+            Err(TripleFault) => Ok(Exit::TripleFault),
+        };
+        self.soft.leave();
+        exit
+    }
+
+    fn save(&mut self) -> Result<VcpuState, EngineError> {
+        Ok(self.soft.save())
+    }
+
+    fn load(&mut self, state: &VcpuState) -> Result<(), EngineError> {
+        self.soft.load(state)?;
+        self.mirror_flushes();
+        self.flush_everything();
+        Ok(())
+    }
+
+    fn set_debug(&mut self, stops: Option<&DebugStops>) -> Result<(), EngineError> {
+        self.soft.set_debug(stops);
+        Ok(())
+    }
+}

@@ -1,0 +1,82 @@
+//! The registers, between the interpreter and translated code.
+
+use x86_state::bits::Rflags;
+use x86_state::{InterruptShadow, SegReg};
+
+use super::{FullVcpu, NOWHERE};
+use crate::{entry, transition};
+
+impl FullVcpu {
+    /// The context has the registers from here on.
+    pub(super) fn give_registers(&mut self) {
+        if std::mem::replace(&mut self.given, true) {
+            return;
+        }
+        let cpu = &self.soft.cpu;
+        let context = self.views.context();
+        context.gpr.copy_from_slice(&cpu.gpr[..16]);
+        let flags = cpu.flags.bits();
+        context.flags = flags as u8;
+        context.overflow = u8::from(flags & Rflags::OF.bits() != 0);
+        let base = |reg: SegReg| cpu.segments[reg as usize].base;
+        context.segment_base = [base(SegReg::Fs), base(SegReg::Gs)];
+        context.kernel_gs_base = cpu.msrs.kernel_gs_base;
+        let apart = Rflags::IF | Rflags::DF | Rflags::AC | Rflags::FIXED;
+        context.system_flags = cpu.system_flags & !apart.bits();
+        context.interrupts = cpu.system_flags & Rflags::IF.bits();
+        context.direction = cpu.system_flags & Rflags::DF.bits();
+        context.access = cpu.system_flags & Rflags::AC.bits();
+        context.shadow_rip = NOWHERE;
+        context.event_waiting = u32::from(cpu.env.event_waiting);
+        transition::give(cpu, context);
+        context.mxcsr = [cpu.fpu.mxcsr, entry::HOST_MXCSR];
+        for (own, register) in context.vector.0.iter_mut().zip(&cpu.fpu.xmm) {
+            *own = [*register as u64, (*register >> 64) as u64];
+        }
+    }
+
+    /// The interpreter has the registers from here on; it goes on at `rip`.
+    pub(super) fn take_registers(&mut self, rip: u64) {
+        self.soft.cpu.rip = rip;
+        if !std::mem::replace(&mut self.given, false) {
+            return;
+        }
+        self.take_x87();
+        let cpu = &mut self.soft.cpu;
+        let context = self.views.context();
+        cpu.gpr[..16].copy_from_slice(&context.gpr);
+        let overflow = if context.overflow != 0 { Rflags::OF.bits() } else { 0 };
+        cpu.flags = x86_exec::Flags::from_bits(u64::from(context.flags) | overflow);
+        cpu.system_flags = context.system_flags | context.interrupts | context.direction;
+        cpu.system_flags |= context.access | Rflags::FIXED.bits();
+        transition::take_bases(cpu, context);
+        if context.shadow_rip == rip && context.interrupts != 0 {
+            cpu.shadow = InterruptShadow::Sti;
+        }
+        cpu.fpu.mxcsr = context.mxcsr[0];
+        for (own, register) in cpu.fpu.xmm.iter_mut().zip(&context.vector.0) {
+            *own = u128::from(register[1]) << 64 | u128::from(register[0]);
+        }
+    }
+
+    pub(super) fn give_x87(&mut self) {
+        let context = self.views.context();
+        let image = &mut context.fxsave.0;
+        self.soft.cpu.fpu.put_x87(image, true);
+        image[24..28].copy_from_slice(&entry::HOST_MXCSR.to_le_bytes());
+        context.x87_at_hand = 1;
+        entry::load_x87(&context.fxsave);
+    }
+
+    pub(super) fn take_x87(&mut self) {
+        let context = self.views.context();
+        if std::mem::take(&mut context.x87_at_hand) == 0 {
+            return;
+        }
+        entry::save_x87(&mut context.fxsave);
+        let fpu = &mut self.soft.cpu.fpu;
+        fpu.take_x87(&context.fxsave.0, true);
+        // The host's are addresses of translated code, which are nobody's business.
+        (fpu.fop, fpu.fip, fpu.fdp) = (0, 0, 0);
+    }
+}

@@ -1,0 +1,137 @@
+//! From guest addresses to translated code.
+
+use std::sync::atomic::Ordering;
+
+use guest_memory::{PAGE_SIZE, RamOffset};
+use x86_decode::native::NativeDecoder;
+use x86_decode::{DecodeError, INSN_SIZE_MAX};
+use x86_exec::{Access, Privilege};
+
+use super::{Found, FullVcpu, Onward, PAGE_MASK, RECENT, Recent, memory_at};
+use crate::cache::{Cache, Key, Mode};
+use crate::translate::Source;
+
+impl FullVcpu {
+    /// Goes on at the unit at `rip`, and tells of it unless the cache was cleared since
+    /// `generation`.
+    pub(super) fn find_for(
+        &mut self,
+        rip: u64,
+        generation: u64,
+        tell: impl FnOnce(&mut Self, Found, &Cache),
+    ) -> Onward {
+        if self.soft.slot().mail.any() || self.has_commands() {
+            return Onward::Guest(rip);
+        }
+        let Some(found) = self.unit(rip, Mode::empty()) else { return Onward::Interpret(rip) };
+        let complex = self.complex.clone();
+        let cache = complex.open_cache();
+        if cache.generation == found.generation && generation == found.generation {
+            tell(self, found, &cache);
+        }
+        Onward::Host(found.target)
+    }
+
+    pub(super) fn find(&mut self, rip: u64, extra: Mode) -> Onward {
+        self.rip = rip;
+        self.unit(rip, extra).map_or(Onward::Interpret(rip), |found| Onward::Host(found.target))
+    }
+
+    /// The unit at `rip`, translated now if need be; none where code cannot be fetched.
+    pub(super) fn unit(&mut self, rip: u64, extra: Mode) -> Option<Found> {
+        let wanted = self.mode() | extra;
+        let own = &mut self.jump_modes[usize::from(!wanted.contains(Mode::USER))];
+        let jumps_for = wanted & Mode::NO_VECTOR;
+        if std::mem::replace(own, jumps_for) != jumps_for {
+            self.views.flush_jumps();
+        }
+        let slot = rip as usize % RECENT;
+        // Before the unit is looked for: a change after this makes it look again.
+        let changes = self.complex.changes.load(Ordering::SeqCst);
+        let mmu_generation = self.soft.cpu.mmu.generation();
+        if let Some(recent) = self.recent[slot]
+            && (recent.rip, recent.wanted) == (rip, wanted)
+            && (recent.changes, recent.mmu_generation) == (changes, mmu_generation)
+        {
+            return Some(recent.found);
+        }
+        let found = self.unit_slow(rip, wanted)?;
+        self.recent[slot] = Some(Recent { rip, mmu_generation, changes, wanted, found });
+        Some(found)
+    }
+
+    pub(super) fn unit_slow(&mut self, rip: u64, wanted: Mode) -> Option<Found> {
+        let user = wanted.contains(Mode::USER);
+        let privilege = if user { Privilege::User } else { Privilege::Supervisor };
+        let place = self.soft.cpu.page(rip, Access::Execute, privilege).ok()?;
+        let at = memory_at(&place)?;
+        let page = (at >> 12) as u32;
+        let mut global = place.global;
+        let mut second = None;
+        if self.crosses(at | rip & PAGE_MASK) {
+            let beyond = (rip | PAGE_MASK).wrapping_add(1);
+            let place = self.soft.cpu.page(beyond, Access::Execute, privilege).ok()?;
+            global &= place.global;
+            second = Some((memory_at(&place)? >> 12) as u32);
+        }
+        let mut mode = wanted;
+        mode.set(Mode::LOCAL, !user && (!global || rip >> 63 == 0));
+        let key = Key { rip, page, second, mode };
+        loop {
+            let cache = self.complex.open_cache();
+            if let Some(unit) = cache.find(&key) {
+                return Some(Found {
+                    mode,
+                    entry: unit.entry,
+                    link: unit.link,
+                    crosses: second.is_some(),
+                    target: cache.memory.address(unit.body),
+                    generation: cache.generation,
+                });
+            }
+            let room = cache.has_room();
+            drop(cache);
+            if room {
+                self.translate(&key);
+            } else {
+                self.complex.clear_cache();
+            }
+        }
+    }
+
+    /// The instruction there is on two pages.
+    pub(super) fn crosses(&self, at: u64) -> bool {
+        let left = PAGE_SIZE - (at & PAGE_MASK);
+        if left >= INSN_SIZE_MAX as u64 {
+            return false;
+        }
+        let mut bytes = [0; INSN_SIZE_MAX];
+        let bytes = &mut bytes[..left as usize];
+        self.complex.soft.memory.read(RamOffset(at), bytes);
+        NativeDecoder::new(64, bytes).next_insn().is_err_and(|e| e == DecodeError::Truncated)
+    }
+
+    pub(super) fn translate(&mut self, key: &Key) {
+        let memory = &self.complex.soft.memory;
+        let bits = memory.bits();
+        let pages = || std::iter::once(key.page).chain(key.second);
+        for page in pages() {
+            bits.mark_code(page as usize, 0, PAGE_MASK);
+        }
+        let generations = || pages().map(|page| u64::from(bits.code_generation(page as usize)));
+        let before: u64 = generations().sum();
+        let (first, beyond) = self.page.split_at_mut(PAGE_SIZE as usize);
+        memory.read(RamOffset(u64::from(key.page) << 12), first);
+        if let Some(second) = key.second {
+            memory.read(RamOffset(u64::from(second) << 12), beyond);
+        }
+        let bytes = if key.second.is_some() { &self.page[..] } else { &*first };
+        let source = Source { rip: key.rip, bytes, mode: key.mode };
+        let mut cache = self.complex.open_cache();
+        self.translator.translate(key, &source, &mut cache);
+        if generations().sum::<u64>() != before {
+            // Written since it was read: nobody has seen the unit yet.
+            self.complex.retire(&mut cache, key.page, u64::MAX);
+        }
+    }
+}
