@@ -172,7 +172,6 @@ impl FullComplex {
         let mut cache = self.cache();
         cache.clear();
         self.changes.fetch_add(1, Ordering::SeqCst);
-        drop(cache);
         self.soft.memory.bits().forget_code();
     }
 
@@ -214,8 +213,9 @@ impl CodeWatcher for FullComplex {
     }
 
     fn code_written(&self, page: usize, lines: u64) {
-        let left = self.retire(&mut self.cache(), page as u32, lines);
-        if left == Some(0) {
+        // Under one lock: a unit that is added in between needs its page watched.
+        let mut cache = self.cache();
+        if self.retire(&mut cache, page as u32, lines) == Some(0) {
             self.soft.memory.bits().clear_code(page);
         }
     }

@@ -164,9 +164,10 @@ impl PageBits {
 
     /// Nothing decoded from `page` is kept any more: stores into it are fast again.
     pub fn clear_code(&self, page: usize) {
-        self.code_generation[page].fetch_add(1, Ordering::AcqRel);
-        self.code_lines[page].store(0, Ordering::Release);
-        self.watch[page].fetch_and(!WATCH_CODE, Ordering::AcqRel);
+        self.code_lines[page].store(0, Ordering::SeqCst);
+        self.watch[page].fetch_and(!WATCH_CODE, Ordering::SeqCst);
+        // Last: who has found the lines marked read the generation before this, and will see it.
+        self.code_generation[page].fetch_add(1, Ordering::SeqCst);
     }
 
     /// Changes whenever a line of `page` that holds code is written.

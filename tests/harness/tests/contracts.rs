@@ -28,7 +28,11 @@ fn hw() -> Candidate {
             println!("hw: without some contracts: {lacks}");
             subject.engine = Arc::new(HwEngine::for_any_cpuid());
             let reason = "this host's KVM has no CPU of the profile";
-            for name in ["cpuid_is_the_profiles", "the_tsc_stands_while_the_clock_stands"] {
+            for name in [
+                "cpuid_is_the_profiles",
+                "the_tsc_stands_while_the_clock_stands",
+                "locked_accesses_are_atomic_wherever_they_are",
+            ] {
                 subject.beyond_host.push((name, reason));
             }
         }

@@ -62,6 +62,7 @@ fn memory_at(page: &PageAt) -> Option<u64> {
 struct Found {
     mode: Mode,
     entry: Place,
+    body: Place,
     link: Place,
     /// It is on two pages.
     crosses: bool,
@@ -274,17 +275,17 @@ impl FullVcpu {
                 Onward::Host(resume)
             }
             Reason::Jump => self.find_for(scratch, generation, |vcpu, found, cache| {
-                if !found.mode.intersects(Mode::LOCAL | Mode::NO_WINDOW) {
-                    let user = found.mode.contains(Mode::USER);
-                    let entry = cache.memory.address(found.entry);
-                    vcpu.views.set_jump(scratch, user, entry, found.crosses);
-                }
+                vcpu.keep_jump(scratch, found, cache);
             }),
             Reason::Link => self.find_for(site.rip, generation, |_, found, cache| {
                 cache.link(site.host, found.link);
             }),
-            Reason::Retired => self.find_for(site.rip, generation, |_, found, cache| {
-                cache.replace(site.host, found.link);
+            Reason::Retired => self.find_for(site.rip, generation, |vcpu, found, cache| {
+                // What is linked to by a jump by address would come back here by the old jump.
+                if found.link == found.body {
+                    cache.replace(site.host, found.body);
+                }
+                vcpu.keep_jump(site.rip, found, cache);
             }),
         }
     }

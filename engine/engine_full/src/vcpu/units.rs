@@ -32,6 +32,15 @@ impl FullVcpu {
         Onward::Host(found.target)
     }
 
+    /// Jumps by address to `rip` find the unit from now on.
+    pub(super) fn keep_jump(&mut self, rip: u64, found: Found, cache: &Cache) {
+        if !found.mode.intersects(Mode::LOCAL | Mode::NO_WINDOW) {
+            let (user, entry) =
+                (found.mode.contains(Mode::USER), cache.memory.address(found.entry));
+            self.views.set_jump(rip, user, entry, found.crosses);
+        }
+    }
+
     pub(super) fn find(&mut self, rip: u64, extra: Mode) -> Onward {
         self.rip = rip;
         self.unit(rip, extra).map_or(Onward::Interpret(rip), |found| Onward::Host(found.target))
@@ -83,6 +92,7 @@ impl FullVcpu {
                 return Some(Found {
                     mode,
                     entry: unit.entry,
+                    body: unit.body,
                     link: unit.link,
                     crosses: second.is_some(),
                     target: cache.memory.address(unit.body),
@@ -115,11 +125,12 @@ impl FullVcpu {
         let memory = &self.complex.soft.memory;
         let bits = memory.bits();
         let pages = || std::iter::once(key.page).chain(key.second);
+        // In this order: what is read is no older than the generation, nor than the mark.
+        let generations = || pages().map(|page| u64::from(bits.code_generation(page as usize)));
+        let before: u64 = generations().sum();
         for page in pages() {
             bits.mark_code(page as usize, 0, PAGE_MASK);
         }
-        let generations = || pages().map(|page| u64::from(bits.code_generation(page as usize)));
-        let before: u64 = generations().sum();
         let (first, beyond) = self.page.split_at_mut(PAGE_SIZE as usize);
         memory.read(RamOffset(u64::from(key.page) << 12), first);
         if let Some(second) = key.second {
