@@ -196,15 +196,22 @@ macro_rules! all_lanes {
                      options(nostack, preserves_flags));
                 transmute::<__m128i, u128>(value)
             };
-            // A product, then sums of neighbours: each step can trap.
-            csr.outcome(mxcsr, value, |_| {
-                let step = $multiply(mxcsr, dst, src);
-                $(let step = if step.trap { step } else {
-                    let sum = $add(mxcsr, step.value, step.value);
-                    Outcome { raised: sum.raised | step.raised, ..sum }
-                };)*
-                step.raised & (OE | UE | PE)
-            })
+            if mxcsr & MASKS == MASKS {
+                return csr.outcome(mxcsr, value, |raised| raised);
+            }
+            // A product, then sums of neighbours: each step can trap, and the next raises nothing then.
+            let step = $multiply(mxcsr, dst, src);
+            if step.trap {
+                return step;
+            }
+            $(
+                let sum = $add(mxcsr, step.value, step.value);
+                let step = Outcome { raised: sum.raised | step.raised, ..sum };
+                if step.trap {
+                    return step;
+                }
+            )*
+            Outcome { value, ..step }
         }
     )*};
 }
