@@ -9,11 +9,6 @@ use super::{Cold, GUEST_R10, GUEST_R11, HOST, Translator, context, in_context};
 use crate::cache::Reason;
 use crate::context::{field, stack_field};
 
-/// The low bits of R10 as a register of their own need no such form: sizes are powers of two here.
-fn rounded(size: u16) -> u16 {
-    size.next_power_of_two()
-}
-
 impl Translator {
     /// The host's operand for an instruction's memory operand, checked.
     pub(super) fn operand(&mut self, index: usize, insn: &Native, mem: &NativeMem) -> Mem {
@@ -107,7 +102,8 @@ impl Translator {
         let rip = self.rip_of(insn);
         let retry = self.here();
         let slow = self.way_out(reason, rip, retry);
-        let size = rounded(size);
+        // Ten bytes of an x87 operand are taken for sixteen: what that finds crossing is interpreted.
+        let size = size.next_power_of_two();
         let free = self.flags_free(index);
         let look = self.asm.label();
         if size > 1 {

@@ -92,13 +92,12 @@ impl Translator {
             }
             from => self.asm.mov_rr(insn.op_size, Reg::R10, HOST[usize::from(from)]),
         }
-        let (fine, not_low) = (self.asm.label(), self.asm.label());
+        let fine = self.asm.label();
         self.asm.mov_ri(Reg::RCX, 47);
         self.asm.shiftx(Shift::Sar, 8, Reg::RCX, Reg::R10, Reg::RCX);
         self.asm.jrcxz(fine);
         self.asm.lea(8, Reg::RCX, Mem::at(Reg::RCX, 1));
         self.asm.jrcxz(fine);
-        self.asm.bind(not_low);
         self.asm.jmp(out);
         self.asm.bind(fine);
         let base = context(field!(segment_base) + 8 * i32::from(gs));

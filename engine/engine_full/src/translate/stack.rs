@@ -27,7 +27,8 @@ impl Translator {
         self.asm.lea(8, Reg::RSP, Mem::at(Reg::RSP, by));
     }
 
-    /// The value of R10 is put where eight bytes below RSP begin. R10 is kept when `keep`.
+    /// The value of R10 is put where eight bytes below RSP begin. R10 is overwritten where the window
+    /// does not have them.
     fn store_below(&mut self, index: usize, insn: &Native) {
         if self.form.stack[index].is_some() {
             let place = self.in_window(-8);
