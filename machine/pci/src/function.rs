@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bus::{AddressSpace, BusDevice, Device, Mapping, Section, SectionError};
 
 use crate::registers::{ConfigBytes, Registers};
+use crate::rom::Rom;
 use crate::spec::*;
 use crate::state::FunctionState;
 use crate::{Msix, Spaces};
@@ -112,6 +113,8 @@ pub struct FunctionSpec {
     pub msix: Option<MsixPlace>,
     /// Other registers.
     pub registers: Vec<Register>,
+    /// The image in its expansion ROM, 16 MiB at most; without one it has no ROM.
+    pub rom: Option<Vec<u8>>,
 }
 
 /// What is behind a function's registers.
@@ -154,6 +157,7 @@ pub struct Function {
 struct State {
     registers: Registers,
     bars: Vec<PlacedBar>,
+    rom: Option<Mapping>,
 }
 
 struct PlacedBar {
@@ -188,6 +192,13 @@ impl Function {
                 mapping: Mapping::new(space(spaces, bar), bar.size_bytes, bar.device.clone()),
             });
         }
+        let rom = spec.rom.as_ref().map(|image| {
+            let rom = Rom::new(image.clone());
+            let size = rom.size_bytes();
+            assert!(size <= ROM_SIZE_MAX, "an expansion ROM of {size:#x} bytes");
+            registers.set_u32(ROM_BAR, 0, !(size as u32 - 1) | ROM_ENABLE);
+            Mapping::new(spaces.memory.clone(), size, Arc::new(rom))
+        });
         let msix = spec.msix.as_ref().map(|p| (add_msix(&mut registers, p), p.msix.clone()));
         let mut window = None;
         for capability in &spec.capabilities {
@@ -205,7 +216,7 @@ impl Function {
             window,
             msix,
             device,
-            state: Mutex::new(State { registers, bars }),
+            state: Mutex::new(State { registers, bars, rom }),
         })
     }
 
@@ -249,7 +260,10 @@ impl Function {
     /// Makes mappings, MSI-X and the device follow the registers.
     fn sync(&self, state: &mut State, command_before: u16) {
         let command = state.registers.u16(COMMAND);
-        let State { registers, bars } = state;
+        let State { registers, bars, rom } = state;
+        if let Some(rom) = rom {
+            rom.place(rom_base(registers, command));
+        }
         for bar in bars {
             let base = bar_base(registers, bar, command);
             if base != bar.mapping.base() {
@@ -356,6 +370,14 @@ fn bar_base(registers: &Registers, bar: &PlacedBar, command: u16) -> Option<u64>
     (command & enable != 0 && address != 0).then_some(address)
 }
 
+/// Where the registers say the expansion ROM is.
+fn rom_base(registers: &Registers, command: u16) -> Option<u64> {
+    let register = registers.u32(ROM_BAR);
+    let address = u64::from(register & !ROM_ENABLE);
+    let enabled = command & COMMAND_MEMORY != 0 && register & ROM_ENABLE != 0;
+    (enabled && address != 0).then_some(address)
+}
+
 impl Device for Function {
     fn reset(&self) {
         let mut state = self.state();
@@ -369,7 +391,7 @@ impl Device for Function {
     }
 
     fn save(&self) -> Section {
-        let State { registers, bars: _ } = &*self.state();
+        let State { registers, bars: _, rom: _ } = &*self.state();
         let (table, pending) =
             self.msix.as_ref().map_or_else(Default::default, |(_, msix)| msix.save());
         Section::encode(&FunctionState { config: registers.bytes.to_vec(), table, pending })

@@ -18,6 +18,7 @@ mod bridges;
 mod function;
 mod msix;
 mod registers;
+mod rom;
 pub mod spec;
 mod state;
 mod topology;

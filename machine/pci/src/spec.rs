@@ -17,6 +17,8 @@ pub(crate) const HEADER_TYPE: usize = 0x0e;
 pub(crate) const BAR0: usize = 0x10;
 pub(crate) const SUBSYSTEM_VENDOR_ID: usize = 0x2c;
 pub(crate) const SUBSYSTEM_ID: usize = 0x2e;
+/// Base address of the expansion ROM.
+pub(crate) const ROM_BAR: usize = 0x30;
 pub(crate) const CAPABILITIES_POINTER: usize = 0x34;
 pub(crate) const INTERRUPT_LINE: usize = 0x3c;
 /// First byte a function can use as it likes.
@@ -37,6 +39,11 @@ pub(crate) const STATUS_CAPABILITIES: u16 = 1 << 4;
 pub(crate) const BAR_IO: u32 = 1;
 pub(crate) const BAR_MEMORY_64: u32 = 2 << 1;
 pub(crate) const BAR_PREFETCHABLE: u32 = 1 << 3;
+
+/// Bit 0 of the expansion ROM's register.
+pub(crate) const ROM_ENABLE: u32 = 1;
+/// The largest expansion ROM (6.2.5.2).
+pub(crate) const ROM_SIZE_MAX: u64 = 16 << 20;
 
 /// Several functions in this device: bit 7 of the header type.
 pub(crate) const HEADER_MULTIFUNCTION: u8 = 1 << 7;
