@@ -58,6 +58,8 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("kvm-ioctls", &["engine_hw"]),
     ("kvm-bindings", &["engine_hw"]),
     ("iced-x86", &["x86_decode", "isa", "system"]),
+    ("imago", &["storage"]),
+    ("io-uring", &["storage"]),
     ("anyhow", &["trine", "trinevm", "xtask"]),
 ];
 

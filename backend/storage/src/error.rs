@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::Qcow2Error;
+
 /// Why a disk was not opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -55,6 +57,57 @@ pub enum OpenError {
         path: PathBuf,
         /// Its size.
         size_bytes: u64,
+    },
+    /// Its name says raw, and its content something else.
+    #[error(
+        "disk '{path}' begins as a {found} image: say ',format=raw' if a guest wrote that on its \
+         disk{}",
+        if *found == "qcow2" { ", or ',format=qcow2' if it is your image" } else {
+            "; convert an image of yours with 'qemu-img convert -O qcow2'"
+        }
+    )]
+    Unclear {
+        /// The path.
+        path: PathBuf,
+        /// What the content says.
+        found: &'static str,
+    },
+    /// A raw image with something below it.
+    #[error("disk '{path}' is a raw image, which stands on nothing: leave ',backing=' out")]
+    RawBacking {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A layer stands on itself, or there are too many.
+    #[error("disk '{path}' comes twice among the layers of an image, or there are more than 64")]
+    Loop {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The file system cannot do without a cache.
+    #[error("the file system of disk '{path}' has no direct access: leave ',cache=none' out")]
+    NoDirect {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A qcow2 image that cannot be used.
+    #[error("cannot use disk '{path}' as a qcow2 image")]
+    Qcow2 {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Qcow2Error,
+    },
+    /// Changes have no place.
+    #[error(
+        "there is no place for a snapshot's changes in '{directory}': set TMPDIR to a directory of a \
+         file system with unnamed files"
+    )]
+    Overlay {
+        /// Where it was tried.
+        directory: PathBuf,
+        /// What the host says.
+        source: io::Error,
     },
     /// Anything else.
     #[error("cannot use disk '{path}'")]

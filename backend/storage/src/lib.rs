@@ -1,21 +1,33 @@
-//! Disks: what a disk device of any machine reads and writes.
+//! Disks: what a disk device of any machine reads and writes, and how its requests run side by side.
 //!
-//! [`Disk`] is the trait, [`RawDisk`] a file or block device used byte for byte. Nothing is
-//! probed by content: a guest writes that content, and could make its disk look like an image
-//! that names another of the host's files.
+//! [`DiskOptions`] is a disk as an operator asks for it: raw or qcow2, with its layers, cache and
+//! limits. [`Disk`] is the trait: one request is one call, which blocks. [`Lane`] carries the
+//! requests of one queue of a device and tells when they are done: through the host's io_uring,
+//! or on threads.
 //!
-//! *Invariants*: an image opened for writing is locked against every other opener of ours; one
-//! opened read-only is shared with readers only. A disk's size does not change while it is open.
+//! *Invariants*: nothing is opened that the operator has not named, whatever an image or a guest
+//! says. An image opened for writing is locked against every other opener of ours; one
+//! opened read-only is shared with readers only.
 //!
 //! What this crate may not know: guests, PCI, virtio.
 
 mod error;
+mod header;
+mod limits;
+mod open;
+mod overlay;
+mod parse;
+mod qcow2;
 mod raw;
 mod vectored;
 
 pub use error::OpenError;
+pub use header::Qcow2Error;
+pub use limits::{Limit, Limits, Rate};
+pub use open::{Cache, DiskOptions, Format};
 pub use raw::RawDisk;
 
+use std::fs::File;
 use std::io;
 
 use vm_memory::VolatileSlice;
@@ -43,8 +55,7 @@ pub struct DiskInfo {
 ///
 /// Calls may come from several threads at once and block until done; then the host has the data,
 /// and [`Disk::flush`] makes it survive the host. Ranges that overlap in concurrent calls are the
-/// guest's own race. A back-end with completions of its own (io_uring) will be a second trait for
-/// the same requests, made from a disk for one thread; nothing here stands in its way.
+/// guest's own race.
 pub trait Disk: Send + Sync {
     /// What does not change.
     fn info(&self) -> DiskInfo;
@@ -79,6 +90,28 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// As for [`Disk::write`].
     fn write_zeroes(&self, offset: u64, size_bytes: u64, unmap: bool) -> io::Result<()>;
+
+    /// While on, no request waits for a limit: what is in flight shall end soon.
+    fn hurry(&self, _on: bool) {}
+
+    /// The file that reads and writes go to byte for byte, if there is one: the host's kernel may
+    /// then be given them directly.
+    fn file(&self) -> Option<&File> {
+        None
+    }
+}
+
+/// # Errors
+/// When the range is not inside a disk of this size.
+fn check_range(disk_bytes: u64, offset: u64, size_bytes: u64) -> io::Result<()> {
+    let inside = offset.checked_add(size_bytes).is_some_and(|end| end <= disk_bytes);
+    if inside { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
+}
+
+/// Bytes of all buffers.
+fn total(buffers: &[VolatileSlice<'_>]) -> io::Result<u64> {
+    let add = |sum: u64, buffer: &VolatileSlice<'_>| sum.checked_add(buffer.len() as u64);
+    buffers.iter().try_fold(0, add).ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
 #[cfg(test)]

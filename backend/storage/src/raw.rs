@@ -6,20 +6,26 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 use vm_memory::VolatileSlice;
 
-use crate::{Disk, DiskInfo, OpenError, SECTOR_SIZE, vectored};
+use crate::open::{lock, open_file};
+use crate::{Cache, Disk, DiskInfo, OpenError, SECTOR_SIZE, check_range, total, vectored};
 
-/// Bytes of zeroes written at once where the host cannot make holes.
-static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+/// Requests that pass the page cache by are made of multiples of this, in memory and on disk, where
+/// the host does not tell.
+const DIRECT_ALIGNMENT: u64 = 4096;
 
 /// A raw image or block device.
 #[derive(Debug)]
 pub struct RawDisk {
     file: File,
+    /// The same file past the page cache, for requests that are aligned.
+    direct: Option<File>,
     info: DiskInfo,
+    /// Every write is flushed.
+    through: bool,
     /// The medium has no holes: do not ask again.
     no_holes: AtomicBool,
 }
@@ -30,19 +36,16 @@ impl RawDisk {
     /// # Errors
     /// When it is not a disk that can be used so, or another program uses it.
     pub fn open(path: &Path, read_only: bool) -> Result<Self, OpenError> {
-        let access = if read_only { OFlags::RDONLY } else { OFlags::RDWR };
-        // Without NONBLOCK, opening a pipe would wait for its other end for ever.
-        let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| match error {
-            Errno::NOENT | Errno::NOTDIR => OpenError::Missing { path: path.into() },
-            Errno::ISDIR => OpenError::Directory { path: path.into() },
-            Errno::ACCESS | Errno::PERM | Errno::ROFS => {
-                OpenError::Permission { path: path.into(), write: !read_only }
-            }
-            Errno::NXIO => OpenError::Kind { path: path.into() },
-            error => OpenError::Host { path: path.into(), source: error.into() },
-        })?;
-        Self::new(file.into(), path, read_only)
+        Self::open_with(path, !read_only, Cache::Writeback)
+    }
+
+    pub(crate) fn open_with(path: &Path, write: bool, cache: Cache) -> Result<Self, OpenError> {
+        let mut disk = Self::new(open_file(path, write, false)?, path, !write)?;
+        if cache == Cache::None {
+            disk.direct = Some(open_file(path, write, true)?);
+        }
+        disk.through = cache == Cache::Writethrough;
+        Ok(disk)
     }
 
     /// Locks and uses a file that was opened elsewhere; `path` is for messages.
@@ -58,17 +61,7 @@ impl RawDisk {
         if !kind.is_file() && !kind.is_block_device() {
             return Err(OpenError::Kind { path: path.into() });
         }
-        let lock = if read_only {
-            FlockOperation::NonBlockingLockShared
-        } else {
-            FlockOperation::NonBlockingLockExclusive
-        };
-        match rustix::fs::flock(&file, lock) {
-            Err(Errno::WOULDBLOCK) => return Err(OpenError::Locked { path: path.into() }),
-            // File systems without locks exist; two writers there are the operator's care.
-            Err(Errno::NOLCK | Errno::NOSYS | Errno::OPNOTSUPP) => {}
-            result => result.map_err(|e| host(e.into()))?,
-        }
+        lock(&file, path, !read_only)?;
         // Block devices have a size only this way.
         let size_bytes = file.seek(SeekFrom::End(0)).map_err(host)?;
         if size_bytes == 0 || !size_bytes.is_multiple_of(SECTOR_SIZE) {
@@ -80,19 +73,35 @@ impl RawDisk {
             SECTOR_SIZE as u32
         };
         let info = DiskInfo { size_bytes, block_size, read_only };
-        Ok(Self { file, info, no_holes: AtomicBool::new(false) })
+        Ok(Self { file, direct: None, info, through: false, no_holes: AtomicBool::new(false) })
     }
 
-    fn check(&self, offset: u64, size_bytes: u64) -> io::Result<()> {
-        let inside = offset.checked_add(size_bytes).is_some_and(|e| e <= self.info.size_bytes);
-        if inside { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
+    /// The file a request goes to.
+    fn file_for(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> &File {
+        let aligned = |number: u64| number.is_multiple_of(DIRECT_ALIGNMENT);
+        match &self.direct {
+            Some(direct)
+                if aligned(offset)
+                    && buffers.iter().all(|buffer| {
+                        let at = buffer.ptr_guard().as_ptr() as u64;
+                        aligned(at) && aligned(buffer.len() as u64)
+                    }) =>
+            {
+                direct
+            }
+            _ => &self.file,
+        }
+    }
+
+    fn settle(&self) -> io::Result<()> {
+        if self.through { self.flush() } else { Ok(()) }
     }
 
     fn check_write(&self, offset: u64, size_bytes: u64) -> io::Result<()> {
         if self.info.read_only {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }
-        self.check(offset, size_bytes)
+        check_range(self.info.size_bytes, offset, size_bytes)
     }
 
     /// Asks the file system to do it; false when it cannot.
@@ -129,24 +138,20 @@ impl RawDisk {
     }
 }
 
-fn total(buffers: &[VolatileSlice<'_>]) -> io::Result<u64> {
-    let add = |sum: u64, buffer: &VolatileSlice<'_>| sum.checked_add(buffer.len() as u64);
-    buffers.iter().try_fold(0, add).ok_or_else(|| io::ErrorKind::InvalidInput.into())
-}
-
 impl Disk for RawDisk {
     fn info(&self) -> DiskInfo {
         self.info
     }
 
     fn read(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {
-        self.check(offset, total(buffers)?)?;
-        vectored::read(&self.file, offset, buffers)
+        check_range(self.info.size_bytes, offset, total(buffers)?)?;
+        vectored::read(self.file_for(offset, buffers), offset, buffers)
     }
 
     fn write(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {
         self.check_write(offset, total(buffers)?)?;
-        vectored::write(&self.file, offset, buffers)
+        vectored::write(self.file_for(offset, buffers), offset, buffers)?;
+        self.settle()
     }
 
     fn flush(&self) -> io::Result<()> {
@@ -161,17 +166,14 @@ impl Disk for RawDisk {
     fn write_zeroes(&self, offset: u64, size_bytes: u64, unmap: bool) -> io::Result<()> {
         self.check_write(offset, size_bytes)?;
         let mode = if unmap { FallocateFlags::PUNCH_HOLE } else { FallocateFlags::ZERO_RANGE };
-        if self.allocate(mode, offset, size_bytes)? {
-            return Ok(());
+        if !self.allocate(mode, offset, size_bytes)? {
+            vectored::write_zeroes(&self.file, offset, size_bytes)?;
         }
-        let (mut at, end) = (offset, offset + size_bytes);
-        while at < end {
-            let part = &ZEROES[..ZEROES.len().min(usize::try_from(end - at).unwrap_or(usize::MAX))];
-            match rustix::io::retry_on_intr(|| rustix::io::pwrite(&self.file, part, at))? {
-                0 => return Err(io::ErrorKind::WriteZero.into()),
-                done => at += done as u64,
-            }
-        }
-        Ok(())
+        self.settle()
+    }
+
+    fn file(&self) -> Option<&File> {
+        let plain = self.direct.is_none() && !self.through;
+        plain.then_some(&self.file)
     }
 }

@@ -16,6 +16,22 @@ const BUFFERS_MAX: usize = 1024;
 /// Buffers of a common request: so many need no allocation.
 const BUFFERS_FEW: usize = 16;
 
+/// Bytes of zeroes written at once.
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+
+/// Writes zeroes, where the host cannot make holes.
+pub(crate) fn write_zeroes(file: &File, offset: u64, size_bytes: u64) -> io::Result<()> {
+    let (mut at, end) = (offset, offset + size_bytes);
+    while at < end {
+        let part = &ZEROES[..ZEROES.len().min(usize::try_from(end - at).unwrap_or(usize::MAX))];
+        match rustix::io::retry_on_intr(|| rustix::io::pwrite(file, part, at))? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            done => at += done as u64,
+        }
+    }
+    Ok(())
+}
+
 type Call = unsafe extern "C" fn(c_int, *const iovec, c_int, off64_t) -> ssize_t;
 
 pub(crate) fn read(file: &File, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {

@@ -36,9 +36,12 @@ pub struct Options {
     /// Command line of the kernel
     #[arg(long, value_name = "STRING", default_value = "", allow_hyphen_values = true)]
     cmdline: String,
-    /// Raw image or block device as a virtio disk, for reading only with ",ro"
-    #[arg(long = "disk", value_name = "PATH[,ro]")]
-    disks: Vec<Disk>,
+    /// Disk: an image or a block device, then options as ",format=qcow2", ",ro", ",cache=none"
+    #[arg(long = "disk", value_name = "PATH[,OPTION]…")]
+    disks: Vec<DiskSpec>,
+    /// Throw away what the guest writes to any disk
+    #[arg(long)]
+    snapshot: bool,
     /// Network card: user[,hostfwd=tcp:127.0.0.1:2222-:22], tap=NAME, bridge=NAME or none, then
     /// `[,mac=02:…] [,rate=100M] [,spoof]`
     #[arg(long = "net", value_name = "NETWORK")]
@@ -113,21 +116,6 @@ impl FromStr for Size {
             return Err("a VM needs memory: try 512M".to_owned());
         }
         Ok(Self(bytes))
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Disk(DiskSpec);
-
-impl FromStr for Disk {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (path, read_only) = text.strip_suffix(",ro").map_or((text, false), |path| (path, true));
-        if path.is_empty() {
-            return Err("no file is named".to_owned());
-        }
-        Ok(Self(DiskSpec { path: path.into(), read_only }))
     }
 }
 
@@ -227,7 +215,8 @@ impl Options {
             initrd: self.initrd.clone(),
             modules: self.modules.iter().map(|module| module.0.clone()).collect(),
             cmdline: self.cmdline.clone(),
-            disks: self.disks.iter().map(|disk| disk.0.clone()).collect(),
+            disks: self.disks.clone(),
+            snapshot: self.snapshot,
             nets: self.nets.iter().filter_map(|net| net.0.clone()).collect(),
             serial: self.serial.0.clone(),
             console: self.console.0.clone(),
@@ -253,14 +242,6 @@ mod tests {
         for bad in ["", "M", "512", "0M", "-1M", "1.5G", "99999999999999T", "12Q", "1 G"] {
             assert!(bad.parse::<Size>().is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn disks_are_paths_that_may_end_in_ro() {
-        let disk = |path: &str, read_only| Disk(DiskSpec { path: path.into(), read_only });
-        assert_eq!("a.img".parse(), Ok(disk("a.img", false)));
-        assert_eq!("a,b.img,ro".parse(), Ok(disk("a,b.img", true)));
-        assert!(",ro".parse::<Disk>().is_err() && "".parse::<Disk>().is_err());
     }
 
     #[test]

@@ -117,6 +117,7 @@ fn initrds_and_disks_that_are_none() -> anyhow::Result<()> {
     files.sparse("huge", 3 << 30)?;
     files.sparse("odd", 1000)?;
     files.sparse("disk", 1 << 20)?;
+    files.write("image", b"QFI\xfb\0\0\0\x03")?;
     let with = |rest: &str| format!("--engine emu --kernel vmlinuz {rest}");
     let cases = [
         ("--initrd none", "initrd none; check the path"),
@@ -128,6 +129,10 @@ fn initrds_and_disks_that_are_none() -> anyhow::Result<()> {
         ("--disk odd", "multiple of 512"),
         ("--disk .", "is a directory"),
         ("--disk disk --disk disk", "in use by another VM"),
+        ("--disk image", "begins as a qcow2 image: say ',format=raw'"),
+        ("--disk image,format=qcow2", "cannot use disk 'image' as a qcow2 image"),
+        ("--disk disk,format=vmdk", "raw or qcow2"),
+        ("--disk disk,backing=image", "stands on nothing"),
     ];
     for (rest, words) in cases {
         files.refuses(&[(&with(rest), STATUS_USAGE, words)])?;

@@ -12,7 +12,6 @@ use engine_emu::EmuEngine;
 use engine_full::FullEngine;
 use engine_hw::{HwEngine, Probe};
 use machine_clock::{MachineClock, TimeSource};
-use storage::RawDisk;
 use virtio::{ConsoleConfig, Dispatch, EntropySource};
 use x86_state::{CpuProfile, ProfileError, Topology};
 
@@ -20,7 +19,7 @@ use crate::{
     Console, ConsoleSpec, EngineChoice, Engines, Inbox, Io, IoThread, Output, Vm, VmConfig,
     VmError, VmSpec,
 };
-use crate::{images, networks};
+use crate::{disks, images, networks};
 
 /// The TSC's rate where there is no KVM to say the host's: one tick a nanosecond.
 const TSC_KHZ_WITHOUT_KVM: u32 = 1_000_000;
@@ -151,10 +150,7 @@ fn machine_spec(spec: &VmSpec, profile: CpuProfile) -> Result<MachineSpec, VmErr
         parts.entropy = Some(EntropySource::Seeded(0));
         parts.rtc_start_unix_s = 0;
     }
-    for (n, disk) in spec.disks.iter().enumerate() {
-        let opened = RawDisk::open(&disk.path, disk.read_only)?;
-        parts.disks.push(board::DiskSpec { disk: Arc::new(opened), serial: format!("disk{n}") });
-    }
+    parts.disks = disks::open(spec)?;
     Ok(parts)
 }
 

@@ -26,6 +26,7 @@
 
 mod console;
 mod cpus;
+mod disks;
 mod engines;
 mod error;
 mod images;
@@ -39,13 +40,14 @@ mod spec;
 mod vm;
 
 pub use console::Console;
+pub use disks::DiskSpec;
 pub use engines::{Chosen, EngineChoice, Engines};
 pub use error::VmError;
 pub use inbox::{Answering, Inbox};
 pub use io::{Io, IoThread};
 pub use launch::{Launched, launch};
 pub use output::Output;
-pub use spec::{ConsoleSpec, DiskSpec, ModuleSpec, NetSpec, NetworkSpec, VmSpec};
+pub use spec::{ConsoleSpec, ModuleSpec, NetSpec, NetworkSpec, VmSpec};
 pub use vm::{OnReset, Outcome, Vm, VmConfig};
 
 /// Name of an engine, on the control socket.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use net::{Forward, Mac, Rate};
 
-use crate::{EngineChoice, OnReset};
+use crate::{DiskSpec, EngineChoice, OnReset};
 
 /// A VM, as an operator asks for it. Nothing is checked yet: [`launch`](crate::launch()) does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,8 +23,10 @@ pub struct VmSpec {
     pub modules: Vec<ModuleSpec>,
     /// The kernel's command line.
     pub cmdline: String,
-    /// Virtio disks.
+    /// Disks, in the order the guest sees them.
     pub disks: Vec<DiskSpec>,
+    /// What the guest writes to any disk is thrown away at the end.
+    pub snapshot: bool,
     /// Network cards.
     pub nets: Vec<NetSpec>,
     /// Where the serial port goes.
@@ -48,15 +50,6 @@ pub struct ModuleSpec {
     pub path: PathBuf,
     /// What the kernel is told about it.
     pub args: String,
-}
-
-/// A disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DiskSpec {
-    /// A raw image or a block device.
-    pub path: PathBuf,
-    /// It is not written.
-    pub read_only: bool,
 }
 
 /// A network card.

@@ -1,5 +1,7 @@
 //! Raw disks on real files.
 
+mod images;
+
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

@@ -1,0 +1,284 @@
+//! From what an operator asks for to a disk.
+//!
+//! *What decides the format*: the operator, or the file's name, which is the operator's too. Never
+//! the content: a guest writes that. A raw disk on which a guest has written a qcow2 header would
+//! otherwise come back as an image over any file of the host the guest has named.
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::limits::Limited;
+use crate::overlay::Overlay;
+use crate::qcow2::{Layer, Qcow2Disk};
+use crate::{Disk, Limits, OpenError, RawDisk, header};
+
+/// Most layers of an image: each costs a look in every one above it.
+const LAYERS_MAX: usize = 64;
+
+/// How bytes of a file are those of a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// One by one.
+    Raw,
+    /// As QEMU's images.
+    Qcow2,
+}
+
+impl FromStr for Format {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "raw" => Ok(Self::Raw),
+            "qcow2" => Ok(Self::Qcow2),
+            _ => Err("a disk's format is raw or qcow2; convert others with 'qemu-img convert'"),
+        }
+    }
+}
+
+/// What stands between the disk and the host's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Cache {
+    /// The host's page cache; flushes reach the host's disk.
+    #[default]
+    Writeback,
+    /// The same, and every write is flushed.
+    Writethrough,
+    /// Nothing: the host's disk itself.
+    None,
+    /// The host's page cache, and flushes do nothing: a crash of the host may cost the disk.
+    Unsafe,
+}
+
+impl FromStr for Cache {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "writeback" => Ok(Self::Writeback),
+            "writethrough" => Ok(Self::Writethrough),
+            "none" => Ok(Self::None),
+            "unsafe" => Ok(Self::Unsafe),
+            _ => Err("cache is writeback, writethrough, none or unsafe"),
+        }
+    }
+}
+
+/// A disk, as an operator asks for it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DiskOptions {
+    /// The file or block device.
+    pub path: PathBuf,
+    /// Its format; without one, the name decides: `.qcow2` is qcow2, all else raw.
+    pub format: Option<Format>,
+    /// It is not written.
+    pub read_only: bool,
+    /// What a qcow2 image stands on, from the top down. Only these are opened.
+    pub backing: Vec<(PathBuf, Option<Format>)>,
+    /// What is between it and the host's disk.
+    pub cache: Cache,
+    /// Discards by the guest do nothing.
+    pub keep_discarded: bool,
+    /// How fast it may be.
+    pub limits: Limits,
+    /// Changes are thrown away at the end.
+    pub snapshot: bool,
+}
+
+impl DiskOptions {
+    /// A file, and everything else as it is when nothing is said.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), ..Self::default() }
+    }
+
+    /// Opens and locks the disk and all layers below it.
+    ///
+    /// # Errors
+    /// When a file is not what it must be, another program uses it, or the host refuses.
+    pub fn open(&self) -> Result<Arc<dyn Disk>, OpenError> {
+        let path = &self.path;
+        let write = !self.read_only && !self.snapshot;
+        let format = format_of(path, self.format)?;
+        if format == Format::Raw && !self.backing.is_empty() {
+            return Err(OpenError::RawBacking { path: path.clone() });
+        }
+        let disk: Arc<dyn Disk> = match format {
+            Format::Raw => Arc::new(RawDisk::open_with(path, write, self.cache)?),
+            Format::Qcow2 => Arc::new(self.open_qcow2(write)?),
+        };
+        let disk: Arc<dyn Disk> = if self.snapshot && !self.read_only {
+            let directory = Overlay::directory();
+            let failed = |source| OpenError::Overlay { directory: directory.clone(), source };
+            Arc::new(Overlay::new(disk, &directory).map_err(failed)?)
+        } else {
+            disk
+        };
+        let disk: Arc<dyn Disk> = match self.cache {
+            Cache::Unsafe => {
+                Arc::new(Adjusted { disk, flush: false, discard: !self.keep_discarded })
+            }
+            _ if self.keep_discarded => Arc::new(Adjusted { disk, flush: true, discard: false }),
+            _ => disk,
+        };
+        Ok(if self.limits == Limits::default() {
+            disk
+        } else {
+            Arc::new(Limited::new(disk, &self.limits))
+        })
+    }
+
+    fn open_qcow2(&self, write: bool) -> Result<Qcow2Disk, OpenError> {
+        let names = std::iter::once((&self.path, Some(Format::Qcow2)))
+            .chain(self.backing.iter().map(|(path, format)| (path, *format)));
+        let direct = self.cache == Cache::None;
+        let mut layers = Vec::new();
+        let mut seen = Vec::new();
+        for (n, (path, format)) in names.enumerate() {
+            let write = write && n == 0;
+            let file = open_file(path, write, direct)?;
+            let host = |source| OpenError::Host { path: path.clone(), source };
+            let metadata = file.metadata().map_err(host)?;
+            let identity = (metadata.dev(), metadata.ino());
+            if seen.contains(&identity) || n >= LAYERS_MAX {
+                return Err(OpenError::Loop { path: path.clone() });
+            }
+            seen.push(identity);
+            lock(&file, path, write)?;
+            let refused = |source| OpenError::Qcow2 { path: path.clone(), source };
+            let last = n == self.backing.len();
+            if format_of(path, format)? == Format::Raw {
+                if !last {
+                    return Err(OpenError::RawBacking { path: path.clone() });
+                }
+                layers.push(Layer::Raw(file));
+                continue;
+            }
+            // The library reads through descriptors that may be direct: the header is not aligned.
+            let looked = if direct { open_file(path, false, false)? } else { clone(&file, path)? };
+            match (header::check(&looked, write).map_err(refused)?.backing, last) {
+                (Some(name), true) => {
+                    return Err(refused(crate::Qcow2Error::BackingNotNamed(name)));
+                }
+                (None, false) => return Err(refused(crate::Qcow2Error::NoBacking)),
+                _ => layers.push(Layer::Qcow2(file, None)),
+            }
+        }
+        let chain = layers.into_iter().rev().reduce(|below, layer| match layer {
+            Layer::Qcow2(file, _) => Layer::Qcow2(file, Some(Box::new(below))),
+            raw @ Layer::Raw(_) => raw,
+        });
+        let failed = |source| OpenError::Host { path: self.path.clone(), source };
+        let top = chain.ok_or_else(|| OpenError::Missing { path: self.path.clone() })?;
+        let disk = Qcow2Disk::new(top, &self.path, write, self.cache).map_err(failed)?;
+        let size_bytes = disk.info().size_bytes;
+        if size_bytes == 0 || !size_bytes.is_multiple_of(crate::SECTOR_SIZE) {
+            return Err(OpenError::Size { path: self.path.clone(), size_bytes });
+        }
+        Ok(disk)
+    }
+}
+
+fn clone(file: &File, path: &Path) -> Result<File, OpenError> {
+    file.try_clone().map_err(|source| OpenError::Host { path: path.into(), source })
+}
+
+/// The format of `path`, when what its content claims does not speak against it.
+fn format_of(path: &Path, asked: Option<Format>) -> Result<Format, OpenError> {
+    if let Some(format) = asked {
+        return Ok(format);
+    }
+    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("qcow2")) {
+        return Ok(Format::Qcow2);
+    }
+    let file = open_file(path, false, false)?;
+    match header::magic_of(&file) {
+        Some(found) => Err(OpenError::Unclear { path: path.into(), found }),
+        None => Ok(Format::Raw),
+    }
+}
+
+/// Opens a file or block device.
+///
+/// # Errors
+/// When nothing is there, it is something else, or the host refuses.
+pub(crate) fn open_file(path: &Path, write: bool, direct: bool) -> Result<File, OpenError> {
+    let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
+    // Without NONBLOCK, opening a pipe would wait for its other end for ever.
+    let mut flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    flags.set(OFlags::DIRECT, direct);
+    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| match error {
+        Errno::NOENT | Errno::NOTDIR => OpenError::Missing { path: path.into() },
+        Errno::ISDIR => OpenError::Directory { path: path.into() },
+        Errno::ACCESS | Errno::PERM | Errno::ROFS => {
+            OpenError::Permission { path: path.into(), write }
+        }
+        Errno::NXIO => OpenError::Kind { path: path.into() },
+        Errno::INVAL if direct => OpenError::NoDirect { path: path.into() },
+        error => OpenError::Host { path: path.into(), source: error.into() },
+    })?;
+    Ok(file.into())
+}
+
+/// Locks a file against other openers of ours: for writing alone, for reading with readers.
+///
+/// # Errors
+/// When another has it.
+pub(crate) fn lock(file: &File, path: &Path, write: bool) -> Result<(), OpenError> {
+    let lock = if write {
+        FlockOperation::NonBlockingLockExclusive
+    } else {
+        FlockOperation::NonBlockingLockShared
+    };
+    match rustix::fs::flock(file, lock) {
+        Err(Errno::WOULDBLOCK) => Err(OpenError::Locked { path: path.into() }),
+        // File systems without locks exist; two writers there are the operator's care.
+        Err(Errno::NOLCK | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(()),
+        result => result.map_err(|e| OpenError::Host { path: path.into(), source: e.into() }),
+    }
+}
+
+/// A disk of which something is left out.
+struct Adjusted {
+    disk: Arc<dyn Disk>,
+    flush: bool,
+    discard: bool,
+}
+
+impl Disk for Adjusted {
+    fn info(&self) -> crate::DiskInfo {
+        self.disk.info()
+    }
+
+    fn read(&self, offset: u64, buffers: &[vm_memory::VolatileSlice<'_>]) -> std::io::Result<()> {
+        self.disk.read(offset, buffers)
+    }
+
+    fn write(&self, offset: u64, buffers: &[vm_memory::VolatileSlice<'_>]) -> std::io::Result<()> {
+        self.disk.write(offset, buffers)
+    }
+
+    fn flush(&self) -> std::io::Result<()> {
+        if self.flush { self.disk.flush() } else { Ok(()) }
+    }
+
+    fn discard(&self, offset: u64, size_bytes: u64) -> std::io::Result<()> {
+        if self.discard {
+            return self.disk.discard(offset, size_bytes);
+        }
+        crate::check_range(self.info().size_bytes, offset, size_bytes)
+    }
+
+    fn write_zeroes(&self, offset: u64, size_bytes: u64, unmap: bool) -> std::io::Result<()> {
+        self.disk.write_zeroes(offset, size_bytes, unmap && self.discard)
+    }
+
+    fn hurry(&self, on: bool) {
+        self.disk.hurry(on);
+    }
+}
