@@ -60,8 +60,12 @@ pub(crate) enum Reason {
     Load,
     /// A store, as above.
     Store,
-    /// The stack pointer is outside of the stack window.
+    /// The stack frame whose last byte is at the address in the scratch register is not in the stack
+    /// window; goes on at `host`, in a window or not.
     Window,
+    /// There is no window for the stack frame: `host` is the place of the distance of a jump to the
+    /// unit that needs none.
+    Careful,
     /// The x87 state is to be in the CPU; goes on at `host`.
     X87,
     /// The unit was retired: `host` is its body's place.
@@ -136,6 +140,8 @@ pub(crate) struct Cache {
     pub(crate) leave: Place,
     /// Place of the code for jumps that miss.
     pub(crate) miss: Place,
+    /// Places of the jumps to [`crate::entry::change_user_window`] and to the kernel's.
+    pub(crate) window: [Place; 2],
     start: Place,
     /// Grows whenever it is cleared: places are good for one generation.
     pub(crate) generation: u64,
@@ -152,11 +158,19 @@ impl Cache {
     /// When the host refuses.
     pub(crate) fn new() -> io::Result<Self> {
         let mut memory = CodeMemory::new()?;
-        let leave = memory.next();
-        // jmp [rip + 0]; the address.
-        let mut stub = vec![0xff, 0x25, 0, 0, 0, 0];
-        stub.extend((crate::entry::leave as *const () as u64).to_le_bytes());
-        memory.put(&stub);
+        let mut jump_to = |function: *const ()| {
+            let place = memory.next();
+            // jmp [rip + 0]; the address.
+            let mut stub = vec![0xff, 0x25, 0, 0, 0, 0];
+            stub.extend((function as u64).to_le_bytes());
+            memory.put(&stub);
+            place
+        };
+        let leave = jump_to(crate::entry::leave as *const ());
+        let window = [
+            jump_to(crate::entry::change_user_window as *const ()),
+            jump_to(crate::entry::change_kernel_window as *const ()),
+        ];
         let miss = memory.next();
         // mov ecx, SITE_JUMP; jmp leave
         let mut stub = vec![0xb9];
@@ -176,6 +190,7 @@ impl Cache {
             pages: HashMap::new(),
             leave,
             miss,
+            window,
             start,
             closing: false,
             generation: 0,

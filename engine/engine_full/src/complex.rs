@@ -18,6 +18,7 @@ use x86_state::{Msi, VcpuId};
 
 use crate::cache::Cache;
 use crate::timer::Timers;
+use crate::tsc::GuestTsc;
 use crate::views::KickWord;
 
 /// What a vCPU is to forget before it goes on.
@@ -107,6 +108,8 @@ pub(crate) struct FullComplex {
     clearing: Mutex<()>,
     pub(crate) peers: Vec<Peer>,
     pub(crate) timers: Timers,
+    /// The TSC, where it is the host's.
+    pub(crate) tsc: Option<Arc<GuestTsc>>,
     /// Grows whenever units are no longer what is to run.
     pub(crate) changes: AtomicU64,
 }
@@ -114,12 +117,14 @@ pub(crate) struct FullComplex {
 impl FullComplex {
     pub(crate) fn new(soft: Arc<Complex>, cache: Cache, peers: Vec<Peer>) -> Self {
         let timers = Timers::new(soft.clone());
+        let tsc = GuestTsc::new(soft.clock.clone(), soft.profile.tsc_khz());
         Self {
             soft,
             cache: Mutex::new(cache),
             clearing: Mutex::default(),
             peers,
             timers,
+            tsc,
             changes: AtomicU64::new(0),
         }
     }
@@ -161,6 +166,13 @@ impl FullComplex {
         if self.soft.memory.bits().set_code_watcher(&watcher) {
             self.cache().closing = true;
             self.drop_everything();
+        }
+    }
+
+    /// Has every vCPU look around: something it may have a copy of has changed.
+    pub(crate) fn kick_all(&self) {
+        for peer in &self.peers {
+            peer.kick.ring();
         }
     }
 

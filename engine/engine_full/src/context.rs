@@ -32,23 +32,52 @@ pub(crate) const ROOM_SIZE: u64 = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub(crate) struct StackWindow {
-    /// First guest address.
-    pub(crate) start: u64,
+    /// One past the last guest address. Frames are rounded up at their lower end, because stacks
+    /// are used at the upper end of their pages.
+    pub(crate) end: u64,
     /// From guest to host addresses.
     pub(crate) distance: u64,
-    /// The largest distance from `start` at which a frame of up to `(i + 1) * ROOM_SIZE` bytes may
-    /// begin. In an empty window none can, because `start` is then beyond all canonical addresses.
+    /// Where the last byte of a frame of up to `(i + 1) * ROOM_SIZE` bytes may be, from `end`: here
+    /// or behind it, as numbers without a sign. In an empty window none can be, because `end` is then
+    /// among the addresses that are not canonical.
     pub(crate) room: [u64; ROOMS],
 }
 
 impl StackWindow {
     /// Holds no address.
-    pub(crate) const EMPTY: Self = Self { start: 1 << 63, distance: 0, room: [0; ROOMS] };
+    pub(crate) const EMPTY: Self = Self { end: 1 << 63, distance: 0, room: [u64::MAX; ROOMS] };
 
-    /// Of this many bytes, at least one page.
-    pub(crate) fn new(start: u64, size: u64, distance: u64) -> Self {
-        let room = std::array::from_fn(|i| size - (i as u64 + 1) * ROOM_SIZE);
-        Self { start, distance, room }
+    /// Of a window that was found.
+    pub(crate) fn new(known: &KnownWindow) -> Self {
+        let room = |i| known.least.wrapping_add((i as u64 + 1) * ROOM_SIZE);
+        Self { end: known.end, distance: known.distance, room: std::array::from_fn(room) }
+    }
+}
+
+/// Windows kept a privilege: by the low bits of the page number.
+pub(crate) const KNOWN_WINDOWS: usize = 8;
+
+/// A window that was found for a page, to be had again without a look at the views.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct KnownWindow {
+    /// Number of the page it was found for.
+    pub(crate) page: u64,
+    /// As [`StackWindow::end`].
+    pub(crate) end: u64,
+    /// From guest to host addresses.
+    pub(crate) distance: u64,
+    /// The room of a frame without bytes.
+    pub(crate) least: u64,
+}
+
+impl KnownWindow {
+    /// Of no page.
+    pub(crate) const NONE: Self = Self { page: u64::MAX, end: 0, distance: 0, least: 0 };
+
+    /// Found for the page with this address: `start..end`, at least a page.
+    pub(crate) fn new(linear: u64, start: u64, end: u64, distance: u64) -> Self {
+        Self { page: linear >> 12, end, distance, least: !(end - start) }
     }
 }
 
@@ -117,6 +146,13 @@ pub(crate) struct Context {
     pub(crate) space_bases: [u64; 2],
     /// The same of the kernel while AC is clear.
     pub(crate) kernel_bases: [u64; 2],
+    /// How the TSC follows from the host's, if the rate is not zero: see [`crate::tsc`].
+    pub(crate) tsc_rate: u64,
+    pub(crate) tsc_bias: u64,
+    /// With the guest's offset.
+    pub(crate) tsc_base: u64,
+    /// IA32_TSC_AUX.
+    pub(crate) tsc_number: u64,
     /// A register lent for a few instructions.
     pub(crate) borrowed: u64,
     /// AL after SETO and AH after LAHF.
@@ -153,6 +189,8 @@ pub(crate) struct Context {
     pub(crate) event_waiting: u32,
     /// The user's and the kernel's.
     pub(crate) stack: [StackWindow; 2],
+    /// Those found lately, of either.
+    pub(crate) known_windows: [[KnownWindow; KNOWN_WINDOWS]; 2],
     /// Guest MXCSR, and the engine's.
     pub(crate) mxcsr: [u32; 2],
     /// XMM registers, in the form of FXSAVE.

@@ -6,7 +6,9 @@
 
 use std::arch::naked_asm;
 
-use crate::context::{Context, FxArea, at, field};
+use crate::context::{
+    Context, FxArea, KNOWN_WINDOWS, KnownWindow, ROOM_SIZE, ROOMS, StackWindow, at, field,
+};
 
 /// What the engine's own code runs with.
 pub(crate) const HOST_MXCSR: u32 = 0x1f80;
@@ -117,6 +119,83 @@ pub(crate) unsafe extern "C" fn leave() {
         host_stack = const field!(host_stack),
     )
 }
+
+/// Where a unit jumps to whose frame is not in the stack window: makes a window that was found lately
+/// the one in force, and goes back.
+///
+/// R10 is where the frame's last byte is, from the window's end, and RCX where to go on, with R10 from
+/// the new end. The number of a site to leave by is in the context. Flags are dead.
+macro_rules! change_window {
+    ($(#[$doc:meta])* $name:ident, $own:literal) => {
+        $(#[$doc])*
+        #[unsafe(naked)]
+        pub(crate) unsafe extern "C" fn $name() {
+            naked_asm!(
+                "add r10, gs:[{end}]",
+                "mov gs:[{borrowed}], rax",
+                "mov gs:[{pushed}], rdx",
+                "mov rax, r10",
+                "shr rax, 12",
+                "mov edx, eax",
+                "and edx, {last}",
+                "shl edx, 5",
+                "cmp rax, gs:[rdx + {known}]",
+                "jne 2f",
+                "mov rax, gs:[rdx + {known} + 16]",
+                "mov gs:[{end} + 8], rax",
+                "mov rax, gs:[rdx + {known} + 8]",
+                "mov gs:[{end}], rax",
+                "sub r10, rax",
+                "mov rax, gs:[rdx + {known} + 24]",
+                "add rax, {size}", "mov gs:[{end} + 16], rax",
+                "add rax, {size}", "mov gs:[{end} + 24], rax",
+                "add rax, {size}", "mov gs:[{end} + 32], rax",
+                "add rax, {size}", "mov gs:[{end} + 40], rax",
+                "add rax, {size}", "mov gs:[{end} + 48], rax",
+                "add rax, {size}", "mov gs:[{end} + 56], rax",
+                "add rax, {size}", "mov gs:[{end} + 64], rax",
+                "add rax, {size}", "mov gs:[{end} + 72], rax",
+                "add rax, {size}", "mov gs:[{end} + 80], rax",
+                "add rax, {size}", "mov gs:[{end} + 88], rax",
+                "add rax, {size}", "mov gs:[{end} + 96], rax",
+                "add rax, {size}", "mov gs:[{end} + 104], rax",
+                "add rax, {size}", "mov gs:[{end} + 112], rax",
+                "add rax, {size}", "mov gs:[{end} + 120], rax",
+                "add rax, {size}", "mov gs:[{end} + 128], rax",
+                "add rax, {size}", "mov gs:[{end} + 136], rax",
+                "mov rdx, gs:[{pushed}]",
+                "mov rax, gs:[{borrowed}]",
+                "jmp rcx",
+                "2:",
+                "mov rdx, gs:[{pushed}]",
+                "mov rax, gs:[{borrowed}]",
+                "mov ecx, gs:[{site}]",
+                "jmp {leave}",
+                end = const at(std::mem::offset_of!(Context, stack) + $own * size_of::<StackWindow>()),
+                known = const at(std::mem::offset_of!(Context, known_windows)
+                    + $own * KNOWN_WINDOWS * size_of::<KnownWindow>()),
+                last = const KNOWN_WINDOWS - 1,
+                size = const ROOM_SIZE,
+                borrowed = const field!(borrowed),
+                pushed = const field!(pushed),
+                site = const field!(site),
+                leave = sym leave,
+            )
+        }
+    };
+}
+// What is written out above.
+const _: () = assert!(ROOMS == 16 && size_of::<KnownWindow>() == 32);
+change_window!(
+    /// Of the user's stack.
+    change_user_window,
+    0
+);
+change_window!(
+    /// Of the kernel's.
+    change_kernel_window,
+    1
+);
 
 /// Reads the x87 state into `area` and resets it, so that the engine's own code finds an empty
 /// register stack.

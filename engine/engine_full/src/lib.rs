@@ -10,7 +10,7 @@
 //! | `views`, `resident`, `stores` | how translated code finds guest memory |
 //! | `context`, `entry`, `fault` | how it is entered and left, and where registers are |
 //! | `transition` | privilege levels it changes by itself |
-//! | `vcpu`, `complex`, `timer` | the loop of a vCPU, and what vCPUs share |
+//! | `vcpu`, `complex`, `timer`, `tsc` | the loop of a vCPU, and what vCPUs share |
 //!
 //! What this crate may not know: devices, other engines.
 //!
@@ -18,7 +18,7 @@
 //! Every store to a page with translated code retires what it changes before that runs again in
 //! the order the architecture promises. The interpreter can take over at any instruction.
 //!
-//! Unsafe code is in `entry`, `fault`, `views` and `code`, each of which says why.
+//! Unsafe code is in `entry`, `fault`, `views`, `code` and `tsc`, each of which says why.
 
 mod cache;
 mod code;
@@ -31,6 +31,7 @@ mod stores;
 mod timer;
 mod transition;
 mod translate;
+mod tsc;
 mod vcpu;
 mod views;
 

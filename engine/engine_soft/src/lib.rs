@@ -25,5 +25,5 @@ mod vcpu;
 pub use complex::{Complex, Slot};
 pub use env::SoftEnv;
 pub use mailbox::{Alarm, Mailbox};
-pub use time::Time;
+pub use time::{Time, TscSource, ticks};
 pub use vcpu::{Next, SoftVcpu};

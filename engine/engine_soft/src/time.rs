@@ -5,9 +5,25 @@ use std::sync::Arc;
 use machine_clock::{MachineClock, TimeSource};
 use x86_lapic::Now;
 
+/// Ticks of a TSC of this rate in so many nanoseconds.
+pub fn ticks(ns: u64, khz: u32) -> u64 {
+    match ns.checked_mul(u64::from(khz)) {
+        Some(product) => product / 1_000_000,
+        None => (u128::from(ns) * u128::from(khz) / 1_000_000) as u64,
+    }
+}
+
+/// Something else than the machine's clock that the TSC is read from, because an engine's own code
+/// reads it there, too. It keeps to the clock.
+pub trait TscSource: Send + Sync {
+    /// Ticks of the TSC since the clock's zero; none while there is no telling.
+    fn ticks(&self) -> Option<u64>;
+}
+
 /// A vCPU's view of time.
 pub struct Time {
     clock: Arc<MachineClock>,
+    source: Option<Arc<dyn TscSource>>,
     tsc_khz: u32,
     /// Guest TSC at machine clock zero.
     pub tsc_offset: u64,
@@ -18,7 +34,12 @@ pub struct Time {
 impl Time {
     /// Over this clock, with no offset.
     pub fn new(clock: Arc<MachineClock>, tsc_khz: u32) -> Self {
-        Self { clock, tsc_khz, tsc_offset: 0, accounted: 0 }
+        Self { clock, source: None, tsc_khz, tsc_offset: 0, accounted: 0 }
+    }
+
+    /// The TSC is read there from now on.
+    pub fn set_tsc_source(&mut self, source: Arc<dyn TscSource>) {
+        self.source = Some(source);
     }
 
     /// Instructions drive the clock.
@@ -58,10 +79,8 @@ impl Time {
     }
 
     fn ticks(&self, ns: u64) -> u64 {
-        match ns.checked_mul(u64::from(self.tsc_khz)) {
-            Some(product) => product / 1_000_000,
-            None => (u128::from(ns) * u128::from(self.tsc_khz) / 1_000_000) as u64,
-        }
+        let own = self.source.as_ref().and_then(|source| source.ticks());
+        own.unwrap_or_else(|| ticks(ns, self.tsc_khz))
     }
 
     fn tsc_at(&self, ns: u64) -> u64 {

@@ -19,9 +19,10 @@ mod string;
 mod system;
 #[cfg(test)]
 mod tests;
+mod time;
 
 use x86_decode::native::{Class, Native};
-use x86_encode::{Assembler, Cond, Label, Mem, Reg};
+use x86_encode::{Alu, Assembler, Cond, Label, Mem, Reg};
 
 use crate::cache::{Cache, Key, Mode, NewUnit, Point, Reason, Site};
 use crate::code::Place;
@@ -74,6 +75,9 @@ enum Cold {
     Misaligned { size: u16, back: Label, crossing: Label },
     /// Somewhere else out of line.
     Jump(Label),
+    /// The frame is not in the stack window: another window, or another unit. `room` is what R10 is
+    /// compared with.
+    Window { room: Mem, back: Label },
     /// The flags kept by the instruction of this index are put back, then it leaves.
     PutBackFlags { index: usize, out: Label },
 }
@@ -96,6 +100,7 @@ struct Current {
     /// Places of the cache's stubs, from the unit's beginning.
     leave: u32,
     miss: u32,
+    window: u32,
     first_site: u32,
     body: Label,
     /// RCX holds the stack window's distance.
@@ -114,6 +119,7 @@ impl Default for Translator {
             mode: Mode::empty(),
             leave: 0,
             miss: 0,
+            window: 0,
             first_site: 0,
             body: asm.label(),
             distance_at_hand: false,
@@ -145,6 +151,8 @@ impl Translator {
             mode: source.mode,
             leave: cache.leave.wrapping_sub(start),
             miss: cache.miss.wrapping_sub(start),
+            window: cache.window[if source.mode.contains(Mode::USER) { 0 } else { 1 }]
+                .wrapping_sub(start),
             first_site: cache.next_site(),
             body: self.asm.label(),
             distance_at_hand: false,
@@ -256,14 +264,35 @@ impl Translator {
         let Some((first, end)) = self.form.frame else { return };
         let user = self.user();
         let room = ((end - first - 1) / crate::context::ROOM_SIZE as i32) as usize;
-        let start = std::mem::offset_of!(crate::context::StackWindow, start);
+        let window_end = std::mem::offset_of!(crate::context::StackWindow, end);
         let rooms = std::mem::offset_of!(crate::context::StackWindow, room);
-        self.asm.lea(8, Reg::R10, Mem::at(Reg::RSP, first));
-        self.asm.alu_rm(x86_encode::Alu::Sub, 8, Reg::R10, context(stack_field(user, start)));
+        self.asm.lea(8, Reg::R10, Mem::at(Reg::RSP, end - 1));
+        self.asm.alu_rm(Alu::Sub, 8, Reg::R10, context(stack_field(user, window_end)));
         let room = context(stack_field(user, rooms + 8 * room));
-        self.asm.alu_rm(x86_encode::Alu::Cmp, 8, Reg::R10, room);
-        let out = self.way_out(Reason::Window, self.unit.rip, 0);
-        self.asm.jcc(Cond::A, out);
+        self.asm.alu_rm(Alu::Cmp, 8, Reg::R10, room);
+        let out = self.asm.label();
+        self.asm.jcc(Cond::B, out);
+        let back = self.asm.label_here();
+        self.cold.push((out, Cold::Window { room, back }));
+    }
+
+    /// Out of line: the frame is not in the stack window.
+    fn other_window(&mut self, room: Mem, back: Label) {
+        let site = self.site(Reason::Window, self.unit.rip, 0);
+        self.asm.store_imm32(4, context(field!(site)), site as i32);
+        // LEA RCX, [RIP + 5]: behind the jump.
+        self.asm.raw(&[0x48, 0x8d, 0x0d, 5, 0, 0, 0]);
+        self.jump_to_place(self.unit.window);
+        let retry = self.here();
+        if let Some(last) = self.sites.last_mut() {
+            last.host = retry;
+        }
+        self.asm.alu_rm(Alu::Cmp, 8, Reg::R10, room);
+        self.asm.jcc(Cond::Ae, back);
+        self.asm.align4_for_rel32(1);
+        let at = self.here() + 1;
+        let out = self.way_out(Reason::Careful, self.unit.rip, at);
+        self.asm.jmp(out);
     }
 
     /// One instruction. True when nothing follows it.
@@ -341,6 +370,7 @@ impl Translator {
                 Cold::Leave(site) => self.leave(site),
                 Cold::Misaligned { size, back, crossing } => self.misaligned(size, back, crossing),
                 Cold::Jump(to) => self.asm.jmp(to),
+                Cold::Window { room, back } => self.other_window(room, back),
                 Cold::PutBackFlags { index, out } => {
                     self.put_back_flags(index);
                     self.asm.jmp(out);

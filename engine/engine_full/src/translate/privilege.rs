@@ -21,13 +21,13 @@ const FRAME_SIZE: i32 = 40;
 const SYSRET_FLAGS: u64 = ARITHMETIC | 0x202 | Rflags::ID.bits();
 
 impl Translator {
-    fn interpret(&mut self, insn: &Native) -> Label {
+    pub(super) fn interpret(&mut self, insn: &Native) -> Label {
         self.unit.distance_at_hand = false;
         self.way_out(Reason::Interpret, self.rip_of(insn), 0)
     }
 
     /// Leaves when RCX is zero; no flag is touched.
-    fn need_rcx(&mut self, out: Label) {
+    pub(super) fn need_rcx(&mut self, out: Label) {
         let (zero, there) = (self.asm.label(), self.asm.label());
         self.asm.jrcxz(zero);
         self.asm.jmp_short(there);

@@ -38,6 +38,8 @@ pub(super) enum System {
     Sysret,
     /// IRET of 64-bit operands.
     Iret,
+    /// RDTSC; RDTSCP when true.
+    ReadTsc(bool),
 }
 
 impl System {
@@ -66,6 +68,8 @@ impl System {
             Code::Syscall if user => Some(Self::Syscall),
             Code::Sysretq if !user => Some(Self::Sysret),
             Code::Iretq if !user => Some(Self::Iret),
+            Code::Rdtsc => Some(Self::ReadTsc(false)),
+            Code::Rdtscp => Some(Self::ReadTsc(true)),
             _ if is_bit_string(insn) => Some(Self::BitString),
             _ => None,
         }
@@ -133,6 +137,7 @@ impl Translator {
             System::Syscall => self.syscall(insn),
             System::Sysret => self.sysret(insn),
             System::Iret => self.iret(index, insn),
+            System::ReadTsc(with_number) => self.read_tsc(insn, with_number),
         }
         what.transfers()
     }

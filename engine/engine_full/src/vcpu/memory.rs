@@ -1,12 +1,11 @@
 //! What translated code knows of memory: filled when it asks, dropped when it is told to.
 
-use x86_exec::{Access, Mode as CpuMode, Privilege};
+use x86_exec::{Access, Mode as CpuMode, PageAt, Privilege};
 use x86_mmu::Flush;
 
 use super::{FullVcpu, Onward, PAGE_MASK, memory_at};
-use crate::cache::Mode;
 use crate::complex::Command;
-use crate::context::StackWindow;
+use crate::context::{KNOWN_WINDOWS, KnownWindow, StackWindow};
 use crate::views::Selector;
 
 impl FullVcpu {
@@ -20,20 +19,32 @@ impl FullVcpu {
         }
     }
 
-    pub(super) fn fill_entry(
+    fn fill_entry(&mut self, linear: u64, write: bool, selector: Selector) -> Option<()> {
+        let access = if write { Access::Write } else { Access::Read };
+        let privilege = self.soft.cpu.mmu.privilege();
+        let found = self.soft.cpu.page(linear, access, privilege).ok()?;
+        self.fill_with(&found, linear, write, selector)
+    }
+
+    /// Fills the entry for stores to a page that is dirty already, and so need not be stored to now.
+    fn fill_written(&mut self, linear: u64, selector: Selector) -> Option<()> {
+        let privilege = self.soft.cpu.mmu.privilege();
+        let found = self.soft.cpu.page(linear, Access::Read, privilege).ok()?;
+        self.fill_with(&found, linear, true, selector)
+    }
+
+    fn fill_with(
         &mut self,
+        found: &PageAt,
         linear: u64,
         write: bool,
         selector: Selector,
     ) -> Option<()> {
-        let access = if write { Access::Write } else { Access::Read };
-        let privilege = self.soft.cpu.mmu.privilege();
-        let found = self.soft.cpu.page(linear, access, privilege).ok()?;
         let upper = linear >> 63 != 0;
         if found.user == upper || !upper && selector == Selector::Supervisor {
             return None;
         }
-        let at = memory_at(&found)?;
+        let at = memory_at(found)?;
         let page = (at >> 12) as u32;
         let memory = &self.complex.soft.memory;
         let host = memory.host_base() as u64 + (at & !PAGE_MASK);
@@ -51,25 +62,42 @@ impl FullVcpu {
         Some(())
     }
 
-    /// The stack has left its window.
-    pub(super) fn move_window(&mut self, rip: u64) -> Onward {
-        let selector = self.selector();
-        let linear = self.views.context().gpr[4].wrapping_sub(8);
-        if self.views.store_distance(linear, selector).is_none()
-            && self.fill_entry(linear, true, selector).is_none()
-        {
-            return self.find(rip, Mode::NO_WINDOW);
-        }
-        let window = self.views.window_around(linear, selector);
+    /// The last byte of the frame, at `linear`, is not in the stack window: makes it one that is, if
+    /// there is one.
+    pub(super) fn move_window(&mut self, linear: u64) {
+        let known = self.find_window(linear);
         let own = usize::from(self.soft.cpu.cpl != 3);
-        let before = std::mem::replace(&mut self.views.context().stack[own], window);
-        // When nothing has changed, the frame does not fit what there is.
-        let extra = if before == window { Mode::NO_WINDOW } else { Mode::empty() };
-        self.find(rip, extra)
+        let context = self.views.context();
+        let window = known.as_ref().map_or(StackWindow::EMPTY, StackWindow::new);
+        context.stack[own] = window;
+        // The unit compares it once more.
+        context.scratch = linear.wrapping_sub(window.end);
+        if let Some(known) = known {
+            context.known_windows[own][known.page as usize % KNOWN_WINDOWS] = known;
+        }
+    }
+
+    fn find_window(&mut self, linear: u64) -> Option<KnownWindow> {
+        // Each has its own half: else what was found for one would be open to the other, or
+        // without a look at SMAP.
+        let half = if self.soft.cpu.cpl == 3 { 0 } else { -1 };
+        if linear as i64 >> 47 != half {
+            return None;
+        }
+        let selector = self.selector();
+        let below = self.views.context().gpr[4].wrapping_sub(8);
+        for at in [linear, below] {
+            if at as i64 >> 47 == half && self.views.store_distance(at, selector).is_none() {
+                self.fill_written(at, selector);
+            }
+        }
+        self.views.window_around(linear, selector)
     }
 
     pub(super) fn close_windows(&mut self) {
-        self.views.context().stack = [StackWindow::EMPTY; 2];
+        let context = self.views.context();
+        context.stack = [StackWindow::EMPTY; 2];
+        context.known_windows = [[KnownWindow::NONE; KNOWN_WINDOWS]; 2];
     }
 
     pub(super) fn flush_stores(&mut self) {

@@ -23,6 +23,7 @@ use crate::fault::SignalStack;
 use crate::stores::Stores;
 use crate::transition;
 use crate::translate::Translator;
+use crate::tsc::Line;
 use crate::views::{Selector, Views};
 
 /// Instructions the interpreter does at once, where no code is translated.
@@ -47,6 +48,8 @@ pub(crate) struct FullVcpu {
     recent: Vec<Option<Recent>>,
     /// Where the guest is, as of the registers in the context.
     rip: u64,
+    /// What the TSC is read by, and which one that is.
+    tsc_line: (u32, Line),
 }
 
 /// Where the page's memory is: RAM or ROM.
@@ -109,7 +112,11 @@ impl FullVcpu {
             given: false,
             recent: vec![None; RECENT],
             rip: 0,
+            tsc_line: (0, Line::default()),
         };
+        if let Some(tsc) = &vcpu.complex.tsc {
+            vcpu.soft.cpu.env.time.set_tsc_source(tsc.clone());
+        }
         vcpu.soft.cpu.mmu.watch_flushes(true);
         vcpu.flush_everything();
         vcpu
@@ -128,6 +135,9 @@ impl FullVcpu {
                 }
                 Next::Execute => {
                     self.set_timer();
+                    if self.complex.tsc.as_ref().is_some_and(|tsc| tsc.refresh()) {
+                        self.complex.kick_all();
+                    }
                     let exit = if self.can_translate() {
                         self.run_translated()?
                     } else {
@@ -208,6 +218,7 @@ impl FullVcpu {
                         return Ok(None);
                     }
                     self.obey();
+                    self.take_tsc_line();
                     self.find(rip, Mode::empty())
                 }
                 Onward::Host(target) => {
@@ -269,7 +280,11 @@ impl FullVcpu {
             Reason::Go => Onward::Guest(site.rip),
             Reason::Load => self.fill(site.rip, scratch, false, resume),
             Reason::Store => self.fill(site.rip, scratch, true, resume),
-            Reason::Window => self.move_window(site.rip),
+            Reason::Window => {
+                self.move_window(scratch);
+                Onward::Host(resume)
+            }
+            Reason::Careful => self.find_careful(&site, generation),
             Reason::X87 => {
                 self.give_x87();
                 Onward::Host(resume)
@@ -296,11 +311,17 @@ impl Vcpu for FullVcpu {
         let _stack = SignalStack::new()
             .map_err(|source| EngineError::Host { operation: "set a signal stack", source })?;
         self.complex.watch_code();
+        if let Some(tsc) = &self.complex.tsc {
+            tsc.begin();
+        }
         let exit = match self.soft.enter(bus) {
             Ok(()) => self.run_loop(),
             Err(TripleFault) => Ok(Exit::TripleFault),
         };
         self.soft.leave();
+        if let Some(tsc) = &self.complex.tsc {
+            tsc.end();
+        }
         exit
     }
 

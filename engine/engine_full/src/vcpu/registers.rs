@@ -1,6 +1,6 @@
 //! The registers, between the interpreter and translated code.
 
-use x86_state::bits::Rflags;
+use x86_state::bits::{Cr4, Rflags};
 use x86_state::{InterruptShadow, SegReg};
 
 use super::{FullVcpu, NOWHERE};
@@ -29,7 +29,10 @@ impl FullVcpu {
         context.shadow_rip = NOWHERE;
         context.event_waiting = u32::from(cpu.env.event_waiting);
         transition::give(cpu, context);
+        context.tsc_number = cpu.msrs.tsc_aux & 0xffff_ffff;
         context.mxcsr = [cpu.fpu.mxcsr, entry::HOST_MXCSR];
+        self.give_tsc();
+        let (cpu, context) = (&self.soft.cpu, self.views.context());
         for (own, register) in context.vector.0.iter_mut().zip(&cpu.fpu.xmm) {
             *own = [*register as u64, (*register >> 64) as u64];
         }
@@ -57,6 +60,26 @@ impl FullVcpu {
         for (own, register) in cpu.fpu.xmm.iter_mut().zip(&context.vector.0) {
             *own = u128::from(register[1]) << 64 | u128::from(register[0]);
         }
+    }
+
+    /// Takes the line of the TSC that is in force.
+    pub(super) fn take_tsc_line(&mut self) {
+        let Some(tsc) = &self.complex.tsc else { return };
+        if tsc.version() != self.tsc_line.0 {
+            self.tsc_line = (tsc.version(), tsc.line());
+            if self.given {
+                self.give_tsc();
+            }
+        }
+    }
+
+    fn give_tsc(&mut self) {
+        let allowed = self.soft.cpu.cr4 & Cr4::TSD.bits() == 0;
+        let line = self.tsc_line.1;
+        let context = self.views.context();
+        context.tsc_rate = if allowed { line.rate } else { 0 };
+        context.tsc_bias = line.bias;
+        context.tsc_base = line.base.wrapping_add(self.soft.cpu.env.time.tsc_offset);
     }
 
     pub(super) fn give_x87(&mut self) {

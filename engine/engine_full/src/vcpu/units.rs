@@ -8,7 +8,7 @@ use x86_decode::{DecodeError, INSN_SIZE_MAX};
 use x86_exec::{Access, Privilege};
 
 use super::{Found, FullVcpu, Onward, PAGE_MASK, RECENT, Recent, memory_at};
-use crate::cache::{Cache, Key, Mode};
+use crate::cache::{Cache, Key, Mode, Site};
 use crate::translate::Source;
 
 impl FullVcpu {
@@ -28,6 +28,21 @@ impl FullVcpu {
         let cache = complex.open_cache();
         if cache.generation == found.generation && generation == found.generation {
             tell(self, found, &cache);
+        }
+        Onward::Host(found.target)
+    }
+
+    /// Goes on at the unit at the site's address that needs no stack window, by a jump from now on.
+    pub(super) fn find_careful(&mut self, site: &Site, generation: u64) -> Onward {
+        let Some(found) = self.unit(site.rip, Mode::NO_WINDOW) else {
+            return Onward::Interpret(site.rip);
+        };
+        let complex = self.complex.clone();
+        let cache = complex.open_cache();
+        let current = cache.generation == found.generation && generation == found.generation;
+        // What is linked to by a jump by address would come back by way of the unit with a window.
+        if current && found.link == found.body {
+            cache.link(site.host, found.body);
         }
         Onward::Host(found.target)
     }

@@ -32,7 +32,7 @@ use std::sync::Arc;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::mm::ProtFlags;
 
-use crate::context::{CONTEXT_SIZE, Context, JUMPS, StackWindow};
+use crate::context::{CONTEXT_SIZE, Context, JUMPS, KNOWN_WINDOWS, KnownWindow, StackWindow};
 use crate::entry::HOST_MXCSR;
 use crate::transition;
 use half::Half;
@@ -188,6 +188,7 @@ impl Views {
         context.offset_mask = 0xfff;
         context.carry_mask = 0x1000;
         context.stack = [StackWindow::EMPTY; 2];
+        context.known_windows = [[KnownWindow::NONE; KNOWN_WINDOWS]; 2];
         context.mxcsr = [HOST_MXCSR; 2];
         let mapping = Reservation::new(CONTEXT_SIZE)?;
         mapping.share(0, CONTEXT_SIZE, &shared.context)?;
@@ -255,11 +256,9 @@ impl Views {
 
     /// The window of pages around one that stores may go to, as far as they are known and lie in a
     /// row.
-    pub(crate) fn window_around(&self, linear: u64, selector: Selector) -> StackWindow {
+    pub(crate) fn window_around(&self, linear: u64, selector: Selector) -> Option<KnownWindow> {
         let page = linear & !0xfff;
-        let Some(distance) = self.store_distance(page, selector) else {
-            return StackWindow::EMPTY;
-        };
+        let distance = self.store_distance(page, selector)?;
         let same = |page: u64| self.store_distance(page, selector) == Some(distance);
         let (mut start, mut end) = (page, page + 4096);
         while page - start < WINDOW_REACH && same(start.wrapping_sub(4096)) {
@@ -268,7 +267,7 @@ impl Views {
         while end - page < WINDOW_REACH && same(end) {
             end += 4096;
         }
-        StackWindow::new(start, end - start, distance)
+        Some(KnownWindow::new(linear, start, end, distance))
     }
 
     /// Translated code has looked at the entry of this address, whatever becomes of it.
