@@ -21,6 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("machine/bus", &["support", "x86_state"]),
     ("machine/chipset", &["support", "x86_state", "bus", "machine_clock", "guest_memory"]),
     ("machine/pci", &["support", "x86_state", "bus"]),
+    ("machine/display", &["support", "bus", "pci", "machine_clock", "guest_memory"]),
     (
         "machine/virtio",
         &["support", "x86_state", "bus", "pci", "machine_clock", "guest_memory", "storage", "net"],

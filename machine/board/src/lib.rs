@@ -20,11 +20,11 @@ mod state_file;
 mod vcpu_state;
 
 pub use event::{EventLog, MachineEvent, MachineOwner};
-pub use machine::{BusCounters, Machine, Prepared, RAM};
+pub use machine::{BusCounters, Extras, Machine, Prepared, RAM, VRAM};
 pub use profile_state::ProfileMismatch;
 pub use sections::RestoreError;
 pub use socket::{Socket, Unplugged};
-pub use spec::{BuildError, DiskSpec, MachineSpec, NetSpec, StartError};
+pub use spec::{BuildError, DiskSpec, DisplaySpec, MachineSpec, NetSpec, StartError};
 pub use state_file::{StateFileError, pack, unpack};
 pub use statecodec::NamedSection;
 pub use vcpu_state::{restore_vcpu, save_vcpu};

@@ -1,11 +1,12 @@
 //! One wired machine.
 
 mod clock_part;
+mod memory_map;
 mod pages;
 mod prepared;
 mod wiring;
 
-pub use prepared::Prepared;
+pub use prepared::{Extras, Prepared};
 
 use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use boot::layout::Layout;
 use boot::{Described, Entry, Images};
 use chipset::{I8042, Uart};
+use display::Vga;
 use engine::Bus;
 use guest_memory::GuestMemory;
 use machine_clock::MachineClock;
@@ -29,6 +31,8 @@ use wiring::{Board, Outside};
 
 /// Name of the memory region that is the guest's RAM.
 pub const RAM: &str = "ram";
+/// Name of the memory region that is the display adapter's frame buffer, if there is one.
+pub const VRAM: &str = "vram";
 
 /// One machine: everything of a VM but the CPUs.
 pub struct Machine {
@@ -79,7 +83,7 @@ impl Machine {
     /// # Errors
     /// When the spec asks for what cannot be, or the host has no memory for it.
     pub fn build(spec: MachineSpec, owner: Arc<dyn MachineOwner>) -> Result<Arc<Self>, BuildError> {
-        let memory = Prepared::new(spec.memory_bytes, spec.testdev)?;
+        let memory = Prepared::new(spec.memory_bytes, Extras::of(&spec))?;
         Self::build_with(spec, memory, owner)
     }
 
@@ -106,7 +110,9 @@ impl Machine {
             hpet: spec.describe_hpet,
             legacy: spec.legacy,
         };
-        let outside = Outside { memory: &memory, clock: &clock, socket: &socket, owner: &owner };
+        let low_ram = layout.low_ram();
+        let outside =
+            Outside { memory: &memory, clock: &clock, socket: &socket, owner: &owner, low_ram };
         let board = Board::new(spec, &outside)?;
         Ok(Arc::new(Self {
             profile,
@@ -134,11 +140,15 @@ impl Machine {
             (Contents::Loaded(entry), _) => entry,
             (Contents::Used, Some(ram)) => {
                 self.memory.clear(ram)?;
+                self.memory.region(VRAM).map_or(Ok(()), |vram| self.memory.clear(vram))?;
                 boot::load(&dma, &self.layout, images)?
             }
             _ => boot::load(&dma, &self.layout, images)?,
         };
         boot::write_tables(&dma, &self.layout, self.described);
+        if let Some(screen) = self.board.turn_screen_on() {
+            boot::write_screen(&dma, &self.layout, entry, screen);
+        }
         let mut state = VcpuState::at_reset(&self.profile, VcpuId(0));
         entry.apply(&mut state);
         Ok(state)
@@ -219,6 +229,11 @@ impl Machine {
     /// Keyboard and mouse.
     pub fn i8042(&self) -> &Arc<I8042> {
         &self.board.i8042
+    }
+
+    /// The display adapter, if the machine has one.
+    pub fn display(&self) -> Option<&Arc<Vga>> {
+        self.board.display.as_ref()
     }
 
     /// The first serial port: what is typed goes there.

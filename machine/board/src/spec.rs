@@ -44,10 +44,21 @@ pub struct MachineSpec {
     /// and the IOAPIC's inputs above ISA's. Where they are, Linux sets them up, in hundreds of
     /// exits, and uses none of them.
     pub legacy: bool,
+    /// A display adapter.
+    pub display: Option<DisplaySpec>,
     /// QEMU's debug-exit device at port 0xf4.
     pub debug_exit: bool,
     /// The device of bare-metal test guests.
     pub testdev: bool,
+}
+
+/// The display adapter of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DisplaySpec {
+    /// The image in its expansion ROM, for firmware.
+    pub rom: Option<Vec<u8>>,
+    /// A mode, as firmware would set one for a system that it starts: width and height.
+    pub mode: Option<(u16, u16)>,
 }
 
 /// A disk of a machine.
@@ -68,7 +79,7 @@ pub struct NetSpec {
 
 impl MachineSpec {
     /// As many places as the bus has besides those of the board's own functions.
-    pub const DISKS_MAX: usize = 28;
+    pub const DISKS_MAX: usize = 27;
 
     /// A machine with nothing but what every machine has, and a serial port nobody listens to.
     pub fn new(profile: CpuProfile, memory_bytes: u64) -> Self {
@@ -85,6 +96,7 @@ impl MachineSpec {
             entropy: None,
             describe_hpet: false,
             legacy: true,
+            display: None,
             debug_exit: false,
             testdev: false,
         }

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! 0                 RAM: boot data (see `low`), conventional memory
-//! 0x000a_0000       hole: described to nobody, backed by RAM so that probing it costs no exit
+//! 0x000a_0000       the VGA's window; without one, a hole that is described to nobody, backed by
+//!                   RAM so that probing it costs no exit
 //! 0x000e_0000       ACPI and SMBIOS tables
 //! 0x0010_0000       RAM, up to 0xc000_0000
 //! 0xc000_0000       PCI window
@@ -73,6 +74,8 @@ pub const PCI_WINDOW_64: Span = Span::new(0x80_0000_0000, 0x80_0000_0000);
 pub const PCI_BUSES: u64 = 1;
 /// PCI configuration space.
 pub const ECAM: Span = Span::new(0xe000_0000, PCI_BUSES << 20);
+/// What a VGA shows of itself in the first MiB, where the machine has one.
+pub const VGA_WINDOW: Span = Span::new(0xa_0000, 0x2_0000);
 /// IOAPIC registers.
 pub const IOAPIC: Span = Span::new(0xfec0_0000, 0x1000);
 /// HPET registers.
@@ -127,6 +130,10 @@ pub mod port {
     pub const POST: Span = Span::new(0x80, 1);
     /// QEMU's debug exit.
     pub const DEBUG_EXIT: Span = Span::new(0xf4, 4);
+    /// The DISPI registers of the display adapter: index, and value at either of two.
+    pub const DISPI: Span = Span::new(0x1ce, 4);
+    /// The VGA's registers, CRTC and status of colour modes among them.
+    pub const VGA: Span = Span::new(0x3c0, 0x20);
     /// The first serial port.
     pub const COM1: Span = Span::new(0x3f8, 8);
     /// What firmware and test guests ask for the machine's size.
@@ -331,6 +338,8 @@ mod tests {
             RTC,
             POST,
             DEBUG_EXIT,
+            DISPI,
+            VGA,
             COM1,
             FW_CFG,
             PM,

@@ -27,12 +27,14 @@ pub mod layout;
 mod linux;
 mod multiboot;
 mod pvh;
+mod screen;
 mod smbios;
 mod strings;
 
 pub use entry::Entry;
 pub use error::BootError;
 pub use guest::{Image, Source};
+pub use screen::Screen;
 
 use guest_memory::DmaMemory;
 
@@ -99,6 +101,11 @@ pub fn load<S: Source>(
     };
     entry.write_tables(&guest);
     Ok(entry)
+}
+
+/// Tells what was loaded of a screen that is on.
+pub fn write_screen(memory: &DmaMemory, layout: &Layout, entry: Entry, screen: Screen) {
+    screen::write(&Guest::new(memory, layout), entry, screen);
 }
 
 /// The kernel finds its machine by ACPI. Others, which are Multiboot's, look where a PC has things.

@@ -7,7 +7,8 @@ pub const ECAM_FUNCTION_SIZE: u64 = 4096;
 
 pub(crate) const VENDOR_ID: usize = 0x00;
 pub(crate) const DEVICE_ID: usize = 0x02;
-pub(crate) const COMMAND: usize = 0x04;
+/// Which spaces a function decodes, and whether it may master the bus.
+pub const COMMAND: usize = 0x04;
 pub(crate) const STATUS: usize = 0x06;
 pub(crate) const REVISION_ID: usize = 0x08;
 pub(crate) const CLASS_CODE: usize = 0x09;
@@ -28,7 +29,8 @@ pub(crate) const DEVICE_SPECIFIC: usize = 0x40;
 pub(crate) const BAR_COUNT: usize = 6;
 
 pub(crate) const COMMAND_IO: u16 = 1 << 0;
-pub(crate) const COMMAND_MEMORY: u16 = 1 << 1;
+/// BARs in memory are decoded.
+pub const COMMAND_MEMORY: u16 = 1 << 1;
 pub(crate) const COMMAND_BUS_MASTER: u16 = 1 << 2;
 /// Parity and SERR enables are kept though nothing ever fails; INTx disable because Linux sets it.
 pub(crate) const COMMAND_WRITABLE: u16 =

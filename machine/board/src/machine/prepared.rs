@@ -7,10 +7,26 @@ use boot::Images;
 use boot::layout::{Layout, TESTDEV_RAM};
 use guest_memory::{Backing, FlatRange, GuestMemory, RamOffset};
 
-use super::{Contents, RAM};
-use crate::spec::{BuildError, StartError};
+use super::{Contents, RAM, VRAM};
+use crate::spec::{BuildError, MachineSpec, StartError};
 
 const TESTDEV: &str = "testdev";
+
+/// What a machine has memory for besides RAM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Extras {
+    /// The test device.
+    pub testdev: bool,
+    /// The display adapter.
+    pub display: bool,
+}
+
+impl Extras {
+    /// What this machine has.
+    pub fn of(spec: &MachineSpec) -> Self {
+        Self { testdev: spec.testdev, display: spec.display.is_some() }
+    }
+}
 
 /// The memory of a machine to be built. What is to be booted can be loaded into it while the rest of
 /// the machine waits for something else.
@@ -21,13 +37,13 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Memory for a machine with so much RAM, all zero.
+    /// Memory for a machine with so much RAM, and what else it has, all zero.
     ///
     /// # Errors
     /// When it cannot be laid out, or the host has none.
-    pub fn new(ram_bytes: u64, testdev: bool) -> Result<Self, BuildError> {
+    pub fn new(ram_bytes: u64, extras: Extras) -> Result<Self, BuildError> {
         let layout = Layout::new(ram_bytes)?;
-        let memory = build_memory(&layout, testdev)?;
+        let memory = build_memory(&layout, extras)?;
         Ok(Self { layout, memory, contents: Contents::Zero })
     }
 
@@ -43,10 +59,13 @@ impl Prepared {
 }
 
 /// RAM, and what the guest sees of it.
-fn build_memory(layout: &Layout, testdev: bool) -> Result<Arc<GuestMemory>, BuildError> {
+fn build_memory(layout: &Layout, extras: Extras) -> Result<Arc<GuestMemory>, BuildError> {
     let mut regions = vec![(RAM, layout.ram_bytes())];
-    if testdev {
+    if extras.testdev {
         regions.push((TESTDEV, TESTDEV_RAM.size));
+    }
+    if extras.display {
+        regions.push((VRAM, display::VRAM_BYTES));
     }
     let memory = GuestMemory::new(&regions)?;
     let mut view = layout.view(RamOffset(0));

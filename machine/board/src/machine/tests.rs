@@ -449,7 +449,7 @@ fn booting_again_starts_from_clear_memory() {
 #[test]
 fn what_was_loaded_before_the_machine_is_booted_once() {
     boots_twice(|images| {
-        let mut memory = Prepared::new(4 << 20, false).unwrap();
+        let mut memory = Prepared::new(4 << 20, Extras::default()).unwrap();
         memory.load(images).unwrap();
         Machine::build_with(spec(3, 4), memory, EventLog::new()).unwrap()
     });

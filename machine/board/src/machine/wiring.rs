@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use boot::layout::{self, irq, port};
+use boot::Screen;
+use boot::layout::{self, Span, irq, port};
 use bus::{AddressSpace, BusDevice, Device, Line};
 use chipset::{
     DebugExit, FwCfg, FwCfgItems, Hpet, I8042, IoApic, IrqLines, Pic, Pit, Pm, PortRange,
     PowerEvent, PowerSink, ResetControl, Rtc, RtcConfig, TestDevice, TimerWidth, Uart, map_ports,
 };
+use display::{Vga, VgaConfig};
 use engine::IndexRegister;
-use guest_memory::GuestMemory;
+use guest_memory::{Backing, GuestMemory};
 use machine_clock::MachineClock;
 use pci::{
     ConfigPorts, DevFn, Ecam, Function, NoRoom, PciBus, Spaces, Windows, host_bridge, lpc_bridge,
@@ -18,17 +20,20 @@ use virtio::{
     Block, BlockConfig, Console, Doorbells, Entropy, Net, VirtioDevice, VirtioPci, Wiring,
 };
 
+use super::VRAM;
 use super::clock_part::ClockPart;
+use super::memory_map::{MemoryMap, Piece};
 use super::pages::TestPages;
 use crate::event::{MachineEvent, MachineOwner};
 use crate::sections::Parts;
 use crate::socket::Socket;
-use crate::spec::{BuildError, DiskSpec, MachineSpec, NetSpec};
+use crate::spec::{BuildError, DiskSpec, DisplaySpec, MachineSpec, NetSpec};
 
 /// Places on the PCI bus. Disks come right after the host bridge, network cards from the other end.
 const HOST_BRIDGE: DevFn = DevFn::new(0, 0);
 const FIRST_DISK: u8 = 1;
-const FIRST_NET: u8 = 28;
+const FIRST_NET: u8 = 27;
+const DISPLAY: DevFn = DevFn::new(28, 0);
 const CONSOLE: DevFn = DevFn::new(29, 0);
 const ENTROPY: DevFn = DevFn::new(30, 0);
 const LPC_BRIDGE: DevFn = DevFn::new(31, 0);
@@ -53,6 +58,9 @@ pub(super) struct Board {
     pub(super) pm: Arc<Pm>,
     pub(super) i8042: Arc<I8042>,
     pub(super) uart: Arc<Uart>,
+    pub(super) display: Option<Arc<Vga>>,
+    /// Its function, and the mode that it begins in.
+    screen: Option<(Arc<Function>, (u16, u16))>,
     pub(super) console: Option<Arc<Console>>,
     pub(super) blocks: Vec<Arc<Block>>,
     pub(super) nets: Vec<Arc<Net>>,
@@ -67,6 +75,8 @@ pub(super) struct Outside<'a> {
     pub(super) clock: &'a Arc<MachineClock>,
     pub(super) socket: &'a Arc<Socket>,
     pub(super) owner: &'a Arc<dyn MachineOwner>,
+    /// Where RAM ends below 4 GiB.
+    pub(super) low_ram: Span,
 }
 
 /// Devices that end runs tell the owner.
@@ -120,6 +130,8 @@ impl Board {
             pm: pm.clone(),
             i8042: i8042.clone(),
             uart: uart.clone(),
+            display: None,
+            screen: None,
             console: None,
             blocks: Vec::new(),
             nets: Vec::new(),
@@ -143,6 +155,9 @@ impl Board {
             board.add_ports("testdev", testdev, chipset::testdev::PORTS)?;
         }
         board.add_bridges(legacy)?;
+        if let Some(display) = &spec.display {
+            board.add_display(display, outside)?;
+        }
         board.add_virtio(spec, outside)?;
         board.add_pci_parts();
         board.add_ports("pic", pic, if legacy { chipset::pic::PORTS } else { &[] })?;
@@ -265,6 +280,56 @@ impl Board {
     fn plug(&self, at: DevFn, function: Arc<Function>) {
         let plugged = self.pci.add(at, function);
         assert!(plugged.is_ok(), "two functions at {at}");
+    }
+
+    /// The display adapter. Its window lies over RAM, and its frame buffer is shown where the guest
+    /// wants it among PCI's addresses; elsewhere accesses go to the bus.
+    fn add_display(&mut self, spec: &DisplaySpec, outside: &Outside<'_>) -> Result<(), BuildError> {
+        let region = outside.memory.region(VRAM);
+        let Some(vram) = region.map(|region| region.at) else {
+            panic!("a machine with a display has memory for it");
+        };
+        let map = MemoryMap::new(outside.memory.clone(), outside.socket.clone());
+        let Span { base: gpa, size } = layout::VGA_WINDOW;
+        map.overlay().set(vec![Piece { gpa, size, memory: None }]);
+        let (buffer, low_ram) = (map.overlay(), outside.low_ram);
+        let placed = move |base: Option<u64>| {
+            let span = base.map(|base| Span::new(base, display::VRAM_BYTES));
+            let free = span.filter(|s| s.base >= low_ram.end() && s.end() <= layout::IOAPIC.base);
+            let piece = |span: Span| Piece {
+                gpa: span.base,
+                size: span.size,
+                memory: Some((vram, Backing::Ram)),
+            };
+            buffer.set(free.map(piece).into_iter().collect());
+        };
+        let vga = Vga::new(VgaConfig {
+            memory: outside.memory.clone(),
+            vram,
+            clock: outside.clock.clone(),
+            placed: Box::new(placed),
+        });
+        let ports = Vga::PORTS.map(|(base, size)| PortRange { base, size, offset: base });
+        self.add_ports("vga", vga.clone(), &ports)?;
+        let dispi = self.ports.map(port::DISPI.base, port::DISPI.size, vga.dispi());
+        let window = self.mmio.map(gpa, size, vga.window());
+        dispi.and(window).map_err(|source| BuildError::Mapping { device: "vga", source })?;
+        let function = vga.function(spec.rom.clone(), &self.spaces());
+        self.plug(DISPLAY, function.clone());
+        self.screen = spec.mode.map(|mode| (function, mode));
+        self.display = Some(vga);
+        Ok(())
+    }
+
+    /// Does what firmware would for a system that it starts, where the machine has a mode to begin
+    /// with.
+    pub(super) fn turn_screen_on(&self) -> Option<Screen> {
+        let ((function, (width, height)), vga) = (self.screen.as_ref()?, self.display.as_ref()?);
+        vga.set_mode(*width, *height);
+        function.config_write(pci::spec::COMMAND, &pci::spec::COMMAND_MEMORY.to_le_bytes());
+        let gpa = u32::try_from(function.bar_base(display::BAR_VRAM)?).ok()?;
+        let size_bytes = display::VRAM_BYTES as u32;
+        Some(Screen { gpa, size_bytes, width: *width, height: *height })
     }
 
     fn add_virtio(&mut self, spec: MachineSpec, outside: &Outside<'_>) -> Result<(), BuildError> {

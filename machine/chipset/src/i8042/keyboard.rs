@@ -42,9 +42,10 @@ impl Default for Keyboard {
 }
 
 impl Keyboard {
-    pub fn key(&mut self, key: Key, pressed: bool) {
+    /// `false` when there is no room. What nobody scans for, or no keyboard has, is forgotten.
+    pub fn key(&mut self, key: Key, pressed: bool) -> bool {
         if !self.scanning {
-            return;
+            return true;
         }
         let mut bytes = [0; 3];
         let mut len = 0;
@@ -58,15 +59,17 @@ impl Keyboard {
         if self.scan_set == 1 {
             push(key.code & !RELEASED | if pressed { 0 } else { RELEASED });
         } else {
-            let Some(code) = set_2_of(key.code) else { return };
+            let Some(code) = set_2_of(key.code) else { return true };
             if !pressed {
                 push(BREAK);
             }
             push(code);
         }
-        if self.queue.len() + len <= QUEUE_MAX {
+        let fits = self.queue.len() + len <= QUEUE_MAX;
+        if fits {
             self.queue.extend(&bytes[..len]);
         }
+        fits
     }
 
     /// The next byte to the controller.

@@ -67,9 +67,15 @@ impl I8042 {
         Arc::new(Self { keyboard_irq, mouse_irq, power, inner: Mutex::default() })
     }
 
-    /// The operator presses or releases a key. It is lost when the keyboard's buffer is full.
-    pub fn key(&self, key: Key, pressed: bool) {
-        self.access(|state| state.keyboard.key(key, pressed));
+    /// The operator presses or releases a key. `false` when the keyboard's buffer is full: then
+    /// nothing has happened.
+    pub fn key(&self, key: Key, pressed: bool) -> bool {
+        self.access(|state| state.keyboard.key(key, pressed))
+    }
+
+    /// The keyboard's lamps: scroll lock 1, num lock 2, caps lock 4.
+    pub fn leds(&self) -> u8 {
+        lock(&self.inner).state.keyboard.leds
     }
 
     /// The operator moves the mouse.
@@ -77,10 +83,11 @@ impl I8042 {
         self.access(|state| state.mouse.motion(motion));
     }
 
-    fn access(&self, run: impl FnOnce(&mut State)) {
+    fn access<R>(&self, run: impl FnOnce(&mut State) -> R) -> R {
         let mut inner = lock(&self.inner);
-        run(&mut inner.state);
+        let result = run(&mut inner.state);
         self.sync(&mut inner);
+        result
     }
 
     /// Fills the output buffer and drives the lines.
