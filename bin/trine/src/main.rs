@@ -5,6 +5,7 @@
 
 mod control;
 mod run;
+mod screenshot;
 
 use std::process::ExitCode;
 
@@ -36,6 +37,12 @@ enum Command {
     PowerButton(control::Target),
     /// End a VM at once
     Quit(control::Target),
+    /// Write what a VM's screen shows to a PNG file
+    Screenshot(screenshot::Options),
+    /// Press keys together on a VM's keyboard, as in ctrl-alt-delete
+    Key(control::KeyOptions),
+    /// Type a text on a VM's keyboard
+    Type(control::TypeOptions),
     /// Let a running VM go on in another engine
     Move(control::MoveOptions),
 }
@@ -47,6 +54,7 @@ fn main() -> ExitCode {
     };
     let result = match command {
         Command::Run(options) => run::run(options),
+        Command::Screenshot(options) => screenshot::take(&options).map(|()| ExitCode::SUCCESS),
         command => control::ask(command).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

@@ -54,9 +54,12 @@ fn run() -> Result<Ending, Ending> {
         let listener = listener.map_err(|e| Ending::usage(errchain::Chain(&e).to_string()))?;
         io.serve_control(listener, &inbox, PROGRAM)?;
     }
-    let Launched { vm, clock, consoles, outputs, engine } = vmm::launch(spec, &inbox)?;
+    let Launched { vm, clock, consoles, outputs, desk, engine } = vmm::launch(spec, &inbox)?;
     eprintln!("trinevm: {engine}");
     io.serve_clock(&clock)?;
+    if let Some(desk) = &desk {
+        io.serve_desk(desk)?;
+    }
     let stdio = consoles.into_iter().find(Console::is_stdio);
     let terminal = if stdio.is_some() { take_terminal()? } else { None };
     let is_terminal = terminal.is_some();

@@ -52,6 +52,9 @@ pub struct Options {
     /// Where the virtio console goes: stdio, file=PATH, or none for no such device
     #[arg(long, value_name = "TO", default_value = "none")]
     console: Console,
+    /// The display adapter: vga, or none for no such device
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = Screen::None)]
+    display: Screen,
     /// Let the guest end the run by a write to port 0xf4
     #[arg(long)]
     debug_exit: bool,
@@ -70,6 +73,14 @@ pub struct Options {
     /// End when this parent process does
     #[arg(long, value_name = "PID", hide = true)]
     pub tied_to: Option<i32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Screen {
+    /// There is none
+    None,
+    /// A VGA with a linear frame buffer, a keyboard and a pointer
+    Vga,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -220,6 +231,7 @@ impl Options {
             nets: self.nets.iter().filter_map(|net| net.0.clone()).collect(),
             serial: self.serial.0.clone(),
             console: self.console.0.clone(),
+            display: self.display == Screen::Vga,
             debug_exit: self.debug_exit,
             testdev: self.testdev,
             deterministic: self.deterministic,

@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use board::{MachineEvent, MachineOwner};
-use vmm_rpc::{Refusal, Reply, Request};
+use vmm_rpc::{Answer, Refusal, Reply, Request};
 
 /// Requests that may wait. Each client has one at a time, so only a crowd fills it.
 const REQUESTS_MAX: usize = 32;
 
 /// Answers a request. It must not block.
-pub type Answering = Box<dyn FnOnce(Reply) + Send>;
+pub type Answering = Box<dyn FnOnce(Answer) + Send>;
 
 /// Something for the control thread to act on, the most urgent first.
 pub(crate) enum Mail {
@@ -56,7 +56,7 @@ impl Inbox {
         if pending.requests.len() >= REQUESTS_MAX {
             drop(pending);
             let message = "too many requests are waiting: try again later".to_owned();
-            answer(Reply::Refused { refusal: Refusal::WrongState, message });
+            answer(Reply::Refused { refusal: Refusal::WrongState, message }.into());
             return;
         }
         pending.requests.push_back((request, answer));

@@ -11,7 +11,7 @@ use evloop::{Alarm, Event, EventLoop, Interest, Registration};
 use machine_clock::{MachineClock, TimeSource};
 use vmm_rpc::{Listener, Peer, Received, Refusal, Reply};
 
-use crate::{Inbox, VmError};
+use crate::{Desk, Inbox, VmError};
 
 /// Device timers and the control protocol's JSON need little; the guest chooses none of it.
 const STACK_BYTES: usize = 256 * 1024;
@@ -81,6 +81,25 @@ impl Io {
             arm(&of, &alarm);
         };
         self.add(moved, Interest::Read, look).map_err(failed)
+    }
+
+    /// Gives the guest what is typed on the desk's keyboard.
+    ///
+    /// # Errors
+    /// When the host refuses to wait.
+    pub fn serve_desk(&mut self, desk: &Arc<Desk>) -> Result<(), VmError> {
+        let failed = |e| refused("wait for keys", e);
+        let (typing, giving) = (desk.clone(), desk.clone());
+        let typed = move || {
+            typing.typed.clear();
+            typing.give_keys();
+        };
+        self.add(desk.typed.clone(), Interest::Read, typed).map_err(failed)?;
+        let next = move || {
+            giving.next.clear();
+            giving.give_keys();
+        };
+        self.add(desk.next.clone(), Interest::Read, next).map_err(failed)
     }
 
     /// Takes requests from clients of `listener` to `inbox`.
@@ -208,12 +227,12 @@ fn serve(peer: &Arc<Peer>, inbox: &Inbox) -> bool {
         Received::Request(request) => {
             let answering = peer.clone();
             // A client that takes no answers misses this one.
-            inbox.request(request, Box::new(move |reply| drop(answering.reply(&reply))));
+            inbox.request(request, Box::new(move |answer| drop(answering.reply(&answer))));
             true
         }
         Received::Bad(message) => {
             let refusal = Refusal::BadRequest;
-            peer.reply(&Reply::Refused { refusal, message }).is_ok()
+            peer.reply(&Reply::Refused { refusal, message }.into()).is_ok()
         }
         Received::Nothing => true,
         Received::Closed => false,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use board::{Machine, MachineSpec, Prepared, StartError};
+use board::{DisplaySpec, Extras, Machine, MachineSpec, Prepared, StartError};
 use boot::Images;
 use engine::{Engine, EngineKind};
 use engine_emu::EmuEngine;
@@ -16,7 +16,7 @@ use virtio::{ConsoleConfig, Dispatch, EntropySource};
 use x86_state::{CpuProfile, ProfileError, Topology};
 
 use crate::{
-    Console, ConsoleSpec, EngineChoice, Engines, Inbox, Io, IoThread, Output, Vm, VmConfig,
+    Console, ConsoleSpec, Desk, EngineChoice, Engines, Inbox, Io, IoThread, Output, Vm, VmConfig,
     VmError, VmSpec,
 };
 use crate::{disks, images, networks};
@@ -28,6 +28,9 @@ const VIRTIO_THREADS_MAX: u32 = 4;
 /// Columns and rows of a console whose terminal is not asked.
 const CONSOLE_SIZE: (u16, u16) = (80, 25);
 
+/// Width and height of the screen that a kernel finds.
+const SCREEN_SIZE: (u16, u16) = (1024, 768);
+
 /// A VM that is ready to run, and what belongs to it.
 pub struct Launched {
     /// It. Its guest's first instruction comes with [`Vm::run`].
@@ -36,6 +39,8 @@ pub struct Launched {
     pub clock: Arc<MachineClock>,
     /// Its consoles: the serial port, and the virtio console if it has one.
     pub consoles: Vec<Console>,
+    /// Its screen and keyboard, if it has them, for [`Io::serve_desk`].
+    pub desk: Option<Arc<Desk>>,
     /// What to flush at the end.
     pub outputs: Vec<Arc<Output>>,
     /// The engine and why it, in one line.
@@ -67,7 +72,9 @@ pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
     let engine = format!("engine {}: {}", chosen.engine.kind(), chosen.reason);
 
     let mut parts = machine_spec(&spec, profile)?;
-    parts.legacy = !boot::reads_tables(&mut images.kernel).map_err(StartError::Boot)?;
+    // A screen comes with a keyboard.
+    parts.legacy =
+        spec.display || !boot::reads_tables(&mut images.kernel).map_err(StartError::Boot)?;
     let mut serial = Console::new(&spec.serial)?;
     parts.serial = serial.sink();
     let mut virtio = match &spec.console {
@@ -88,16 +95,26 @@ pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
     let consoles: Vec<_> = [Some(serial), virtio].into_iter().flatten().collect();
     let outputs: Vec<_> = consoles.iter().filter_map(|c| c.output().cloned()).collect();
     let clock = machine.clock().clone();
+    let no_event = |source| VmError::Host { operation: "make an event", source };
+    let desk = Desk::new(&machine).map_err(no_event)?;
     let outputs_of = outputs.clone();
-    let config =
-        VmConfig { chosen, engines, images, on_reset: spec.on_reset, outputs: outputs_of, threads };
+    let config = VmConfig {
+        chosen,
+        engines,
+        images,
+        on_reset: spec.on_reset,
+        outputs: outputs_of,
+        desk: desk.clone(),
+        threads,
+    };
     let vm = Vm::new(machine, inbox.clone(), config)?;
-    Ok(Launched { vm, clock, consoles, outputs, engine })
+    Ok(Launched { vm, clock, consoles, outputs, desk, engine })
 }
 
 /// Guest memory with what is to be booted in it.
 fn prepare(spec: &VmSpec, images: &mut Images<File>) -> Result<Prepared, VmError> {
-    let mut memory = Prepared::new(spec.memory_bytes, spec.testdev)?;
+    let extras = Extras { testdev: spec.testdev, display: spec.display };
+    let mut memory = Prepared::new(spec.memory_bytes, extras)?;
     memory.load(images)?;
     Ok(memory)
 }
@@ -151,6 +168,9 @@ fn machine_spec(spec: &VmSpec, profile: CpuProfile) -> Result<MachineSpec, VmErr
         parts.rtc_start_unix_s = 0;
     }
     parts.disks = disks::open(spec)?;
+    if spec.display {
+        parts.display = Some(DisplaySpec { rom: None, mode: Some(SCREEN_SIZE) });
+    }
     Ok(parts)
 }
 

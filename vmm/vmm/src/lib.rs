@@ -26,6 +26,7 @@
 
 mod console;
 mod cpus;
+mod desk;
 mod disks;
 mod engines;
 mod error;
@@ -40,6 +41,7 @@ mod spec;
 mod vm;
 
 pub use console::Console;
+pub use desk::{Buttons, Desk, Place};
 pub use disks::DiskSpec;
 pub use engines::{Chosen, EngineChoice, Engines};
 pub use error::VmError;

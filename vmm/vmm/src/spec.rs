@@ -33,6 +33,8 @@ pub struct VmSpec {
     pub serial: ConsoleSpec,
     /// Where the virtio console goes; with [`ConsoleSpec::None`] there is no such device.
     pub console: ConsoleSpec,
+    /// It has a display adapter, a keyboard and a pointer.
+    pub display: bool,
     /// The guest may end the run through port 0xf4.
     pub debug_exit: bool,
     /// The test device of bare-metal CPU tests.

@@ -1,19 +1,23 @@
 //! The control thread: what changes a VM's run state.
 
 use std::fs::File;
+use std::io::{Seek, Write};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
 use board::{Machine, MachineEvent};
 use boot::Images;
+use display::Picture;
 use engine::{Bus, CpuComplex, EngineKind};
-use vmm_rpc::{Moved, Refusal, Reply, Request, RunState, Status};
+use rustix::fs::{MemfdFlags, memfd_create};
+use vmm_rpc::{Answer, KeyPress, Moved, Refusal, Reply, Request, RunState, Status};
 use x86_state::VcpuState;
 
 use crate::cpus::{Cpus, Stop};
 use crate::inbox::{Inbox, Mail};
 use crate::moving::{change_engine, reload};
-use crate::{Chosen, Engines, IoThread, Output, VmError, kind, name};
+use crate::{Chosen, Desk, Engines, IoThread, Output, VmError, kind, name};
 
 /// What becomes of a VM whose guest resets it or whose CPU gives up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +55,8 @@ pub struct VmConfig {
     pub on_reset: OnReset,
     /// Where output goes: for its counters.
     pub outputs: Vec<Arc<Output>>,
+    /// Its screen and keyboard, if it has them.
+    pub desk: Option<Arc<Desk>>,
     /// What serves its devices, for as long as it lives.
     pub threads: Vec<IoThread>,
 }
@@ -200,7 +206,7 @@ impl Vm {
     }
 
     /// Does what is asked. The outcome is `Some` when the VM has ended by it, or just then.
-    fn serve(&mut self, request: &Request) -> Result<(Reply, Option<Outcome>), VmError> {
+    fn serve(&mut self, request: &Request) -> Result<(Answer, Option<Outcome>), VmError> {
         let was = self.state;
         let reply = match (request, was) {
             (Request::Status, _) => Reply::Status(Box::new(self.status())),
@@ -208,7 +214,9 @@ impl Vm {
                 self.machine.press_power_button();
                 Reply::Done
             }
-            (Request::Quit, _) => return Ok((Reply::Done, Some(Outcome::Quit))),
+            (Request::Quit, _) => return Ok((Reply::Done.into(), Some(Outcome::Quit))),
+            (Request::Screenshot, _) => return Ok((self.screenshot(), None)),
+            (Request::Keys { keys }, _) => self.type_keys(keys),
             (Request::Pause, RunState::Paused) | (Request::Resume, RunState::Running) => {
                 refused(Refusal::WrongState, format!("the VM is {was} already"))
             }
@@ -218,10 +226,11 @@ impl Vm {
                 Reply::Done
             }
             (Request::Pause | Request::Reset | Request::Move { .. }, _) => {
-                return self.serve_standing(request, was);
+                let (reply, outcome) = self.serve_standing(request, was)?;
+                return Ok((reply.into(), outcome));
             }
         };
-        Ok((reply, None))
+        Ok((reply.into(), None))
     }
 
     /// Does what needs the vCPUs to stand. They go on afterwards if they did before, but for a
@@ -275,6 +284,37 @@ impl Vm {
         Ok((old, moved))
     }
 
+    fn screenshot(&self) -> Answer {
+        let Some(desk) = &self.config.desk else { return no_desk().into() };
+        let mut picture = Picture::default();
+        desk.capture(&mut picture);
+        let bytes: Vec<u8> = picture.pixels.iter().flat_map(|pixel| pixel.to_le_bytes()).collect();
+        match file_of(&bytes) {
+            Ok(file) => {
+                let reply = Reply::Screen {
+                    width: picture.width as u32, // pictures have 4 Mi pixels at most
+                    height: picture.height as u32,
+                };
+                Answer { reply, file: Some(file) }
+            }
+            Err(error) => {
+                let message = format!("the host has no memory for a screenshot: {error}");
+                refused(Refusal::Failed, message).into()
+            }
+        }
+    }
+
+    fn type_keys(&self, keys: &[KeyPress]) -> Reply {
+        match &self.config.desk {
+            None => no_desk(),
+            Some(desk) if desk.type_keys(keys) => Reply::Done,
+            Some(_) => {
+                let message = "too many keys wait for the guest: try again later".to_owned();
+                refused(Refusal::WrongState, message)
+            }
+        }
+    }
+
     fn status(&self) -> Status {
         let bus = self.machine.bus_counters();
         Status {
@@ -294,6 +334,19 @@ impl Vm {
             unclaimed_accesses: bus.ports_unclaimed + bus.mmio_unclaimed,
         }
     }
+}
+
+fn no_desk() -> Reply {
+    let message = "the VM has no screen: start it with --display vga".to_owned();
+    refused(Refusal::Unsupported, message)
+}
+
+/// A file in memory, from its beginning.
+fn file_of(bytes: &[u8]) -> std::io::Result<OwnedFd> {
+    let mut file = File::from(memfd_create("screenshot", MemfdFlags::CLOEXEC)?);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    Ok(file.into())
 }
 
 fn refused(refusal: Refusal, message: String) -> Reply {

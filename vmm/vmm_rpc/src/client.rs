@@ -32,7 +32,7 @@ impl Client {
                 .map_err(no_vm)?;
         let address = SocketAddrUnix::new(path).map_err(no_vm)?;
         connect(&socket, &address).map_err(no_vm)?;
-        let hello: Hello = receive_message(&socket, RecvFlags::empty())?;
+        let (hello, _): (Hello, _) = receive_message(&socket, RecvFlags::empty())?;
         if hello.protocol != PROTOCOL {
             return Err(RpcError::Protocol { theirs: hello.protocol, ours: PROTOCOL });
         }
@@ -49,7 +49,18 @@ impl Client {
     /// # Errors
     /// When the conversation fails. A refusal is no error but a [`Reply`].
     pub fn ask(&mut self, request: &Request) -> Result<Reply, RpcError> {
-        send_message(&self.socket, request, SendFlags::empty())?;
+        self.ask_for_file(request).map(|(reply, _)| reply)
+    }
+
+    /// The same, for the file that comes with the answer.
+    ///
+    /// # Errors
+    /// When the conversation fails.
+    pub fn ask_for_file(
+        &mut self,
+        request: &Request,
+    ) -> Result<(Reply, Option<OwnedFd>), RpcError> {
+        send_message(&self.socket, request, None, SendFlags::empty())?;
         receive_message(&self.socket, RecvFlags::empty())
     }
 }

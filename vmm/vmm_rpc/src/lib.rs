@@ -18,7 +18,9 @@ mod packet;
 mod server;
 
 pub use client::Client;
-pub use message::{EngineName, Hello, Moved, Refusal, Reply, Request, RunState, Status};
+pub use message::{
+    Answer, EngineName, Hello, KeyPress, Moved, Refusal, Reply, Request, RunState, Status,
+};
 pub use packet::RpcError;
 pub use server::{Listener, Peer, Received};
 

@@ -1,6 +1,7 @@
 //! The messages.
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,13 @@ pub enum Request {
     PowerButton,
     /// End the VM at once, as pulling the plug.
     Quit,
+    /// What the screen shows. Answered with [`Reply::Screen`] and a file.
+    Screenshot,
+    /// Press and release keys, by scan codes, while the VM runs.
+    Keys {
+        /// In this order.
+        keys: Vec<KeyPress>,
+    },
     /// Go on in another engine. Answered with [`Reply::Moved`].
     Move {
         /// Which.
@@ -45,6 +53,14 @@ pub enum Reply {
     Done,
     /// How the VM is.
     Status(Box<Status>),
+    /// What the screen shows. With it comes a file with the pixels, 32 bits each: red, green and
+    /// blue from bit 16, 8 and 0.
+    Screen {
+        /// Pixels of a line.
+        width: u32,
+        /// Lines.
+        height: u32,
+    },
     /// The VM goes on in the other engine.
     Moved(Moved),
     /// Nothing has changed.
@@ -54,6 +70,21 @@ pub enum Reply {
         /// For people: what is wrong and what to do.
         message: String,
     },
+}
+
+/// A reply, and the file that goes with it.
+#[derive(Debug)]
+pub struct Answer {
+    /// The reply.
+    pub reply: Reply,
+    /// What is too large for it.
+    pub file: Option<OwnedFd>,
+}
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Self {
+        Self { reply, file: None }
+    }
 }
 
 /// Why a request is refused.
@@ -155,6 +186,15 @@ pub struct Status {
     pub mmio_accesses: u64,
     /// Accesses of both kinds that no device claimed.
     pub unclaimed_accesses: u64,
+}
+
+/// A key that goes down or up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyPress {
+    /// Its scan code of set 1; with 0x80 for those after 0xe0.
+    pub code: u8,
+    /// It goes down.
+    pub down: bool,
 }
 
 /// A finished engine move.

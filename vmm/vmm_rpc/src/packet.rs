@@ -1,10 +1,14 @@
 //! One message, one packet.
 
-use std::io;
-use std::os::fd::AsFd;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -54,38 +58,58 @@ pub enum RpcError {
     Socket(#[source] io::Error),
 }
 
-/// Sends one message.
+/// Sends one message, and a file with it.
 pub(crate) fn send_message(
     socket: impl AsFd,
     message: &impl Serialize,
+    file: Option<BorrowedFd<'_>>,
     flags: SendFlags,
 ) -> Result<(), RpcError> {
     let bytes = serde_json::to_vec(message).map_err(|e| RpcError::Message(e.to_string()))?;
     if bytes.len() > MESSAGE_SIZE_MAX {
         return Err(RpcError::Message(format!("{} bytes are too many to send", bytes.len())));
     }
-    match rustix::io::retry_on_intr(|| send(&socket, &bytes, flags | SendFlags::NOSIGNAL)) {
+    let files = file.as_slice();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let sent = rustix::io::retry_on_intr(|| {
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if !files.is_empty() {
+            ancillary.push(SendAncillaryMessage::ScmRights(files));
+        }
+        let flags = flags | SendFlags::NOSIGNAL;
+        sendmsg(&socket, &[IoSlice::new(&bytes)], &mut ancillary, flags)
+    });
+    match sent {
         Ok(_) => Ok(()),
         Err(Errno::PIPE | Errno::CONNRESET) => Err(RpcError::Closed),
         Err(error) => Err(RpcError::Socket(error.into())),
     }
 }
 
-/// Receives one message. With `DONTWAIT`, a socket without one fails with `WouldBlock`.
+/// Receives one message, and the file that comes with it. With `DONTWAIT`, a socket without one fails with `WouldBlock`.
 pub(crate) fn receive_message<T: DeserializeOwned>(
     socket: impl AsFd,
     flags: RecvFlags,
-) -> Result<T, RpcError> {
+) -> Result<(T, Option<OwnedFd>), RpcError> {
     let mut buffer = vec![0; MESSAGE_SIZE_MAX];
-    let flags = flags | RecvFlags::TRUNC;
-    let received = rustix::io::retry_on_intr(|| recv(&socket, &mut buffer[..], flags));
-    match received {
-        Ok((_, 0)) | Err(Errno::CONNRESET) => Err(RpcError::Closed),
-        Ok((_, length)) => {
+    let flags = flags | RecvFlags::TRUNC | RecvFlags::CMSG_CLOEXEC;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received = rustix::io::retry_on_intr(|| {
+        recvmsg(&socket, &mut [IoSliceMut::new(&mut buffer)], &mut ancillary, flags)
+    });
+    let file = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut files) => files.next(),
+        _ => None,
+    });
+    match received.map(|received| received.bytes) {
+        Ok(0) | Err(Errno::CONNRESET) => Err(RpcError::Closed),
+        Ok(length) => {
             let bytes = buffer.get(..length).ok_or_else(|| {
                 RpcError::Message(format!("{length} bytes are more than {MESSAGE_SIZE_MAX}"))
             })?;
-            serde_json::from_slice(bytes).map_err(|e| RpcError::Message(e.to_string()))
+            let message = serde_json::from_slice(bytes);
+            Ok((message.map_err(|e| RpcError::Message(e.to_string()))?, file))
         }
         Err(error) => Err(RpcError::Socket(error.into())),
     }

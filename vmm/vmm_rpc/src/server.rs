@@ -13,7 +13,7 @@ use rustix::net::{
 };
 
 use crate::packet::{receive_message, send_message};
-use crate::{Hello, PROTOCOL, Reply, Request, RpcError};
+use crate::{Answer, Hello, PROTOCOL, Request, RpcError};
 
 /// Clients that may wait to be accepted.
 const BACKLOG: i32 = 8;
@@ -70,7 +70,7 @@ impl Listener {
             Ok(socket) => {
                 let hello = Hello { program: program.to_owned(), protocol: PROTOCOL };
                 let peer = Peer { socket };
-                Ok(peer.send(&hello).ok().map(|()| peer))
+                Ok(peer.send(&hello, None).ok().map(|()| peer))
             }
             Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR) => Ok(None),
             Err(error) => Err(RpcError::Socket(error.into())),
@@ -129,7 +129,7 @@ impl Peer {
     /// The next request, if there is one.
     pub fn receive(&self) -> Received {
         match receive_message(&self.socket, RecvFlags::DONTWAIT) {
-            Ok(request) => Received::Request(request),
+            Ok((request, _)) => Received::Request(request),
             Err(RpcError::Message(message)) => Received::Bad(message),
             Err(RpcError::Socket(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                 Received::Nothing
@@ -142,12 +142,16 @@ impl Peer {
     ///
     /// # Errors
     /// When the answer cannot be delivered now: drop the peer.
-    pub fn reply(&self, reply: &Reply) -> Result<(), RpcError> {
-        self.send(reply)
+    pub fn reply(&self, answer: &Answer) -> Result<(), RpcError> {
+        self.send(&answer.reply, answer.file.as_ref().map(AsFd::as_fd))
     }
 
-    fn send(&self, message: &impl serde::Serialize) -> Result<(), RpcError> {
-        send_message(&self.socket, message, SendFlags::DONTWAIT)
+    fn send(
+        &self,
+        message: &impl serde::Serialize,
+        file: Option<BorrowedFd<'_>>,
+    ) -> Result<(), RpcError> {
+        send_message(&self.socket, message, file, SendFlags::DONTWAIT)
     }
 }
 

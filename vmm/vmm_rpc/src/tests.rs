@@ -45,7 +45,7 @@ fn a_request_is_answered() {
     let peer = wait(|| listener.accept("test 1").unwrap());
     assert_eq!(receive(&peer), Received::Request(Request::Move { engine: EngineName::Emu }));
     let moved = Moved { from: EngineName::Hw, to: EngineName::Emu, stopped_us: 7 };
-    peer.reply(&Reply::Moved(moved)).unwrap();
+    peer.reply(&Reply::Moved(moved).into()).unwrap();
     let (hello, reply) = asking.join().unwrap();
     assert_eq!(hello, Hello { program: "test 1".into(), protocol: PROTOCOL });
     assert_eq!(reply, Reply::Moved(moved));
@@ -95,7 +95,7 @@ fn nonsense_is_told_from_requests_and_does_not_end_the_conversation() {
         rustix::net::send(&raw, bytes, SendFlags::empty()).unwrap();
         assert!(matches!(receive(&peer), Received::Bad(_)), "{}", bytes.len());
     }
-    send_message(&raw, &Request::Pause, SendFlags::empty()).unwrap();
+    send_message(&raw, &Request::Pause, None, SendFlags::empty()).unwrap();
     assert_eq!(receive(&peer), Received::Request(Request::Pause));
 }
 
@@ -108,7 +108,7 @@ fn a_client_that_takes_no_answers_cannot_hold_the_server() {
         .unwrap();
     connect(&raw, &SocketAddrUnix::new(&path).unwrap()).unwrap();
     let peer = wait(|| listener.accept("test").unwrap());
-    let failed = (0..100_000).find(|_| peer.reply(&Reply::Done).is_err());
+    let failed = (0..100_000).find(|_| peer.reply(&Reply::Done.into()).is_err());
     assert!(failed.is_some());
 }
 

@@ -144,9 +144,7 @@ mod tests {
     fn devices_reach_ram_that_is_shown_and_nothing_else() {
         let map = rig();
         let overlay = map.overlay();
-        let reach = |gpa| {
-            guest_memory::WriteLease::new(&map.memory.dma(), &[(gpa, 1)]).is_ok()
-        };
+        let reach = |gpa| guest_memory::WriteLease::new(&map.memory.dma(), &[(gpa, 1)]).is_ok();
         assert!(reach(0xf_0000));
         overlay.set(vec![piece(0xf_0000, 0x1000, Some((0xf_0000, Backing::Rom)))]);
         assert!(!reach(0xf_0000) && reach(0xf_1000));

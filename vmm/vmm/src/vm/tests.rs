@@ -40,7 +40,7 @@ fn start(on_reset: OnReset) -> Running {
         modules: Vec::new(),
     };
     let (outputs, threads) = Default::default();
-    let config = VmConfig { chosen, engines, images, on_reset, outputs, threads };
+    let config = VmConfig { chosen, engines, images, on_reset, outputs, desk: None, threads };
     let vm = Vm::new(machine, inbox.clone(), config).unwrap();
     let thread = std::thread::spawn(move || vm.run());
     Running { inbox, world, thread }
@@ -50,7 +50,7 @@ impl Running {
     fn ask(&self, request: Request) -> Reply {
         let (sender, receiver) = channel();
         self.inbox.request(request, Box::new(move |reply| sender.send(reply).unwrap()));
-        receiver.recv_timeout(Duration::from_secs(20)).unwrap()
+        receiver.recv_timeout(Duration::from_secs(20)).unwrap().reply
     }
 
     fn status(&self) -> Status {
