@@ -136,7 +136,7 @@ impl Rig {
             }
             2 => match random.below(5) {
                 0 => drop(self.uart.receive(&[0x61; 20][..random.below(21) as usize])),
-                1 => self.i8042.key(Key { code: random.next() as u8, extended: true }, true),
+                1 => drop(self.i8042.key(Key { code: random.next() as u8, extended: true }, true)),
                 2 => self.i8042.mouse(Motion { right: random.next() as i32, ..Motion::default() }),
                 3 => self.pm.press_power_button(),
                 _ => self.pm.raise_gpe(random.next() as u8),
