@@ -1,10 +1,9 @@
-//! The compressed part of a bzImage, as a stream.
+//! What Linux packs kernels and initial RAM disks with, as a stream.
 //!
-//! What Linux's `arch/x86/boot/compressed` knows, but LZO: gzip, bzip2, LZMA, XZ, LZ4 in its
-//! legacy frames, Zstandard. After all but gzip Linux appends the unpacked size, four bytes that
-//! are not part of the stream.
+//! What Linux's `lib/decompress*.c` know, but LZO: gzip, bzip2, LZMA, XZ, LZ4 in its legacy frames,
+//! Zstandard.
 
-use std::io::{self, BufReader, Read, Take};
+use std::io::{self, BufRead, Read};
 
 use lzma_rust2::{LzmaReader, XzReader};
 
@@ -15,8 +14,6 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 /// Unpacked size of a block of a legacy LZ4 frame.
 const LZ4_BLOCK_SIZE: usize = 8 << 20;
 const LZ4_MAGIC: u32 = 0x184c_2102;
-/// Size Linux appends to the stream.
-const TRAILER_SIZE: u64 = 4;
 
 /// How a payload is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,16 +56,14 @@ impl Compression {
     }
 
     /// The unpacked stream; `None` when we cannot unpack it. Its length is not bounded: the
-    /// caller reads no more than it wants.
+    /// caller reads no more than it wants. LZ4 ends where `packed` does.
     ///
     /// # Errors
     /// When the stream's header is bad.
-    pub(crate) fn decode<'a, R: Read + 'a>(
+    pub(crate) fn decode<'a, R: BufRead + 'a>(
         self,
-        packed: Take<R>,
+        mut packed: R,
     ) -> io::Result<Option<Box<dyn Read + 'a>>> {
-        let without_trailer = packed.limit().saturating_sub(TRAILER_SIZE);
-        let mut packed = BufReader::with_capacity(256 << 10, packed);
         Ok(Some(match self {
             Self::Gzip => Box::new(flate2::bufread::GzDecoder::new(packed)),
             Self::Bzip2 => Box::new(bzip2::bufread::BzDecoder::new(packed)),
@@ -81,7 +76,7 @@ impl Compression {
                 if u32::from_le_bytes(magic) != LZ4_MAGIC {
                     return Err(malformed("no LZ4 frame"));
                 }
-                Box::new(Lz4Legacy::new(packed.take(without_trailer.saturating_sub(4))))
+                Box::new(Lz4Legacy::new(packed))
             }
             Self::Zstd => {
                 let mut decoder = zstd::Decoder::with_buffer(packed)?.single_frame();
@@ -109,16 +104,26 @@ impl<R: Read> Lz4Legacy<R> {
         Self { packed, block: Vec::new(), input: Vec::new(), at: 0 }
     }
 
+    /// The next block's size, if there is one; frames may follow one another.
+    fn next_size(&mut self) -> io::Result<Option<usize>> {
+        loop {
+            let mut size = [0; 4];
+            match self.packed.read_exact(&mut size) {
+                Ok(()) if u32::from_le_bytes(size) == LZ4_MAGIC => {}
+                Ok(()) => return Ok(Some(u32::from_le_bytes(size) as usize)),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Unpacks the next block; an empty one is the end.
     fn next_block(&mut self) -> io::Result<()> {
         self.at = 0;
-        let mut size = [0; 4];
-        if let Err(error) = self.packed.read_exact(&mut size) {
+        let Some(size) = self.next_size()? else {
             self.block.clear();
-            let end = error.kind() == io::ErrorKind::UnexpectedEof;
-            return if end { Ok(()) } else { Err(error) };
-        }
-        let size = u32::from_le_bytes(size) as usize;
+            return Ok(());
+        };
         if size > lz4_flex::block::get_maximum_output_size(LZ4_BLOCK_SIZE) {
             return Err(malformed("an LZ4 block is larger than any can be"));
         }

@@ -78,6 +78,15 @@ fn foreign_machine(machine: u16) -> &'static str {
     }
 }
 
+/// What a program's header says it is for, when that is not us.
+pub(crate) fn foreign_to_us(head: &[u8; HEADER_SIZE]) -> Option<&'static str> {
+    if head[5] != LITTLE_ENDIAN {
+        return Some("a big-endian machine");
+    }
+    let machine = u16::from_le_bytes([head[18], head[19]]);
+    (![EM_386, EM_X86_64].contains(&machine)).then(|| foreign_machine(machine))
+}
+
 impl Header {
     /// # Errors
     /// When it is not the header of an x86 executable.

@@ -41,6 +41,34 @@ pub enum BootError {
         /// What it is for.
         found: &'static str,
     },
+    /// The file is something else.
+    #[error(
+        "{name} is not an initrd: {found}; give a cpio archive of the newc format, packed or not"
+    )]
+    NotAnInitrd {
+        /// The file.
+        name: String,
+        /// What it looks like.
+        found: &'static str,
+    },
+    /// An initrd for other machines.
+    #[error(
+        "{name} is an initrd for {found}, as its {program} says, but the VM is an x86-64 machine"
+    )]
+    ForeignInitrd {
+        /// The file.
+        name: String,
+        /// The program in it that is for another machine.
+        program: String,
+        /// What it is for.
+        found: &'static str,
+    },
+    /// An initrd that the guest's memory cannot hold.
+    #[error("{name} unpacks to more than the VM has memory: give the VM more memory")]
+    UnpacksTooLarge {
+        /// The file.
+        name: String,
+    },
     /// The kernel's headers contradict themselves, or ask for what no VM has.
     #[error("{name} is damaged: {reason}")]
     Malformed {

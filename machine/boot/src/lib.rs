@@ -18,11 +18,13 @@
 //! called, and nothing that must be zero is written.
 
 mod acpi;
+mod checksum;
 mod decompress;
 mod elf;
 mod entry;
 mod error;
 mod guest;
+mod initrd;
 pub mod layout;
 mod linux;
 mod multiboot;
@@ -34,6 +36,7 @@ mod strings;
 pub use entry::Entry;
 pub use error::BootError;
 pub use guest::{Image, Source};
+pub use initrd::check_initrd;
 pub use screen::Screen;
 
 use guest_memory::DmaMemory;

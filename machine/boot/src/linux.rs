@@ -6,8 +6,9 @@
 //! Linux `Documentation/arch/x86/boot.rst`, sections "The Real-Mode Kernel Header" and "64-bit
 //! Boot Protocol"; `zero-page.rst`.
 
-use std::io::Read;
+use std::io::{self, BufReader, Read};
 
+use crate::checksum;
 use crate::decompress::Compression;
 use crate::elf::{self, Elf, Header};
 use crate::entry::Entry;
@@ -53,6 +54,8 @@ const INITRD_END_MAX: u64 = 1 << 32;
 /// Bytes of the unpacked file we are ready to go through.
 const UNPACKED_SIZE_MAX: u64 = 1 << 30;
 const CHUNK_SIZE: usize = 256 << 10;
+/// The unpacked size, which Linux appends to what is packed. It ends what has no end of its own.
+const TRAILER_SIZE: u64 = 4;
 
 /// Begins like a bzImage.
 pub(crate) fn is_bzimage(head: &[u8]) -> bool {
@@ -126,6 +129,7 @@ pub(crate) fn load_bzimage<S: Source>(
 ) -> Result<Entry, BootError> {
     let head = images.kernel.head(0, BOOT_PARAMS_SIZE)?;
     let setup = SetupHeader::parse(&head, &images.kernel.name)?;
+    checksum::check(&mut images.kernel)?;
     let rip = unpack(guest, &mut images.kernel, &setup)?;
     write_boot_params(guest, images, &setup)?;
     Ok(Entry::Long { rip, rsi: low::BOOT_PARAMS })
@@ -168,7 +172,11 @@ fn unpack<S: Source>(
     image.seek(setup.payload)?;
     let broken =
         |source| BootError::Decompress { name: name.clone(), format: format.name(), source };
-    let packed = image.source.by_ref().take(setup.payload_size);
+    let size = match format {
+        Compression::Lz4 => setup.payload_size.saturating_sub(TRAILER_SIZE),
+        _ => setup.payload_size,
+    };
+    let packed = BufReader::with_capacity(CHUNK_SIZE, image.source.by_ref().take(size));
     let Some(unpacked) = format.decode(packed).map_err(broken)? else {
         return Err(BootError::Compression { name, found: format.name() });
     };
@@ -203,7 +211,19 @@ impl Unpacking<'_> {
             self.skip_to(segment.offset)?;
             self.copy(guest, segment.paddr, segment.file_size)?;
         }
+        self.finish()?;
         Ok(elf.header.entry)
+    }
+
+    /// Reads to the end, where most formats have their checksum.
+    fn finish(&mut self) -> Result<(), BootError> {
+        let left = UNPACKED_SIZE_MAX.saturating_sub(self.at);
+        let rest = io::copy(&mut self.stream.by_ref().take(left), &mut io::sink());
+        rest.map(|_| ()).map_err(|source| self.undecodable(source))
+    }
+
+    fn undecodable(&self, source: io::Error) -> BootError {
+        BootError::Decompress { name: self.name.to_owned(), format: self.format.name(), source }
     }
 
     fn malformed(&self, reason: &'static str) -> BootError {
@@ -212,9 +232,8 @@ impl Unpacking<'_> {
 
     /// Fills the first `size` bytes of the chunk.
     fn fill(&mut self, size: usize) -> Result<(), BootError> {
-        self.stream.read_exact(&mut self.chunk[..size]).map_err(|source| {
-            BootError::Decompress { name: self.name.to_owned(), format: self.format.name(), source }
-        })?;
+        let read = self.stream.read_exact(&mut self.chunk[..size]);
+        read.map_err(|source| self.undecodable(source))?;
         self.at += size as u64;
         Ok(())
     }

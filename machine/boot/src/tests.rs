@@ -117,18 +117,18 @@ fn bzimage(payload: &[u8]) -> Bytes_ {
 }
 
 /// As Linux's build does it: the unpacked size follows the stream.
-fn with_trailer(mut packed: Bytes_, unpacked: &[u8]) -> Bytes_ {
+pub(crate) fn with_trailer(mut packed: Bytes_, unpacked: &[u8]) -> Bytes_ {
     packed.extend((unpacked.len() as u32).to_le_bytes());
     packed
 }
 
-fn gzip(data: &[u8]) -> Bytes_ {
+pub(crate) fn gzip(data: &[u8]) -> Bytes_ {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(data).unwrap();
     encoder.finish().unwrap()
 }
 
-fn xz(data: &[u8]) -> Bytes_ {
+pub(crate) fn xz(data: &[u8]) -> Bytes_ {
     let mut options = lzma_rust2::XzOptions::with_preset(1);
     options.set_block_size(None);
     let mut encoder = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
@@ -136,20 +136,20 @@ fn xz(data: &[u8]) -> Bytes_ {
     encoder.finish().unwrap()
 }
 
-fn lzma(data: &[u8]) -> Bytes_ {
+pub(crate) fn lzma(data: &[u8]) -> Bytes_ {
     let options = lzma_rust2::LzmaOptions::with_preset(1);
     let mut encoder = lzma_rust2::LzmaWriter::new_use_header(Vec::new(), &options, None).unwrap();
     encoder.write_all(data).unwrap();
     encoder.finish().unwrap()
 }
 
-fn bzip2(data: &[u8]) -> Bytes_ {
+pub(crate) fn bzip2(data: &[u8]) -> Bytes_ {
     let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
     encoder.write_all(data).unwrap();
     encoder.finish().unwrap()
 }
 
-fn lz4(data: &[u8]) -> Bytes_ {
+pub(crate) fn lz4(data: &[u8]) -> Bytes_ {
     let mut packed = 0x184c_2102u32.to_le_bytes().to_vec();
     for block in data.chunks(8 << 20) {
         let block = lz4_flex::block::compress(block);
@@ -420,6 +420,68 @@ fn a_payload_that_lies_is_refused() {
     let mut bad = with_trailer(lz4(&vmlinux()), &vmlinux());
     bad[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
     assert!(refusal(bzimage(&bad)).contains("the LZ4 data in kernel cannot be decompressed"));
+}
+
+/// A bzImage with the checksum Linux's build puts at its end.
+fn summed_bzimage(payload: &[u8], version: &[u8]) -> Bytes_ {
+    let mut file = bzimage(payload);
+    file[0x20e..0x210].copy_from_slice(&0x100u16.to_le_bytes());
+    file[0x300..0x300 + version.len()].copy_from_slice(version);
+    file[0x3c..0x40].copy_from_slice(&0x40u32.to_le_bytes());
+    file[0x40..0x44].copy_from_slice(b"PE\0\0");
+    file.resize((file.len() + 4).next_multiple_of(512) - 4, 0);
+    let paragraphs = (file.len() + 4 - 1024) / 16;
+    file[0x1f4..0x1f8].copy_from_slice(&(paragraphs as u32).to_le_bytes());
+    let mut crc = flate2::Crc::new();
+    crc.update(&file);
+    file.extend((!crc.sum()).to_le_bytes());
+    file
+}
+
+#[test]
+fn a_flipped_bit_in_a_kernel_is_found_by_its_checksum() {
+    let payload = with_trailer(lz4(&vmlinux()), &vmlinux());
+    let good = summed_bzimage(&payload, b"6.1.0-56-amd64 (x@y) #1");
+    Vm::new(64).load(&mut images(good.clone())).unwrap();
+    let damaged = |mut file: Bytes_| {
+        let at = 1024 + 512 + payload.len() / 2;
+        file[at] ^= 4;
+        file
+    };
+    assert!(refusal(damaged(good.clone())).contains("its checksum does not match"));
+    assert!(refusal(&good[..good.len() - 1]).contains("truncated: its kernel runs past its"));
+
+    let mut signed = good;
+    signed[0x40 + 24 + 64..][..4].copy_from_slice(b"sum.");
+    signed[0x40 + 24 + 112 + 32..][..8].copy_from_slice(b"position");
+    signed.extend(b"signature");
+    Vm::new(64).load(&mut images(signed.clone())).unwrap();
+    assert!(refusal(damaged(signed)).contains("its checksum does not match"));
+
+    let mut newer = summed_bzimage(&payload, b"6.15.0-rc1 #1");
+    newer.truncate(newer.len() - 4);
+    newer.extend([0; 4]);
+    Vm::new(64).load(&mut images(newer)).unwrap();
+}
+
+#[test]
+fn a_payload_s_own_checksum_is_looked_at() {
+    let kernel = vmlinux();
+    let mut zstd = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    zstd.include_checksum(true).unwrap();
+    zstd.write_all(&kernel).unwrap();
+    let (gzip, xz, bzip2) = (gzip(&kernel), xz(&kernel), bzip2(&kernel));
+    let payloads = [
+        (gzip.len() - 8, gzip),
+        (xz.len() - 20, with_trailer(xz, &kernel)),
+        (bzip2.len() - 3, with_trailer(bzip2, &kernel)),
+    ];
+    let zstd = zstd.finish().unwrap();
+    for (at, mut payload) in payloads.into_iter().chain([(zstd.len() - 1, zstd)]) {
+        payload[at] ^= 0x40;
+        let said = refusal(bzimage(&payload));
+        assert!(said.contains("cannot be decompressed"), "{said}");
+    }
 }
 
 /// Damage of every byte that is something, and of many that are nothing: an error or an entry, never a

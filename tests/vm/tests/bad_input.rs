@@ -88,6 +88,9 @@ fn kernels_that_are_cut_too_large_or_for_another_cpu() -> anyhow::Result<()> {
     for (name, size) in [("cut200", 200), ("cut600", 600), ("cut100k", 100_000)] {
         files.write(name, &files.image[..size])?;
     }
+    let mut flipped = files.image.clone();
+    flipped[5 << 20] ^= 1;
+    files.write("flipped", &flipped)?;
     files.write("cut-last", &files.image[..files.image.len() * 9 / 10])?;
     files.sparse("huge", 3 << 30)?;
     let mut arm = vec![0; 4096];
@@ -101,6 +104,7 @@ fn kernels_that_are_cut_too_large_or_for_another_cpu() -> anyhow::Result<()> {
         ("--engine emu --kernel cut600", STATUS_USAGE, "cut600 is damaged"),
         ("--engine emu --kernel cut100k", STATUS_USAGE, "cut100k is truncated"),
         ("--engine emu --kernel cut-last", STATUS_USAGE, "cut-last is truncated"),
+        ("--engine emu --kernel flipped", STATUS_USAGE, "flipped is damaged: its checksum"),
         ("--engine emu --kernel huge", STATUS_USAGE, "huge is not a kernel"),
         ("--engine emu --kernel arm", STATUS_USAGE, "64-bit ARM, but the VM is an x86-64"),
         ("--engine emu --kernel elf-arm", STATUS_USAGE, "64-bit ARM, but the VM is an x86-64"),
@@ -116,6 +120,16 @@ fn initrds_and_disks_that_are_none() -> anyhow::Result<()> {
     files.write("empty", b"")?;
     files.sparse("huge", 3 << 30)?;
     files.sparse("odd", 1000)?;
+    files.sparse("zeros", 5000)?;
+    let initrd = fs::read(files.folder.path().join("initrd"))?;
+    files.write("cut", &initrd[..initrd.len() * 2 / 3])?;
+    files.write("cut.gz", &[&b"\x1f\x8b\x08\0\0\0\0\0\0\x03"[..], &[0xab; 10]].concat())?;
+    let numbers = [1, 0o100_755, 0, 0, 1, 0, 64, 0, 0, 0, 0, 7, 0];
+    let mut arm = b"070701".to_vec();
+    arm.extend(numbers.iter().flat_map(|n| format!("{n:08x}").into_bytes()));
+    arm.extend(b"bin/sh\0\0\0\0\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\xb7\0");
+    arm.resize(arm.len() + 64, 0);
+    files.write("arm", &arm)?;
     files.sparse("disk", 1 << 20)?;
     files.write("image", b"QFI\xfb\0\0\0\x03")?;
     let with = |rest: &str| format!("--engine emu --kernel vmlinuz {rest}");
@@ -124,6 +138,12 @@ fn initrds_and_disks_that_are_none() -> anyhow::Result<()> {
         ("--initrd empty", "empty is empty"),
         ("--initrd huge", "no room for huge of 3221225472 bytes: give the VM more memory"),
         ("--initrd /dev/zero", "is not a file"),
+        ("--initrd .", "is not a file"),
+        ("--initrd zeros", "zeros is not an initrd: there is nothing in it but zeros"),
+        ("--initrd vmlinuz", "vmlinuz is not an initrd: it is a Linux kernel"),
+        ("--initrd cut", "cut is truncated: its archive runs past its"),
+        ("--initrd cut.gz", "the gzip data in cut.gz cannot be decompressed"),
+        ("--initrd arm", "arm is an initrd for 64-bit ARM, as its bin/sh says"),
         ("--disk none", "'none' does not exist: check the path"),
         ("--disk empty", "multiple of 512"),
         ("--disk odd", "multiple of 512"),

@@ -15,11 +15,12 @@ use machine_clock::{MachineClock, TimeSource};
 use virtio::{ConsoleConfig, Dispatch, EntropySource};
 use x86_state::{CpuProfile, ProfileError, Topology};
 
+use crate::images::{self, InitrdCheck};
 use crate::{
     Console, ConsoleSpec, Desk, EngineChoice, Engines, Inbox, Io, IoThread, Output, Vm, VmConfig,
     VmError, VmSpec,
 };
-use crate::{disks, images, networks};
+use crate::{disks, networks};
 
 /// The TSC's rate where there is no KVM to say the host's: one tick a nanosecond.
 const TSC_KHZ_WITHOUT_KVM: u32 = 1_000_000;
@@ -55,6 +56,7 @@ pub struct Launched {
 pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
     let mut images = images::open(&spec)?;
     check_host_memory(spec.memory_bytes)?;
+    let initrd = InitrdCheck::begin(&spec)?;
     let hw = Arc::new(HwEngine::new());
     // Only a VM tells the rate, and the host's kernel waits milliseconds while it makes one:
     // meanwhile, the guest's kernel is read.
@@ -107,6 +109,7 @@ pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
         desk: desk.clone(),
         threads,
     };
+    initrd.finish()?;
     let vm = Vm::new(machine, inbox.clone(), config)?;
     Ok(Launched { vm, clock, consoles, outputs, desk, engine })
 }
