@@ -13,6 +13,7 @@
 
 mod error;
 mod header;
+mod lane;
 mod limits;
 mod open;
 mod overlay;
@@ -23,6 +24,7 @@ mod vectored;
 
 pub use error::OpenError;
 pub use header::Qcow2Error;
+pub use lane::{Done, Kind, Lane, Transfer, Work};
 pub use limits::{Limit, Limits, Rate};
 pub use open::{Cache, DiskOptions, Format};
 pub use raw::RawDisk;
@@ -94,10 +96,15 @@ pub trait Disk: Send + Sync {
     /// While on, no request waits for a limit: what is in flight shall end soon.
     fn hurry(&self, _on: bool) {}
 
-    /// The file that reads and writes go to byte for byte, if there is one: the host's kernel may
-    /// then be given them directly.
-    fn file(&self) -> Option<&File> {
+    /// The file that such a read or write goes to byte for byte, and flushes too, if there is one:
+    /// the host's kernel may then be given it directly.
+    fn file(&self, _offset: u64, _buffers: &[VolatileSlice<'_>]) -> Option<&File> {
         None
+    }
+
+    /// Requests may take long even when the data is at hand.
+    fn may_wait(&self) -> bool {
+        false
     }
 }
 

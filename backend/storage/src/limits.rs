@@ -78,7 +78,8 @@ impl Bucket {
 #[derive(Debug, Default)]
 struct State {
     buckets: Vec<(Direction, Unit, Bucket)>,
-    hurried: bool,
+    /// How many are in a hurry.
+    hurried: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,7 +114,7 @@ impl Limited {
                 buckets.extend(rate.map(|Rate(rate)| (direction, unit, Bucket { rate, paid_up })));
             }
         }
-        let state = Mutex::new(State { buckets, hurried: false });
+        let state = Mutex::new(State { buckets, hurried: 0 });
         Self { disk, state, hurry: Condvar::new() }
     }
 
@@ -133,7 +134,7 @@ impl Limited {
         }
         loop {
             let left = start.saturating_duration_since(Instant::now());
-            if left.is_zero() || state.hurried {
+            if left.is_zero() || state.hurried > 0 {
                 return;
             }
             let woken = self.hurry.wait_timeout(state, left);
@@ -172,8 +173,14 @@ impl Disk for Limited {
         self.disk.write_zeroes(offset, size_bytes, unmap)
     }
 
+    fn may_wait(&self) -> bool {
+        true
+    }
+
     fn hurry(&self, on: bool) {
-        self.state().hurried = on;
+        let mut state = self.state();
+        state.hurried = if on { state.hurried + 1 } else { state.hurried.saturating_sub(1) };
+        drop(state);
         self.hurry.notify_all();
         self.disk.hurry(on);
     }

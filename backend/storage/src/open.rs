@@ -278,6 +278,10 @@ impl Disk for Adjusted {
         self.disk.write_zeroes(offset, size_bytes, unmap && self.discard)
     }
 
+    fn may_wait(&self) -> bool {
+        self.disk.may_wait()
+    }
+
     fn hurry(&self, on: bool) {
         self.disk.hurry(on);
     }

@@ -172,8 +172,11 @@ impl Disk for RawDisk {
         self.settle()
     }
 
-    fn file(&self) -> Option<&File> {
-        let plain = self.direct.is_none() && !self.through;
-        plain.then_some(&self.file)
+    fn file(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> Option<&File> {
+        (!self.through).then(|| self.file_for(offset, buffers))
+    }
+
+    fn may_wait(&self) -> bool {
+        self.direct.is_some()
     }
 }

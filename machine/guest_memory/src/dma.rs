@@ -180,54 +180,89 @@ pub struct LeaseError {
     pub size: usize,
 }
 
-/// Permission to let the host's kernel or a back-end access a range of guest RAM directly.
-pub struct Lease<'a, const WRITE: bool> {
-    slices: Vec<VolatileSlice<'a, SliceBits<'a>>>,
+/// What a lease is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Access {
+    /// Guest RAM is read.
+    #[default]
+    Read,
+    /// Guest RAM is written: the lease's end marks the pages.
+    Write,
 }
 
-/// To read from guest RAM.
-pub type ReadLease<'a> = Lease<'a, false>;
-/// To write to guest RAM. Its end marks the pages.
-pub type WriteLease<'a> = Lease<'a, true>;
+/// Permission to let the host's kernel or a back-end access ranges of guest RAM directly. It can
+/// be used again for another request, and then allocates nothing.
+#[derive(Default)]
+pub struct Lease {
+    access: Access,
+    /// What the slices are in. Declared before them and cleared after them.
+    memory: Option<Arc<DmaMemory>>,
+    /// Memory that is there for as long as `memory` is.
+    slices: Vec<VolatileSlice<'static>>,
+    places: Vec<RamOffset>,
+}
 
-impl<'a, const WRITE: bool> Lease<'a, WRITE> {
-    /// A lease of the concatenation of these guest-physical ranges.
+// SAFETY: the slices are guest memory, which any thread may access and which `memory` keeps.
+unsafe impl Send for Lease {}
+// SAFETY: as above; the slices are handed out as they are.
+unsafe impl Sync for Lease {}
+
+impl Lease {
+    /// A lease of nothing yet. What it was a lease of before ends.
+    pub fn begin(&mut self, memory: &Arc<DmaMemory>, access: Access) {
+        self.end();
+        self.access = access;
+        self.memory = Some(memory.clone());
+    }
+
+    /// Adds a range of guest-physical addresses, after those there are.
     ///
     /// # Errors
-    /// When a part of one is not RAM.
-    pub fn new(memory: &'a DmaMemory, ranges: &[(u64, usize)]) -> Result<Self, LeaseError> {
-        let mut slices = Vec::with_capacity(ranges.len());
-        for (gpa, size) in ranges {
-            for slice in memory.get_slices(GuestAddress(*gpa), *size) {
-                slices.push(slice.map_err(|_| LeaseError { gpa: *gpa, size: *size })?);
-            }
+    /// When a part of it is not RAM; a part before that may have been added.
+    pub fn add(&mut self, gpa: u64, size: usize) -> Result<(), LeaseError> {
+        let refused = LeaseError { gpa, size };
+        let memory = self.memory.as_ref().ok_or(refused)?;
+        for slice in memory.get_slices(GuestAddress(gpa), size) {
+            let slice = slice.map_err(|_| refused)?;
+            self.places.push(RamOffset(slice.bitmap().at));
+            // SAFETY: the same memory, which `memory` keeps until `end` has removed the slice.
+            self.slices
+                .push(unsafe { VolatileSlice::new(slice.ptr_guard_mut().as_ptr(), slice.len()) });
         }
-        Ok(Self { slices })
+        Ok(())
     }
 
     /// The memory, for back-ends. They do not mark anything: the lease does.
-    pub fn buffers(&self) -> Vec<VolatileSlice<'_>> {
-        self.slices
-            .iter()
-            .map(|s| {
-                // SAFETY: the same memory for no longer than the slice it is made of.
-                unsafe { VolatileSlice::new(s.ptr_guard_mut().as_ptr(), s.len()) }
-            })
-            .collect()
+    pub fn buffers(&self) -> &[VolatileSlice<'_>] {
+        &self.slices
+    }
+
+    /// What it is a lease of is in this memory.
+    pub fn memory(&self) -> Option<&Arc<DmaMemory>> {
+        self.memory.as_ref()
     }
 
     /// Bytes leased.
     pub fn size_bytes(&self) -> usize {
         self.slices.iter().map(VolatileSlice::len).sum()
     }
-}
 
-impl<const WRITE: bool> Drop for Lease<'_, WRITE> {
-    fn drop(&mut self) {
-        if WRITE {
-            for slice in &self.slices {
-                slice.bitmap().mark_dirty(0, slice.len());
+    /// Ends it.
+    pub fn end(&mut self) {
+        let region = self.memory.as_ref().and_then(|memory| memory.iter().next());
+        if let (Access::Write, Some(region)) = (self.access, region) {
+            for (place, slice) in self.places.iter().zip(&self.slices) {
+                region.bits.mark_written(*place, slice.len());
             }
         }
+        self.slices.clear();
+        self.places.clear();
+        self.memory = None;
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.end();
     }
 }

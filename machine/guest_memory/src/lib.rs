@@ -8,7 +8,7 @@
 //!
 //! Two ways in. Engines use the word accesses ([`GuestMemory::load`], [`GuestMemory::store`],
 //! ...), one host instruction each, in the host's memory order, and look at
-//! [`PageBits::watched`] after each store. Devices use [`GuestMemory::dma`] or a [`WriteLease`],
+//! [`PageBits::watched`] after each store. Devices use [`GuestMemory::dma`] or a [`Lease`],
 //! which mark pages by themselves.
 //!
 //! *Invariants*: nothing but this crate maps guest memory. Every write is followed by a look at
@@ -26,9 +26,7 @@ mod view;
 mod word;
 
 pub use bits::{CodeWatcher, DirtyBitmap, LINE_SIZE, PageBits};
-pub use dma::{
-    DmaMemory, DmaRegion, Lease, LeaseError, ReadLease, RegionBits, SliceBits, WriteLease,
-};
+pub use dma::{Access, DmaMemory, DmaRegion, Lease, LeaseError, RegionBits, SliceBits};
 pub use mapping::MemoryError;
 pub use memory::{GuestMemory, Region};
 pub use view::{Backing, FlatRange, FlatView};

@@ -72,12 +72,19 @@ fn device_writes_and_leases_mark_pages() {
     m.dma().write_slice(&[1], GuestAddress(0x10_0005)).unwrap();
     assert_ne!(m.bits().code_generation(2), before);
     let dma = m.dma();
-    drop(ReadLease::new(&dma, &[(0x10_1000, 16)]).unwrap());
-    drop(WriteLease::new(&dma, &[(0x1000, 16)]).unwrap());
+    let mut lease = Lease::default();
+    lease.begin(&dma, Access::Read);
+    lease.add(0x10_1000, 16).unwrap();
+    lease.begin(&dma, Access::Write);
+    lease.add(0x1000, 16).unwrap();
+    assert_eq!((lease.size_bytes(), lease.buffers().len()), (16, 1));
+    drop(lease);
     let dirty = DirtyBitmap::new(m.bits().pages());
     m.bits().harvest_dirty(&dirty);
     assert_eq!(dirty.iter().collect::<Vec<_>>(), [1, 2]);
-    assert!(WriteLease::new(&dma, &[(0x1000, 0x1001)]).is_err());
+    let mut lease = Lease::default();
+    lease.begin(&dma, Access::Write);
+    assert!(lease.add(0x1000, 0x1001).is_err());
 }
 
 #[test]

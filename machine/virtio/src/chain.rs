@@ -1,6 +1,8 @@
 //! One request: the bytes a driver lets a device read, and those it lets it write.
 
-use guest_memory::{DmaMemory, ReadLease, WriteLease};
+use std::sync::Arc;
+
+use guest_memory::{Access, DmaMemory, Lease};
 use vm_memory::{Bytes, GuestAddress};
 
 /// Ranges of guest-physical addresses, as descriptors gave them. Nothing is known of them.
@@ -28,44 +30,43 @@ pub struct Chain<'a> {
     pub writable: Span<'a>,
     /// How many of the driver's requests it is: more than one after [`Outcome::More`](crate::Outcome::More).
     pub requests: u16,
+    /// Names the request to [`Handle::complete`](crate::Handle::complete).
+    pub head: u16,
 }
 
 /// The readable or writable part of a request.
 #[derive(Clone, Copy)]
 pub struct Span<'a> {
-    memory: &'a DmaMemory,
+    memory: &'a Arc<DmaMemory>,
     ranges: &'a [(u64, usize)],
     size: u64,
 }
 
 impl<'a> Chain<'a> {
-    pub(crate) fn new(memory: &'a DmaMemory, gathered: &'a Gathered, requests: u16) -> Self {
+    pub(crate) fn new(
+        memory: &'a Arc<DmaMemory>,
+        gathered: &'a Gathered,
+        requests: u16,
+        head: u16,
+    ) -> Self {
         Self {
             requests,
+            head,
             readable: Span::new(memory, &gathered.readable),
             writable: Span::new(memory, &gathered.writable),
         }
     }
 }
 
-/// Ranges of a part of a span: borrowed when descriptors end where the part does, which is what
-/// drivers do.
-enum Cut<'a> {
-    Whole(&'a [(u64, usize)]),
-    Made(Ranges),
-}
-
-impl Cut<'_> {
-    fn ranges(&self) -> &[(u64, usize)] {
-        match self {
-            Self::Whole(ranges) => ranges,
-            Self::Made(ranges) => ranges,
-        }
+impl Chain<'_> {
+    /// What it is in.
+    pub fn memory(&self) -> &Arc<DmaMemory> {
+        self.readable.memory
     }
 }
 
 impl<'a> Span<'a> {
-    fn new(memory: &'a DmaMemory, ranges: &'a [(u64, usize)]) -> Self {
+    fn new(memory: &'a Arc<DmaMemory>, ranges: &'a [(u64, usize)]) -> Self {
         // At most CHAIN_MAX lengths of 32 bits.
         let size = ranges.iter().map(|(_, size)| *size as u64).sum();
         Self { memory, ranges, size }
@@ -102,20 +103,30 @@ impl<'a> Span<'a> {
         })
     }
 
-    /// A lease of `size` bytes from `offset` on, for a back-end to read.
+    /// Makes `lease` one of `size` bytes from `offset` on.
     ///
     /// # Errors
     /// When the span is shorter, or not RAM there.
-    pub fn read_lease(&self, offset: u64, size: u64) -> Result<ReadLease<'a>, Fault> {
-        ReadLease::new(self.memory, self.cut(offset, size)?.ranges()).map_err(|_| Fault)
+    pub fn lease(
+        &self,
+        lease: &mut Lease,
+        access: Access,
+        offset: u64,
+        size: u64,
+    ) -> Result<(), Fault> {
+        lease.begin(self.memory, access);
+        let size = usize::try_from(size).map_err(|_| Fault)?;
+        self.pieces(offset, size, |gpa, size| lease.add(gpa.0, size).map_err(|_| Fault))
     }
 
-    /// A lease of `size` bytes from `offset` on, for a back-end to write.
-    ///
-    /// # Errors
-    /// When the span is shorter, or not RAM there.
-    pub fn write_lease(&self, offset: u64, size: u64) -> Result<WriteLease<'a>, Fault> {
-        WriteLease::new(self.memory, self.cut(offset, size)?.ranges()).map_err(|_| Fault)
+    /// The address of a byte.
+    pub fn address(&self, offset: u64) -> Option<GuestAddress> {
+        let mut found = None;
+        let look = self.pieces(offset, 1, |gpa, _| {
+            found = Some(gpa);
+            Ok(())
+        });
+        look.ok().and(found)
     }
 
     fn pieces(
@@ -136,29 +147,5 @@ impl<'a> Span<'a> {
             at = next;
         }
         Ok(())
-    }
-
-    fn cut(&self, offset: u64, size: u64) -> Result<Cut<'a>, Fault> {
-        let end = offset.checked_add(size).filter(|end| *end <= self.size).ok_or(Fault)?;
-        let (mut at, mut from, mut to) = (0, None, None);
-        for index in 0..=self.ranges.len() {
-            if at == offset && from.is_none() {
-                from = Some(index);
-            }
-            if at == end && to.is_none() {
-                to = Some(index);
-            }
-            at += self.ranges.get(index).map_or(0, |(_, size)| *size as u64);
-        }
-        if let (Some(from), Some(to)) = (from, to) {
-            return Ok(Cut::Whole(&self.ranges[from..to]));
-        }
-        let mut made = Ranges::new();
-        let size = usize::try_from(size).map_err(|_| Fault)?;
-        self.pieces(offset, size, |gpa, size| {
-            made.push((gpa.0, size));
-            Ok(())
-        })?;
-        Ok(Cut::Made(made))
     }
 }

@@ -42,6 +42,8 @@ pub enum Outcome {
     /// It cannot be served yet and stays first in its queue. The device will call
     /// [`Handle::kick`] when it can.
     Wait,
+    /// It was taken, and the device will call [`Handle::complete`] when it is done.
+    Pending,
     /// It is too small alone: it shall come again as one with the request after it. While there is
     /// none it stays first in its queue.
     More,
@@ -85,6 +87,13 @@ pub trait VirtioDevice: Send + Sync {
     /// # Errors
     /// When there is no way to answer it.
     fn handle(&self, queue: usize, chain: &Chain<'_>) -> Result<Outcome, Broken>;
+
+    /// Requests were taken for later: those of `queue` may begin. Called without locks, after each
+    /// round.
+    fn submit(&self, _queue: usize) {}
+
+    /// Waits until no request of `queue` is pending. No more come meanwhile.
+    fn drain(&self, _queue: usize) {}
 
     /// Back to the state after power-up. No request is being served.
     fn reset(&self);

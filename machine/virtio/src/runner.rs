@@ -47,7 +47,8 @@ pub(crate) struct Runner {
     pub(crate) device: Arc<dyn VirtioDevice>,
     pub(crate) memory: Arc<GuestMemory>,
     pub(crate) msix: Arc<Msix>,
-    inline: bool,
+    /// Where queues are served; none when that is inside the doorbell.
+    loops: Vec<EventLoop>,
     // State.
     pub(crate) slots: Box<[Slot]>,
     pub(crate) status: AtomicU8,
@@ -82,6 +83,21 @@ impl Handle {
             runner.interrupt_config();
         }
     }
+
+    /// Gives requests that were [`Outcome::Pending`] back to the driver: their heads, and how many
+    /// bytes were written. To be called without locks of the device's.
+    pub fn complete(&self, queue: usize, done: impl Iterator<Item = (u16, u32)>) {
+        match self.0.upgrade() {
+            Some(runner) => runner.complete(queue, done),
+            None => done.for_each(drop),
+        }
+    }
+
+    /// Where the queue is served, if not inside the doorbell.
+    pub fn event_loop(&self, queue: usize) -> Option<EventLoop> {
+        let runner = self.0.upgrade()?;
+        runner.loops.get(queue % runner.loops.len().max(1)).cloned()
+    }
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -108,7 +124,10 @@ impl Runner {
             device,
             memory,
             msix,
-            inline: matches!(dispatch, Dispatch::Inline),
+            loops: match dispatch {
+                Dispatch::Inline => Vec::new(),
+                Dispatch::Loops(loops) => loops.clone(),
+            },
             slots,
             status: AtomicU8::new(0),
             isr: AtomicU8::new(0),
@@ -142,13 +161,13 @@ impl Runner {
     }
 
     pub(crate) fn is_inline(&self) -> bool {
-        self.inline
+        self.loops.is_empty()
     }
 
     /// Has the queue served.
     pub(crate) fn kick(&self, queue: usize) {
         match self.slots.get(queue) {
-            Some(slot) if !self.inline => slot.event.signal(),
+            Some(slot) if !self.is_inline() => slot.event.signal(),
             Some(_) => self.run(queue),
             None => {}
         }
@@ -161,8 +180,9 @@ impl Runner {
     /// Ends service. When it returns, no request is in flight and guest memory stands still.
     pub(crate) fn pause(&self) {
         self.paused.store(true, Ordering::SeqCst);
-        for slot in &self.slots {
+        for (queue, slot) in self.slots.iter().enumerate() {
             drop(lock(&slot.ring));
+            self.device.drain(queue);
         }
     }
 
@@ -184,20 +204,39 @@ impl Runner {
     fn run(&self, queue: usize) {
         let slot = &self.slots[queue];
         let mut ring = lock(&slot.ring);
-        let Some(ring) = ring.as_mut() else { return };
+        let Some(served) = ring.as_mut() else { return };
         let memory = self.memory.dma();
-        let served = self.serve(queue, ring, &memory);
-        // What was done before a mistake is told, too.
-        let told = ring.must_interrupt(&memory);
+        let result = self.serve(queue, served, &memory);
+        self.tell(slot, served, &memory, result);
+        drop(ring);
+        self.device.submit(queue);
+    }
+
+    fn complete(&self, queue: usize, done: impl Iterator<Item = (u16, u32)>) {
+        let slot = &self.slots[queue];
+        let mut ring = lock(&slot.ring);
+        // What a reset has taken the ring from is nobody's business any more.
+        let Some(ring) = ring.as_mut() else { return done.for_each(drop) };
+        let memory = self.memory.dma();
+        let mut result = Ok(());
+        for (head, written) in done {
+            result = result.and(ring.complete_kept(&memory, head, written));
+        }
+        self.tell(slot, ring, &memory, result);
+    }
+
+    /// Interrupts the driver if it wants that. What was done before a mistake is told, too.
+    fn tell(&self, slot: &Slot, ring: &mut Ring, memory: &DmaMemory, result: Result<(), Broken>) {
+        let told = ring.must_interrupt(memory);
         if told == Ok(true) {
             self.interrupt(slot);
         }
-        if let Err(broken) = served.and(told.map(drop)) {
+        if let Err(broken) = result.and(told.map(drop)) {
             self.needs_reset(broken);
         }
     }
 
-    fn serve(&self, queue: usize, ring: &mut Ring, memory: &DmaMemory) -> Result<(), Broken> {
+    fn serve(&self, queue: usize, ring: &mut Ring, memory: &Arc<DmaMemory>) -> Result<(), Broken> {
         let slot = &self.slots[queue];
         let mut more = false;
         for served in 0usize.. {
@@ -205,7 +244,7 @@ impl Runner {
                 ring.put_back();
                 return Ok(());
             }
-            if served >= BATCH && !self.inline && !more {
+            if served >= BATCH && !self.is_inline() && !more {
                 slot.event.signal();
                 return Ok(());
             }
@@ -223,11 +262,12 @@ impl Runner {
                 ring.put_back();
                 return Ok(());
             }
-            let chain = Chain::new(memory, &ring.gathered, ring.requests());
+            let chain = Chain::new(memory, &ring.gathered, ring.requests(), ring.head());
             let outcome = self.device.handle(queue, &chain)?;
             more = outcome == Outcome::More;
             match outcome {
                 Outcome::Done(written) => ring.complete(memory, written)?,
+                Outcome::Pending => ring.keep(),
                 Outcome::More => {}
                 Outcome::Wait => {
                     ring.put_back();
@@ -235,7 +275,7 @@ impl Runner {
                 }
                 Outcome::Again => {
                     ring.put_back();
-                    if !self.inline {
+                    if !self.is_inline() {
                         slot.event.signal();
                         return Ok(());
                     }
@@ -274,6 +314,8 @@ impl Runner {
     pub(crate) fn close(&self, queue: usize) -> Option<Ring> {
         let slot = &self.slots[queue];
         slot.closing.store(true, Ordering::SeqCst);
+        drop(lock(&slot.ring));
+        self.device.drain(queue);
         let ring = lock(&slot.ring).take();
         slot.closing.store(false, Ordering::SeqCst);
         ring

@@ -144,7 +144,11 @@ mod tests {
     fn devices_reach_ram_that_is_shown_and_nothing_else() {
         let map = rig();
         let overlay = map.overlay();
-        let reach = |gpa| guest_memory::WriteLease::new(&map.memory.dma(), &[(gpa, 1)]).is_ok();
+        let reach = |gpa| {
+            let mut lease = guest_memory::Lease::default();
+            lease.begin(&map.memory.dma(), guest_memory::Access::Write);
+            lease.add(gpa, 1).is_ok()
+        };
         assert!(reach(0xf_0000));
         overlay.set(vec![piece(0xf_0000, 0x1000, Some((0xf_0000, Backing::Rom)))]);
         assert!(!reach(0xf_0000) && reach(0xf_1000));

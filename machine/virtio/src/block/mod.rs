@@ -1,4 +1,4 @@
-//! The disk (5.2): one request is one call of the back-end, on the queue's thread.
+//! The disk (5.2): requests of a queue go down its lane and come back when they are done.
 
 mod request;
 mod spec;
@@ -6,13 +6,15 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use bus::{Section, SectionError};
-use storage::{Disk, SECTOR_SIZE};
+use storage::{Disk, Lane, SECTOR_SIZE};
 
-use crate::{Broken, Chain, DeviceType, Outcome, VirtioDevice};
+use crate::runner::lock;
+use crate::{Broken, Chain, DeviceType, Handle, Outcome, VirtioDevice};
+use request::Pending;
 use spec::*;
 use state::BlockState;
 
@@ -55,7 +57,14 @@ pub struct Block {
     read_only: bool,
     // Wiring.
     disk: Arc<dyn Disk>,
+    /// One for each queue.
+    lanes: OnceLock<Box<[Lane<Box<Pending>>]>>,
+    me: Weak<Self>,
     // State.
+    /// Requests that are not in use.
+    ///
+    /// *Lock*: a leaf.
+    spare: Mutex<Vec<Box<Pending>>>,
     features: AtomicU64,
     /// The writeback field of the configuration.
     writeback: AtomicBool,
@@ -97,12 +106,15 @@ impl Block {
         set(MAX_WRITE_ZEROES_SECTORS, &SEGMENT_SECTORS_MAX.to_le_bytes());
         set(MAX_WRITE_ZEROES_SEG, &SEGMENTS_MAX.to_le_bytes());
         set(WRITE_ZEROES_MAY_UNMAP, &[1]);
-        Arc::new(Self {
+        Arc::new_cyclic(|me| Self {
             config: bytes,
             serial,
             queue_sizes: vec![QUEUE_SIZE; usize::from(config.queues)],
             read_only: info.read_only,
             disk,
+            lanes: OnceLock::new(),
+            me: me.clone(),
+            spare: Mutex::default(),
             features: AtomicU64::new(0),
             writeback: AtomicBool::new(true),
             counters: Counters::default(),
@@ -120,6 +132,10 @@ impl Block {
             discards: get(discards),
             failed: get(failed),
         }
+    }
+
+    fn lanes(&self) -> &[Lane<Box<Pending>>] {
+        self.lanes.get().map_or(&[], |lanes| lanes)
     }
 
     /// Writes are flushed one by one: for a driver that cannot flush (5.2.5.2), or asks for it.
@@ -163,8 +179,30 @@ impl VirtioDevice for Block {
         self.features.store(features, Ordering::Release);
     }
 
-    fn handle(&self, _queue: usize, chain: &Chain<'_>) -> Result<Outcome, Broken> {
-        self.serve(chain)
+    fn attach(&self, handle: Handle) {
+        let lane = |queue| {
+            let (me, handle) = (self.me.clone(), handle.clone());
+            let of = handle.event_loop(queue);
+            Lane::new(self.disk.clone(), of.as_ref(), move |done| {
+                if let Some(block) = me.upgrade() {
+                    block.finish(queue, done, &handle);
+                }
+            })
+        };
+        let lanes = (0..self.queue_sizes.len()).map(lane).collect();
+        assert!(self.lanes.set(lanes).is_ok(), "a disk is attached once");
+    }
+
+    fn handle(&self, queue: usize, chain: &Chain<'_>) -> Result<Outcome, Broken> {
+        self.serve(queue, chain)
+    }
+
+    fn submit(&self, queue: usize) {
+        self.lanes()[queue].submit();
+    }
+
+    fn drain(&self, queue: usize) {
+        self.lanes()[queue].drain();
     }
 
     fn reset(&self) {

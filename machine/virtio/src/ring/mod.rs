@@ -100,6 +100,28 @@ impl Ring {
         Ok(Some(head))
     }
 
+    /// The request that is being looked at is kept by the device, which will complete it.
+    pub(crate) fn keep(&mut self) {
+        self.heads.clear();
+    }
+
+    /// Gives one that was kept back to the driver.
+    pub(crate) fn complete_kept(
+        &mut self,
+        memory: &DmaMemory,
+        head: u16,
+        written: u32,
+    ) -> Result<(), Broken> {
+        self.added += 1;
+        let wild = Broken("put a used ring where no RAM is");
+        self.queue.add_used(memory, head, written).map_err(|_| wild)
+    }
+
+    /// The first of the requests that are being looked at.
+    pub(crate) fn head(&self) -> u16 {
+        self.heads.first().map_or(0, |(head, _)| *head)
+    }
+
     /// How many requests are being looked at as one.
     pub(crate) fn requests(&self) -> u16 {
         self.heads.len() as u16 // at most the queue's size
