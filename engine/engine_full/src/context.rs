@@ -44,8 +44,9 @@ pub(crate) struct StackWindow {
 }
 
 impl StackWindow {
-    /// Holds no address.
-    pub(crate) const EMPTY: Self = Self { end: 1 << 63, distance: 0, room: [u64::MAX; ROOMS] };
+    /// Holds no address; whoever goes on in a unit although its window is gone forms none either.
+    pub(crate) const EMPTY: Self =
+        Self { end: 1 << 63, distance: 1 << 63, room: [u64::MAX; ROOMS] };
 
     /// Of a window that was found.
     pub(crate) fn new(known: &KnownWindow) -> Self {
@@ -177,6 +178,8 @@ pub(crate) struct Context {
     pub(crate) page_mask: [u64; 2],
     /// The low 0 to 6 bits: by the logarithm of an access's size, say.
     pub(crate) low_mask: [u64; 7],
+    /// Bits 0 to 11 of an address but for the low 0 to 11.
+    pub(crate) upper_mask: [u64; 12],
     /// Bits 0 to 11 of an address.
     pub(crate) offset_mask: u64,
     /// Bit 12 of a sum of such bits.

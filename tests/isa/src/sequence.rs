@@ -13,7 +13,7 @@ use iced_x86::{
 };
 
 use crate::forms::{CONDITIONAL, Form, INTEGER, Instance, LEGACY, LONG, STRING, vector_and_float};
-use crate::{CODE, Case, Random, State, forms, is_inside, undefined};
+use crate::{CODE, Case, MIDDLE, Random, State, forms, is_inside, undefined};
 
 /// Instructions of a sequence, those that prepare others apart.
 const LENGTH_MAX: u64 = 64;
@@ -58,7 +58,11 @@ impl Sequence {
         let mut maker = Maker { code_bits, parts: Vec::new(), random };
         let length = 1 + maker.random.below(LENGTH_MAX);
         for _ in 0..length {
-            if maker.random.one_in(6) { maker.branch() } else { maker.instruction() }
+            match maker.random.below(24) {
+                0..4 => maker.branch(),
+                4 if code_bits == 64 => maker.neighbours(),
+                _ => maker.instruction(),
+            }
         }
         let parts = maker.encode();
         Self { code_bits, parts, rounds: random.below(ROUNDS_MAX) }
@@ -146,6 +150,61 @@ impl Maker<'_> {
             bytes.extend([0x3c, self.random.number() as u8]); // CMP AL, number
         }
         self.parts.push(Part::Plain(bytes));
+    }
+
+    /// Accesses at small distances from the same registers, about the border of the two pages, and
+    /// what comes between them.
+    fn neighbours(&mut self) {
+        let mut pick = |other: Option<u8>| loop {
+            let reg = self.random.below(15) as u8;
+            if reg != 4 && other != Some(reg) {
+                return reg;
+            }
+        };
+        let base = pick(None);
+        let index = pick(Some(base));
+        let scale = self.random.below(4) as u8;
+        let indexed = self.random.one_in(3);
+        let count = if indexed { self.random.below(16) } else { 0 };
+        let start = MIDDLE - 0x90 + self.random.below(0x100);
+        let aims = [(base, start.wrapping_sub(count << scale)), (index, count)];
+        for (reg, value) in &aims[..1 + usize::from(indexed)] {
+            let mov = self.set(*reg, *value);
+            self.plain(&mov);
+        }
+        let sib = if indexed { scale << 6 | (index & 7) << 3 } else { 4 << 3 } | base & 7;
+        let extension = if indexed { index >> 3 << 1 } else { 0 } | base >> 3;
+        for _ in 0..2 + self.random.below(6) {
+            let spared = if self.random.one_in(16) { &aims[..0] } else { &aims[..] };
+            let reg = loop {
+                let reg = self.random.below(15) as u8;
+                if reg != 4 && spared.iter().all(|(aimed, _)| *aimed != reg) {
+                    break reg;
+                }
+            };
+            match self.random.below(8) {
+                0 if self.random.one_in(2) => self.branch(),
+                0 => self.plain(&[0x49, 0xff, 0xc0 | reg & 1 | 2]), // INC R10 or R11
+                1 => {
+                    // LEA of another register and 1.
+                    let other = self.random.below(8) as u8;
+                    self.plain(&[
+                        0x48 | reg >> 3 << 2,
+                        0x8d,
+                        0x44 | (reg & 7) << 3,
+                        0x20 | other,
+                        1,
+                    ]);
+                }
+                _ => {
+                    let rex = 0x40 | (self.random.below(2) as u8) << 3 | reg >> 3 << 2 | extension;
+                    let opcode =
+                        *self.random.pick(&[0x8a_u8, 0x8b, 0x8b, 0x88, 0x89, 0x01, 0x03, 0x3b]);
+                    let disp = self.random.below(0x60) as u8;
+                    self.plain(&[rex, opcode, 0x44 | (reg & 7) << 3, sib, disp]);
+                }
+            }
+        }
     }
 
     fn candidate(&mut self) -> Option<Instance> {

@@ -99,6 +99,15 @@ fn stays_inside(insn: &Native) -> bool {
     insn.mem.is_none() && !insn.vector && !divides && !needs_rcx(insn)
 }
 
+/// It needs neither the guest's R11 nor RCX in a temporary, nor the x87 state unless that is at hand.
+pub(super) fn is_plain(insn: &Native, x87_at_hand: bool) -> bool {
+    let used = insn.gpr_read | insn.gpr_written | named(insn);
+    !has(used, GUEST_R11)
+        && !needs_rcx(insn)
+        && insn.high_byte == 0
+        && (x87_at_hand || !uses_x87(insn))
+}
+
 impl Translator {
     /// Copies an instruction that stays inside: what it leaves of the guest's R10 and R11 in the
     /// temporaries is for the next one to find, because a way through memory takes five times as
@@ -114,6 +123,7 @@ impl Translator {
             gpr[usize::from(register)] = temporary;
             if temporary == Reg::RCX {
                 self.unit.distance_at_hand = false;
+                self.unit.looked = None;
             }
             if self.unit.held[slot] == Held::Nothing {
                 if has(insn.gpr_read, register) {
@@ -133,8 +143,19 @@ impl Translator {
         true
     }
 
-    /// The temporaries are for other use: what they hold of the guest goes where it lives.
+    /// What the temporaries hold of the guest goes where it lives.
+    pub(super) fn put_back(&mut self) {
+        for (slot, register) in [GUEST_R10, GUEST_R11].into_iter().enumerate() {
+            if self.unit.held[slot] == Held::Newer {
+                self.asm.store(8, in_context(register), TEMPORARIES[slot]);
+                self.unit.held[slot] = Held::Same;
+            }
+        }
+    }
+
+    /// The temporaries are for other use, too.
     pub(super) fn let_go(&mut self) {
+        self.unit.looked = None;
         for (slot, register) in [GUEST_R10, GUEST_R11].into_iter().enumerate() {
             if std::mem::take(&mut self.unit.held[slot]) == Held::Newer {
                 self.asm.store(8, in_context(register), TEMPORARIES[slot]);
@@ -144,9 +165,93 @@ impl Translator {
 
     /// Copies an instruction; false when that is not possible after all.
     pub(super) fn copy(&mut self, index: usize, insn: &Native) -> bool {
-        if stays_inside(insn) {
-            return self.copy_inside(insn);
+        let copied = if stays_inside(insn) {
+            self.copy_inside(insn)
+        } else if is_plain(insn, self.unit.x87_at_hand) {
+            self.copy_plain(index, insn)
+        } else {
+            self.copy_any(index, insn)
+        };
+        self.forget_looked(insn.gpr_written);
+        copied
+    }
+
+    /// Copies an instruction of which at most R10 is not in its place.
+    fn copy_plain(&mut self, index: usize, insn: &Native) -> bool {
+        let mem = match insn.mem {
+            Some(mem) if mem.access == Access::None => return self.copy_plain_address(insn, &mem),
+            Some(mem) => {
+                // RCX is what leads to memory from here on.
+                self.put_back();
+                self.unit.held[1] = Held::Nothing;
+                Some(self.find_operand(index, insn, &mem))
+            }
+            None => {
+                self.put_back();
+                None
+            }
+        };
+        let named = named(insn);
+        if has(named, GUEST_R10) {
+            if mem
+                .is_some_and(|mem| mem.base == Some(Reg::R10) && self.unit.held[0] == Held::Nothing)
+            {
+                return self.copy_with(insn, named, mem);
+            }
+            if has(insn.gpr_read, GUEST_R10) {
+                self.hold_r10();
+            }
         }
+        if reencode(&mut self.asm, insn, &Substitution { gpr: HOST, mem }).is_err() {
+            return false;
+        }
+        if has(named, GUEST_R10) {
+            self.unit.held[0] =
+                if has(insn.gpr_written, GUEST_R10) { Held::Newer } else { Held::Same };
+        }
+        true
+    }
+
+    /// Copies an instruction whose operand uses R10 for an address that is not in RCX.
+    fn copy_with(&mut self, insn: &Native, named: u16, mem: Option<Mem>) -> bool {
+        self.let_go();
+        let operand = mem.map(|at| self.collapse(at, false, true));
+        let places = self.places(insn, named, false, true);
+        self.load_moved(insn, &places);
+        let to = Substitution { gpr: places.gpr, mem: operand };
+        if reencode(&mut self.asm, insn, &to).is_err() {
+            return false;
+        }
+        self.store_moved(insn, &places);
+        true
+    }
+
+    /// LEA that does not use R11.
+    fn copy_plain_address(&mut self, insn: &Native, mem: &x86_decode::native::NativeMem) -> bool {
+        let to = HOST[usize::from(insn.reg())];
+        if (1 << GUEST_R10) & insn.gpr_read != 0 && !mem.rip_relative {
+            self.hold_r10();
+        }
+        let size = insn.op_size.min(mem.addr_size);
+        if mem.rip_relative {
+            self.effective_address(to, size, insn, mem);
+        } else {
+            let operand = Mem {
+                seg: None,
+                base: mem.base.map(|r| HOST[usize::from(r)]),
+                index: mem.index.map(|r| (HOST[usize::from(r)], mem.scale)),
+                disp: mem.disp,
+            };
+            self.asm.lea(size, to, operand);
+        }
+        if insn.reg() == GUEST_R10 {
+            self.unit.held[0] = Held::Newer;
+        }
+        true
+    }
+
+    /// Copies any other.
+    fn copy_any(&mut self, index: usize, insn: &Native) -> bool {
         self.let_go();
         if uses_x87(insn) {
             self.need_x87(insn);
@@ -194,6 +299,7 @@ impl Translator {
             return at;
         };
         self.unit.distance_at_hand = false;
+        self.unit.looked = None;
         self.asm.lea(8, to, at);
         Mem::at(to, 0)
     }
@@ -253,6 +359,7 @@ impl Translator {
             return;
         }
         self.unit.distance_at_hand = false;
+        self.unit.looked = None;
         self.asm.load(8, Reg::RCX, super::context(field!(x87_at_hand)));
         let (absent, there) = (self.asm.label(), self.asm.label());
         let retry = self.here();

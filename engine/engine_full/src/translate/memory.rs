@@ -10,12 +10,26 @@ use crate::cache::Reason;
 use crate::context::{field, stack_field};
 
 impl Translator {
-    /// The host's operand for an instruction's memory operand, checked.
+    /// The host's operand for an instruction's memory operand, checked. What the temporaries held is
+    /// gone.
     pub(super) fn operand(&mut self, index: usize, insn: &Native, mem: &NativeMem) -> Mem {
+        let operand = self.find_operand(index, insn, mem);
+        self.let_go();
+        operand
+    }
+
+    /// The same for an instruction that is copied. The guest's R10 is held still, if the address
+    /// left it R10; in the context it is in any case.
+    pub(super) fn find_operand(&mut self, index: usize, insn: &Native, mem: &NativeMem) -> Mem {
+        self.put_back();
         let known = by_stack_pointer(insn).and(self.form.stack[index]);
         if known.is_some() {
             return self.in_window(mem.disp);
         }
+        if let Some(operand) = self.look_for(index, insn, mem) {
+            return operand;
+        }
+        self.let_go();
         self.address(index, insn, mem);
         let write = matches!(mem.access, Access::Write | Access::ReadWrite);
         self.check(index, insn, mem.size_bytes, write, mem.aligned)
@@ -28,6 +42,7 @@ impl Translator {
             let field = context(stack_field(self.user(), field));
             self.asm.load(8, Reg::RCX, field);
             self.unit.distance_at_hand = true;
+            self.unit.looked = None;
         }
         Mem::at(Reg::RSP, disp).index(Reg::RCX, 0)
     }

@@ -12,6 +12,7 @@ mod control;
 mod copy;
 mod flags;
 mod form;
+mod look;
 mod memory;
 mod privilege;
 mod stack;
@@ -30,6 +31,7 @@ use crate::context::{field, stack_field};
 use copy::Held;
 use form::Form;
 pub(crate) use form::Source;
+use look::{Look, Looked};
 use system::System;
 
 /// Host register of a guest register, where it has one.
@@ -73,6 +75,10 @@ enum Cold {
     Leave(u32),
     /// A misaligned access of this size at the address in R10: back when it is within one page.
     Misaligned { size: u16, back: Label, crossing: Label },
+    /// See [`Translator::look_closer`].
+    Near(Look),
+    /// See [`Translator::look_up`].
+    Empty(Look),
     /// Somewhere else out of line.
     Jump(Label),
     /// The frame is not in the stack window: another window, or another unit. `room` is what R10 is
@@ -105,6 +111,8 @@ struct Current {
     body: Label,
     /// RCX holds the stack window's distance.
     distance_at_hand: bool,
+    /// What RCX holds of memory looked at; it goes with any change of RCX.
+    looked: Option<Looked>,
     /// The x87 state is in the CPU.
     x87_at_hand: bool,
     /// What R10 and RCX hold.
@@ -123,6 +131,7 @@ impl Default for Translator {
             first_site: 0,
             body: asm.label(),
             distance_at_hand: false,
+            looked: None,
             x87_at_hand: false,
             held: [Held::Nothing; 2],
         };
@@ -156,6 +165,7 @@ impl Translator {
             first_site: cache.next_site(),
             body: self.asm.label(),
             distance_at_hand: false,
+            looked: None,
             x87_at_hand: false,
             held: [Held::Nothing; 2],
         };
@@ -299,8 +309,11 @@ impl Translator {
     fn insn(&mut self, index: usize) -> bool {
         let insn = self.form.insns[index];
         self.points.push(Point { host: self.here(), guest: insn.offset });
-        if !matches!(insn.class, Class::Copy | Class::Nop) {
-            self.let_go();
+        match insn.class {
+            Class::Copy | Class::Nop => {}
+            // Where it does not jump, the temporaries stay what they are.
+            Class::JumpIf => self.put_back(),
+            _ => self.let_go(),
         }
         match insn.class {
             Class::Nop => {}
@@ -369,6 +382,8 @@ impl Translator {
             match *cold {
                 Cold::Leave(site) => self.leave(site),
                 Cold::Misaligned { size, back, crossing } => self.misaligned(size, back, crossing),
+                Cold::Near(look) => self.look_closer(&look),
+                Cold::Empty(look) => self.look_up(&look),
                 Cold::Jump(to) => self.asm.jmp(to),
                 Cold::Window { room, back } => self.other_window(room, back),
                 Cold::PutBackFlags { index, out } => {

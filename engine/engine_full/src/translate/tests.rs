@@ -56,17 +56,65 @@ impl Random {
     }
 }
 
+/// An address that was looked up, or is about to be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum What {
+    /// R10.
+    R10,
+    /// These registers and a displacement, of the last byte; what is that far before it is on the
+    /// same page.
+    Sum { base: Register, index: Register, scale: u32, last: i64, before: i64 },
+    /// A page whose number is known.
+    Page(u64),
+}
+
+impl What {
+    /// The operand of LEA.
+    fn sum(insn: &Instruction) -> Self {
+        Self::Sum {
+            base: insn.memory_base(),
+            index: insn.memory_index(),
+            scale: insn.memory_index_scale(),
+            last: insn.memory_displacement64() as i64,
+            before: 0,
+        }
+    }
+
+    /// It is another address when this register changes.
+    fn rests_on(self, register: Register) -> bool {
+        matches!(self, Self::Sum { base, index, .. } if base == register || index == register)
+    }
+
+    /// Bytes from the operand, but for RCX, to the end of what was looked up; None outside of it.
+    fn room(self, operand: (Register, Register, u32), disp: i64) -> Option<i64> {
+        let (own, first, end) = match self {
+            // How much was looked for there is not followed.
+            Self::R10 => ((Register::R10, Register::None, 1), 0, i64::MAX),
+            Self::Sum { base, index, scale, last, before } => {
+                ((base, index, scale), last - before, last + 1)
+            }
+            Self::Page(_) => ((Register::None, Register::None, 1), 0, 4096),
+        };
+        let fits = operand == own && first <= disp && (self != Self::R10 || disp == 0);
+        fits.then_some(end - disp)
+    }
+}
+
 /// Where RCX comes from.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Rcx {
-    /// The page number of the address in R10.
-    Page,
+    /// An address; when true, less what of it may differ on a page.
+    Address(What, bool),
+    /// The page number of it.
+    Number(What),
     /// An entry of the loads' or stores' array, for that address.
-    Entry(Register),
+    Entry(Register, What),
+    /// The same, and the address's base or page.
+    Based(Register, What),
     /// The stack window's distance.
     Distance,
-    /// The address of what was found so.
-    Place,
+    /// The address of what was found in this array, and how much of it follows.
+    Place(Register, i64),
     Other,
 }
 
@@ -74,74 +122,184 @@ enum Rcx {
 #[derive(Clone, Copy, PartialEq)]
 struct Walk {
     rcx: Rcx,
-    /// R10 is the address of what was found.
-    r10_is_place: Option<Rcx>,
-    rcx_place: Rcx,
+    /// R10 is the address of what was found, as of [`Rcx::Place`].
+    r10_place: Option<(Register, i64)>,
+    /// A number R10 was loaded with.
+    r10: Option<u64>,
+    /// Of sums: what is known to be on the page of the last byte.
+    before: i64,
 }
 
 impl Walk {
+    const START: Self = Self { rcx: Rcx::Other, r10_place: None, r10: None, before: 0 };
+
+    /// Which array the operand was found in, with what is in RCX, and how much follows.
+    fn found(&self, operand: (Register, Register, u32), disp: i64) -> Option<(Register, i64)> {
+        let (array, what, own) = match (self.rcx, operand) {
+            (Rcx::Distance, (Register::RSP, Register::RCX, 1)) => {
+                return Some((Register::FS, i64::MAX));
+            }
+            (Rcx::Place(array, room), (Register::RCX, Register::None, _)) if disp == 0 => {
+                return Some((array, room));
+            }
+            (Rcx::Entry(array, what), (base, Register::RCX, 1)) => {
+                (array, what, (base, Register::None, 1))
+            }
+            // Without a base, there is nothing to be added.
+            (
+                Rcx::Entry(array, what @ What::Sum { base: Register::None, .. }),
+                (Register::RCX, index, scale),
+            ) => (array, what, (Register::None, index, scale)),
+            (Rcx::Based(array, what), (Register::RCX, index, scale)) => {
+                let base = if let What::Sum { base, .. } = what { base } else { Register::None };
+                (array, what, (base, index, scale))
+            }
+            _ => return None,
+        };
+        what.room(own, disp).map(|room| (array, room))
+    }
+
     /// What the instruction accesses is what was looked up for it.
     fn allows(&self, memory: &UsedMemory) -> bool {
         let disp = memory.displacement() as i64;
+        let size = memory.memory_size().size() as i64;
         let writes = !matches!(memory.access(), OpAccess::Read | OpAccess::CondRead);
-        let fits = |from: Rcx| match from {
-            Rcx::Entry(Register::GS) => !writes,
-            Rcx::Entry(_) | Rcx::Distance => true,
-            _ => false,
-        };
-        match (memory.segment(), memory.base(), memory.index()) {
+        let page = matches!(self.rcx, Rcx::Number(_));
+        let found = match (memory.segment(), memory.base(), memory.index()) {
             (Register::GS, Register::None, Register::None) => {
-                (-(CONTEXT_SIZE as i64)..0).contains(&disp)
+                return (-(CONTEXT_SIZE as i64)..0).contains(&disp);
             }
             (Register::GS, Register::None, Register::RCX) => {
-                !writes
-                    && (disp == 0 && self.rcx == Rcx::Page
-                        || disp >= i64::from(USER_JUMPS) && disp < 0)
+                return !writes && (disp == 0 && page || disp >= i64::from(USER_JUMPS) && disp < 0);
             }
-            (Register::FS, Register::None, Register::RCX) => {
-                !writes && disp == 0 && self.rcx == Rcx::Page
-            }
-            (_, Register::RSP, Register::RCX) => self.rcx == Rcx::Distance,
-            (_, Register::R10, Register::RCX) => {
-                disp == 0 && memory.scale() == 1 && fits(self.rcx) && self.rcx != Rcx::Distance
-            }
-            (_, Register::R10, Register::None) => disp == 0 && self.r10_is_place.is_some_and(fits),
-            (_, Register::RCX, Register::None) => {
-                disp == 0 && self.rcx == Rcx::Place && fits(self.rcx_place)
-            }
-            _ => false,
-        }
+            (Register::FS, Register::None, Register::RCX) => return !writes && disp == 0 && page,
+            (_, Register::R10, Register::None) if disp == 0 => self.r10_place,
+            (_, base, index) => self.found((base, index, memory.scale()), disp),
+        };
+        found.is_some_and(|(array, room)| size <= room && (array == Register::FS || !writes))
     }
 
     fn follow(&mut self, insn: &Instruction, written: &[Register]) {
+        use Mnemonic as M;
         let (base, index) = (insn.memory_base(), insn.memory_index());
-        let load = insn.mnemonic() == Mnemonic::Mov && insn.op1_kind() == OpKind::Memory;
-        let collapses = insn.mnemonic() == Mnemonic::Lea
-            && index == Register::RCX
-            && matches!(base, Register::R10 | Register::RSP)
-            && matches!(self.rcx, Rcx::Entry(_) | Rcx::Distance);
+        let load = insn.mnemonic() == M::Mov && insn.op1_kind() == OpKind::Memory;
+        let lea = insn.mnemonic() == M::Lea;
+        let place = lea
+            .then(|| {
+                let operand = (base, index, insn.memory_index_scale());
+                self.found(operand, insn.memory_displacement64() as i64)
+            })
+            .flatten();
         let before = self.rcx;
+        if let (M::Test | M::Cmp, Register::ECX) = (insn.mnemonic(), insn.op0_register()) {
+            // Behind the jump: the offset in the page of the last byte has one of these bits, or is
+            // no less than this number.
+            let number = insn.immediate32() as i32;
+            self.before = match insn.mnemonic() {
+                M::Test => 1 << number.trailing_zeros(),
+                _ => i64::from(number),
+            };
+        }
+        let r10 = self.r10;
         if written.contains(&Register::R10) {
-            self.r10_is_place = collapses.then_some(before);
+            self.r10_place = place;
+            let number = insn.mnemonic() == M::Mov && insn.op_count() == 2;
+            self.r10 = (number && insn.op1_kind() == OpKind::Immediate64)
+                .then(|| insn.immediate64())
+                .or((number && insn.op1_kind() == OpKind::Immediate32)
+                    .then(|| u64::from(insn.immediate32())))
+                .or((number && insn.op1_kind() == OpKind::Immediate32to64)
+                    .then(|| insn.immediate32to64() as u64));
         }
         if !written.contains(&Register::RCX) {
+            let (Rcx::Address(what, _)
+            | Rcx::Number(what)
+            | Rcx::Entry(_, what)
+            | Rcx::Based(_, what)) = self.rcx
+            else {
+                return;
+            };
+            if written.iter().any(|register| what.rests_on(*register)) {
+                self.rcx = Rcx::Other;
+            }
             return;
         }
+        let mask = || insn.memory_displacement64() as i32;
+        let pages = [field!(page_mask), field!(page_mask) + 8];
         self.rcx = match insn.segment_prefix() {
-            _ if collapses => {
-                self.rcx_place = before;
-                Rcx::Place
+            _ if place.is_some() => {
+                place.map_or(Rcx::Other, |(array, room)| Rcx::Place(array, room))
             }
-            Register::GS
-                if insn.mnemonic() == Mnemonic::Pext && insn.op1_register() == Register::R10 =>
+            Register::None
+                if lea && index == Register::RCX && insn.memory_displacement64() == 0 =>
             {
-                Rcx::Page
+                match before {
+                    Rcx::Entry(array, what @ What::Sum { base: own, index: other, .. })
+                        if own == base && other != Register::None =>
+                    {
+                        Rcx::Based(array, what)
+                    }
+                    _ => Rcx::Other,
+                }
             }
-            seg @ (Register::GS | Register::FS)
-                if load && before == Rcx::Page && index == Register::RCX =>
-            {
-                Rcx::Entry(seg)
+            // The page's first byte.
+            Register::None if lea && base == Register::RCX && index == Register::R10 => {
+                match (before, r10) {
+                    (Rcx::Entry(array, what @ What::Page(number)), Some(at))
+                        if at & 0xfff == 0 && (at >> 12 ^ number).trailing_zeros() >= 35 =>
+                    {
+                        Rcx::Based(array, what)
+                    }
+                    _ => Rcx::Other,
+                }
             }
+            Register::None if lea && base != Register::RIP && base != Register::RCX => {
+                match before {
+                    // Once more, behind a look at where on its page it is.
+                    Rcx::Address(_, true) => {}
+                    _ => self.before = 0,
+                }
+                Rcx::Address(What::sum(insn), false)
+            }
+            Register::None if insn.mnemonic() == M::Mov && insn.op1_kind() != OpKind::Register => {
+                Rcx::Number(What::Page(if insn.op1_kind() == OpKind::Immediate64 {
+                    insn.immediate64()
+                } else {
+                    u64::from(insn.immediate32())
+                }))
+            }
+            Register::GS if insn.mnemonic() == M::Pext && pages.contains(&mask()) => {
+                let known = self.before;
+                match (insn.op1_register(), before) {
+                    (
+                        Register::RCX,
+                        Rcx::Address(What::Sum { base, index, scale, last, .. }, false),
+                    ) => Rcx::Number(What::Sum { base, index, scale, last, before: known }),
+                    (Register::RCX, _) => Rcx::Other,
+                    (Register::R10, _) => Rcx::Number(What::R10),
+                    (base, _) => Rcx::Number(What::Sum {
+                        base,
+                        index: Register::None,
+                        scale: 1,
+                        last: 0,
+                        before: 0,
+                    }),
+                }
+            }
+            Register::GS if insn.mnemonic() == M::Pext => match before {
+                Rcx::Address(what, _) if insn.op1_register() == Register::RCX => {
+                    let low = (mask() - field!(upper_mask)) / 8;
+                    if (0..12).contains(&low) {
+                        self.before = 1 << low;
+                    }
+                    Rcx::Address(what, true)
+                }
+                _ => Rcx::Other,
+            },
+            seg @ (Register::GS | Register::FS) if load && index == Register::RCX => match before {
+                Rcx::Number(what) => Rcx::Entry(seg, what),
+                _ => Rcx::Other,
+            },
             // The one field that is loaded whole.
             Register::GS
                 if load && index == Register::None && insn.op0_register() == Register::RCX =>
@@ -180,7 +338,7 @@ fn translated_code_accesses_only_what_it_has_looked_up() {
     let mut factory = InstructionInfoFactory::new();
     let mut random = Random(7);
     let (mut accesses, mut units) = (0, 0);
-    for round in 0..20_000_u64 {
+    for round in 0..24_000_u64 {
         let page = random.page();
         let upper = if round & 1 == 0 { 0 } else { 0xffff_8000_0000_0000 };
         let last = if round & 0x1f == 1 { !0xfff } else { upper };
@@ -199,7 +357,7 @@ fn translated_code_accesses_only_what_it_has_looked_up() {
         }
         units += 1;
         let code = translator.asm.code();
-        let mut walk = Walk { rcx: Rcx::Other, r10_is_place: None, rcx_place: Rcx::Other };
+        let mut walk = Walk::START;
         // Jumps ahead, and what is known there; after a jump, nothing else is.
         let mut ahead: HashMap<u64, Walk> = HashMap::new();
         let mut arrives = true;
@@ -236,7 +394,10 @@ fn translated_code_accesses_only_what_it_has_looked_up() {
                 .map(|used| used.register().full_register())
                 .collect();
             walk.follow(&insn, &written);
-            arrives = insn.flow_control() != FlowControl::UnconditionalBranch;
+            arrives = !matches!(
+                insn.flow_control(),
+                FlowControl::UnconditionalBranch | FlowControl::IndirectBranch
+            );
             if insn.op0_kind() == OpKind::NearBranch64 {
                 ahead.insert(insn.near_branch_target(), walk);
             }

@@ -183,6 +183,7 @@ impl Views {
         context.jumps.fill(miss);
         context.page_mask = [0x7fff_ffff_f000, 0xffff_ffff_f000];
         context.low_mask = [0, 1, 3, 7, 15, 31, 63];
+        context.upper_mask = std::array::from_fn(|low| 0xfff & u64::MAX << low);
         context.flags_mask = 0x0100_07ff;
         transition::prepare(context);
         context.offset_mask = 0xfff;

@@ -1,0 +1,344 @@
+//! One look for several accesses: those at small distances from the same registers, or in the same
+//! page, need it only once while nothing else happens to RCX or the registers.
+//!
+//! Looking takes RCX alone. What may be on two pages is left to a unit that looks at each access by
+//! itself ([`crate::cache::Mode::NO_WINDOW`]).
+
+use x86_decode::native::{Access, Class, Native, NativeMem};
+use x86_encode::{Alu, Cond, Label, Mem, Reg, Segment};
+use x86_state::SegReg;
+
+use super::copy::{Held, is_plain};
+use super::form::by_stack_pointer;
+use super::{Cold, GUEST_R10, GUEST_R11, HOST, Translator, context, in_context};
+use crate::cache::{Mode, Reason};
+use crate::context::field;
+
+/// Bytes of a group at most: the more, the more often it is on two pages.
+const GROUP_MAX: i64 = 256;
+const PAGE_SIZE: i64 = 4096;
+
+/// What addresses of a group have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Guest registers: the second is multiplied by two to the power of the number.
+    Registers(Option<u8>, Option<(u8, u8)>),
+    /// The page of this number.
+    Page(u64),
+}
+
+impl Origin {
+    /// Of a memory operand, and its distance from there. None for one that is looked at otherwise.
+    fn of(mem: &NativeMem, rip_after: u64) -> Option<(Self, i64)> {
+        if mem.addr_size != 8 || matches!(mem.seg, SegReg::Fs | SegReg::Gs) {
+            return None;
+        }
+        if mem.rip_relative || mem.base.is_none() && mem.index.is_none() {
+            let from = if mem.rip_relative { rip_after } else { 0 };
+            let address = from.wrapping_add(mem.disp as i64 as u64);
+            let offset = (address & (PAGE_SIZE as u64 - 1)) as i64;
+            return (offset + size_of(mem) <= PAGE_SIZE)
+                .then_some((Self::Page(address >> 12), offset));
+        }
+        let index = mem.index.map(|index| (index, mem.scale));
+        let origin = Self::Registers(mem.base, index);
+        let fits = size_of(mem) <= GROUP_MAX * 2 && mem.disp < i32::MAX - 4 * GROUP_MAX as i32;
+        (fits && origin.registers() & 1 << GUEST_R11 == 0).then_some((origin, i64::from(mem.disp)))
+    }
+
+    /// The guest registers, by bits.
+    fn registers(self) -> u16 {
+        match self {
+            Self::Registers(base, index) => {
+                base.map_or(0, |r| 1 << r) | index.map_or(0, |(r, _)| 1 << r)
+            }
+            Self::Page(_) => 0,
+        }
+    }
+
+    /// The host's operand at a distance from there.
+    fn at(self, distance: i64) -> Mem {
+        match self {
+            Self::Registers(base, index) => Mem {
+                seg: None,
+                base: base.map(|r| HOST[usize::from(r)]),
+                index: index.map(|(r, scale)| (HOST[usize::from(r)], scale)),
+                disp: distance as i32,
+            },
+            Self::Page(_) => Mem::at(Reg::RCX, distance as i32),
+        }
+    }
+
+    /// The host's operand for it, when RCX is what was found.
+    fn found_at(self, distance: i64) -> Mem {
+        let at = self.at(distance);
+        match self {
+            Self::Registers(Some(_), None) => at.index(Reg::RCX, 0),
+            Self::Registers(..) => Mem { base: Some(Reg::RCX), ..at },
+            Self::Page(_) => at,
+        }
+    }
+}
+
+/// Bytes of a memory operand.
+fn size_of(mem: &NativeMem) -> i64 {
+    i64::from(mem.size_bytes.max(1))
+}
+
+/// What was found, which is in RCX: of `first..end` from the origin.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Looked {
+    origin: Origin,
+    first: i64,
+    end: i64,
+    write: bool,
+}
+
+impl Looked {
+    fn has(&self, origin: Origin, first: i64, end: i64, write: bool) -> bool {
+        self.origin == origin && self.first <= first && end <= self.end && (self.write || !write)
+    }
+}
+
+/// A look in the making.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Look {
+    wanted: Looked,
+    rip: u64,
+    /// The guest's flags may be overwritten.
+    free: bool,
+    /// It is for more than one access.
+    grouped: bool,
+    /// R10 is to be the guest's afterwards.
+    held: bool,
+    /// Where it begins, and where the address of the last byte is known to be good.
+    top: Label,
+    good: Label,
+}
+
+impl Translator {
+    /// The registers of this set have changed.
+    pub(super) fn forget_looked(&mut self, written: u16) {
+        if self.unit.looked.is_some_and(|looked| looked.origin.registers() & written != 0) {
+            self.unit.looked = None;
+        }
+    }
+
+    /// The host's operand for one whose address needs no more than RCX. The guest's R10, where it is
+    /// held, is in the context, too.
+    pub(super) fn look_for(&mut self, index: usize, insn: &Native, mem: &NativeMem) -> Option<Mem> {
+        let (origin, first) = Origin::of(mem, self.rip_after(insn))?;
+        let write = matches!(mem.access, Access::Write | Access::ReadWrite);
+        let end = first + size_of(mem);
+        if !self.unit.looked.is_some_and(|looked| looked.has(origin, first, end, write)) {
+            let alone = Looked { origin, first, end, write };
+            let wanted = self.group(index, insn, alone);
+            let look = Look {
+                wanted,
+                rip: self.rip_of(insn),
+                free: self.flags_free(index),
+                grouped: wanted.first < first || wanted.end > end,
+                held: false,
+                top: self.asm.label(),
+                good: self.asm.label(),
+            };
+            self.look(look);
+        }
+        if origin.registers() & 1 << GUEST_R10 != 0 {
+            self.hold_r10();
+        }
+        Some(origin.found_at(first))
+    }
+
+    /// R10 is the guest's.
+    pub(super) fn hold_r10(&mut self) {
+        if self.unit.held[0] == Held::Nothing {
+            self.asm.load(8, Reg::R10, in_context(GUEST_R10));
+            self.unit.held[0] = Held::Same;
+        }
+    }
+
+    /// What is to be looked at together with the access of an instruction.
+    fn group(&self, index: usize, insn: &Native, alone: Looked) -> Looked {
+        let mut wanted = alone;
+        if let Origin::Page(_) = alone.origin {
+            return Looked { first: 0, end: PAGE_SIZE, ..alone };
+        }
+        let registers = alone.origin.registers();
+        if self.unit.mode.contains(Mode::NO_WINDOW) || insn.gpr_written & registers != 0 {
+            return wanted;
+        }
+        for (i, next) in self.form.insns.iter().enumerate().skip(index + 1) {
+            match next.class {
+                Class::Nop | Class::JumpIf => continue,
+                Class::Copy if is_plain(next, self.unit.x87_at_hand) => {}
+                _ => break,
+            }
+            if let Some(mem) = next.mem.filter(|mem| mem.access != Access::None) {
+                if by_stack_pointer(next).and(self.form.stack[i]).is_some() {
+                    break;
+                }
+                let found = Origin::of(&mem, self.rip_after(next));
+                let Some((origin, first)) = found.filter(|found| found.0 == wanted.origin) else {
+                    break;
+                };
+                let first = wanted.first.min(first);
+                let end = wanted.end.max(found.map_or(0, |found| found.1) + size_of(&mem));
+                let writes = matches!(mem.access, Access::Write | Access::ReadWrite);
+                if writes && !wanted.write || end - first > GROUP_MAX {
+                    break;
+                }
+                wanted = Looked { origin, first, end, ..wanted };
+            }
+            if next.gpr_written & registers != 0 {
+                break;
+            }
+        }
+        wanted
+    }
+
+    fn look(&mut self, mut look: Look) {
+        let Looked { origin, first, end, write } = look.wanted;
+        self.unit.distance_at_hand = false;
+        let empty = self.asm.label();
+        let segment = if write { Segment::Fs } else { Segment::Gs };
+        let entry = Mem::absolute(0).index(Reg::RCX, 3).seg(segment);
+        if let Origin::Page(number) = origin {
+            self.asm.bind(look.top);
+            let pages = if self.user() { 35 } else { 36 };
+            self.asm.mov_ri(Reg::RCX, number & ((1 << pages) - 1));
+            self.asm.load(8, Reg::RCX, entry);
+            self.need_found(look.free, empty, None);
+            self.unit.held[0] = Held::Nothing;
+            self.asm.mov_ri(Reg::R10, number << 12);
+            self.asm.lea(8, Reg::RCX, Mem::at(Reg::RCX, 0).index(Reg::R10, 0));
+        } else {
+            if origin.registers() & 1 << GUEST_R10 != 0 {
+                self.hold_r10();
+            }
+            look.held = self.unit.held[0] != Held::Nothing;
+            self.asm.bind(look.top);
+            let near = self.find_last_byte(&look);
+            let mask = context(field!(page_mask) + if self.user() { 0 } else { 8 });
+            let from = match origin {
+                Origin::Registers(Some(base), None) if (first, end) == (0, 1) => {
+                    HOST[usize::from(base)]
+                }
+                _ => Reg::RCX,
+            };
+            self.asm.pext_rm(Reg::RCX, from, mask);
+            self.asm.load(8, Reg::RCX, entry);
+            self.need_found(look.free, empty, near);
+            if let Origin::Registers(Some(base), Some(_)) = origin {
+                let base = Mem::at(HOST[usize::from(base)], 0);
+                self.asm.lea(8, Reg::RCX, base.index(Reg::RCX, 0));
+            }
+        }
+        self.cold.push((empty, Cold::Empty(look)));
+        self.unit.looked = Some(look.wanted);
+    }
+
+    /// RCX = address of the last byte, which is not near the beginning of its page; else goes on out
+    /// of line, for which an island returned is to be placed near.
+    fn find_last_byte(&mut self, look: &Look) -> Option<(Label, Label)> {
+        let Looked { origin, first, end, .. } = look.wanted;
+        let last = origin.at(end - 1);
+        let before = end - 1 - first;
+        if before == 0 {
+            if first != 0 || !matches!(origin, Origin::Registers(Some(_), None)) {
+                self.asm.lea(8, Reg::RCX, last);
+            }
+            return None;
+        }
+        // As many low bits as count what is before the last byte do not matter.
+        let low = 64 - (before - 1).leading_zeros() as i32;
+        let near = self.asm.label();
+        self.asm.lea(8, Reg::RCX, last);
+        let mut island = None;
+        if look.free {
+            self.asm.test_ri(4, Reg::RCX, 0xfff & (-1 << low));
+            self.asm.jcc(Cond::E, near);
+        } else {
+            let place = self.asm.label();
+            self.asm.pext_rm(Reg::RCX, Reg::RCX, context(field!(upper_mask) + 8 * low));
+            self.asm.jrcxz(place);
+            self.asm.lea(8, Reg::RCX, last);
+            island = Some((place, near));
+        }
+        self.asm.bind(look.good);
+        self.cold.push((near, Cold::Near(*look)));
+        island
+    }
+
+    /// Goes out of line when RCX is zero. Places an island.
+    fn need_found(&mut self, free: bool, empty: Label, island: Option<(Label, Label)>) {
+        if free {
+            self.asm.test_rr(8, Reg::RCX, Reg::RCX);
+            self.asm.jcc(Cond::E, empty);
+            return;
+        }
+        let (none, there) = (self.asm.label(), self.asm.label());
+        self.asm.jrcxz(none);
+        self.asm.jmp_short(there);
+        if let Some((place, to)) = island {
+            self.asm.bind(place);
+            self.asm.jmp(to);
+        }
+        self.asm.bind(none);
+        self.asm.jmp(empty);
+        self.asm.bind(there);
+    }
+
+    /// Out of line: the last byte is near the beginning of its page, and so the first one perhaps in
+    /// another.
+    pub(super) fn look_closer(&mut self, look: &Look) {
+        let Looked { origin, first, end, .. } = look.wanted;
+        let last = origin.at(end - 1);
+        let before = (end - 1 - first) as i32;
+        let crossing = self.asm.label();
+        if look.free {
+            self.asm.alu_ri(Alu::And, 4, Reg::RCX, 0xfff);
+            self.asm.alu_ri(Alu::Cmp, 4, Reg::RCX, before);
+            self.asm.jcc_short(Cond::B, crossing);
+        } else {
+            self.asm.lea(8, Reg::RCX, last);
+            self.asm.pext_rm(Reg::RCX, Reg::RCX, context(field!(offset_mask)));
+            self.asm.lea(8, Reg::RCX, Mem::at(Reg::RCX, PAGE_SIZE as i32 - before));
+            self.asm.pext_rm(Reg::RCX, Reg::RCX, context(field!(carry_mask)));
+            self.asm.jrcxz(crossing);
+        }
+        self.asm.lea(8, Reg::RCX, last);
+        self.asm.jmp(look.good);
+        self.asm.bind(crossing);
+        if look.grouped {
+            self.asm.align4_for_rel32(1);
+            let at = self.here() + 1;
+            let out = self.way_out(Reason::Careful, look.rip, at);
+            self.asm.jmp(out);
+        } else {
+            // The interpreter does what is on two pages.
+            let site = self.site(Reason::Interpret, look.rip, 0);
+            self.leave(site);
+        }
+    }
+
+    /// Out of line: nothing is known of the page. R10 tells which.
+    pub(super) fn look_up(&mut self, look: &Look) {
+        let Looked { origin, first, write, .. } = look.wanted;
+        let reason = if write { Reason::Store } else { Reason::Load };
+        match origin {
+            Origin::Page(number) => self.asm.mov_ri(Reg::R10, number << 12),
+            Origin::Registers(..) => self.asm.lea(8, Reg::R10, origin.at(first)),
+        }
+        let site = self.site(reason, look.rip, 0);
+        self.leave(site);
+        let retry = self.here();
+        if let Some(site) = self.sites.last_mut() {
+            site.host = retry;
+        }
+        if look.held {
+            self.asm.load(8, Reg::R10, in_context(GUEST_R10));
+        }
+        self.asm.jmp(look.top);
+    }
+}
