@@ -175,10 +175,9 @@ impl Maker<'_> {
         let sib = if indexed { scale << 6 | (index & 7) << 3 } else { 4 << 3 } | base & 7;
         let extension = if indexed { index >> 3 << 1 } else { 0 } | base >> 3;
         for _ in 0..2 + self.random.below(6) {
-            let spared = if self.random.one_in(16) { &aims[..0] } else { &aims[..] };
             let reg = loop {
                 let reg = self.random.below(15) as u8;
-                if reg != 4 && spared.iter().all(|(aimed, _)| *aimed != reg) {
+                if reg != 4 && aims.iter().all(|(aimed, _)| *aimed != reg) {
                     break reg;
                 }
             };
