@@ -26,6 +26,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         "machine/virtio",
         &["support", "x86_state", "bus", "pci", "machine_clock", "guest_memory", "storage", "net"],
     ),
+    ("machine/ahci", &["support", "x86_state", "bus", "pci", "guest_memory", "storage"]),
+    ("machine/nvme", &["support", "x86_state", "bus", "pci", "guest_memory", "storage"]),
     ("machine/boot", &["support", "x86_state", "guest_memory"]),
     ("machine/board", &["support", "machine", "x86_state", "engine", "storage", "net"]),
     ("engine/engine", &["support", "x86_state", "guest_memory", "machine_clock"]),

@@ -7,7 +7,10 @@ use std::str::FromStr;
 use clap::error::ErrorKind;
 use clap::{Parser, ValueEnum};
 use errchain::first_paragraph;
-use vmm::{ConsoleSpec, DiskSpec, EngineChoice, ModuleSpec, NetSpec, NetworkSpec, OnReset, VmSpec};
+use vmm::{
+    CdromSpec, ConsoleSpec, DiskSpec, EngineChoice, ModuleSpec, NetSpec, NetworkSpec, OnReset,
+    VmSpec,
+};
 
 use crate::ending::{self, Ending};
 
@@ -39,6 +42,9 @@ pub struct Options {
     /// Disk: an image or a block device, then options as ",format=qcow2", ",ro", ",cache=none"
     #[arg(long = "disk", value_name = "PATH[,OPTION]…")]
     disks: Vec<DiskSpec>,
+    /// CD-ROM drive: an ISO image, or none for an empty one
+    #[arg(long = "cdrom", value_name = "ISO")]
+    cdroms: Vec<CdromSpec>,
     /// Throw away what the guest writes to any disk
     #[arg(long)]
     snapshot: bool,
@@ -227,6 +233,7 @@ impl Options {
             modules: self.modules.iter().map(|module| module.0.clone()).collect(),
             cmdline: self.cmdline.clone(),
             disks: self.disks.clone(),
+            cdroms: self.cdroms.clone(),
             snapshot: self.snapshot,
             nets: self.nets.iter().filter_map(|net| net.0.clone()).collect(),
             serial: self.serial.0.clone(),

@@ -1,6 +1,7 @@
 //! One wired machine.
 
 mod clock_part;
+mod controllers;
 mod memory_map;
 mod pages;
 mod prepared;
@@ -210,15 +211,17 @@ impl Machine {
         assert!(reset.is_ok(), "BARs that fitted once fit again");
     }
 
-    /// Ends service of virtio queues: when it returns, no device changes guest memory. To be
+    /// Ends service of virtio queues and disk controllers: when it returns, no device changes guest memory. To be
     /// called with vCPUs standing still, before anything is saved.
     pub fn pause_io(&self) {
         self.board.virtio.iter().for_each(|device| device.pause());
+        self.board.sata.iter().for_each(|(_, controller)| controller.pause());
     }
 
     /// Begins it again, with what came meanwhile. Also to be called after a restore.
     pub fn resume_io(&self) {
         self.board.virtio.iter().for_each(|device| device.resume());
+        self.board.sata.iter().for_each(|(_, controller)| controller.resume());
     }
 
     /// Presses the power button: a guest that listens turns itself off.

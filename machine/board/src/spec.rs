@@ -32,6 +32,8 @@ pub struct MachineSpec {
     pub console: Option<ConsoleConfig>,
     /// Disks, in the order the guest sees them; at most [`MachineSpec::DISKS_MAX`].
     pub disks: Vec<DiskSpec>,
+    /// Disks and CD-ROM drives at SATA controllers, six at each. A controller takes the place of a disk.
+    pub sata: Vec<ahci::Drive>,
     /// Network cards; with the disks at most [`MachineSpec::DISKS_MAX`].
     pub nets: Vec<NetSpec>,
     /// Where the guest's entropy device gets its bytes; `None` for no device.
@@ -92,6 +94,7 @@ impl MachineSpec {
             serial: Arc::new(Nobody),
             console: None,
             disks: Vec::new(),
+            sata: Vec::new(),
             nets: Vec::new(),
             entropy: None,
             describe_hpet: false,

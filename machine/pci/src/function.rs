@@ -8,7 +8,7 @@ use crate::registers::{ConfigBytes, Registers};
 use crate::rom::Rom;
 use crate::spec::*;
 use crate::state::FunctionState;
-use crate::{Msix, Spaces};
+use crate::{MsiVector, Msix, Spaces, msi};
 
 /// What a function is, to drivers that look for it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -111,6 +111,8 @@ pub struct FunctionSpec {
     pub capabilities: Vec<Capability>,
     /// MSI-X, if it has it. The capability is the first.
     pub msix: Option<MsixPlace>,
+    /// MSI, if it has it. The capability is the first.
+    pub msi: Option<Arc<MsiVector>>,
     /// Other registers.
     pub registers: Vec<Register>,
     /// The image in its expansion ROM, 16 MiB at most; without one it has no ROM.
@@ -148,6 +150,7 @@ pub struct Function {
     /// Where the capability with a window is, its length, and where the window begins.
     window: Option<(usize, usize, usize)>,
     msix: Option<(usize, Arc<Msix>)>,
+    msi: Option<(usize, Arc<MsiVector>)>,
     // Wiring.
     device: Arc<dyn FunctionDevice>,
     // State.
@@ -199,6 +202,10 @@ impl Function {
             registers.set_u32(ROM_BAR, 0, !(size as u32 - 1) | ROM_ENABLE);
             Mapping::new(spaces.memory.clone(), size, Arc::new(rom))
         });
+        let msi = spec.msi.as_ref().map(|msi| {
+            let (body, writable) = MsiVector::capability();
+            (registers.add_capability(CAPABILITY_MSI, &body, &writable), msi.clone())
+        });
         let msix = spec.msix.as_ref().map(|p| (add_msix(&mut registers, p), p.msix.clone()));
         let mut window = None;
         for capability in &spec.capabilities {
@@ -215,6 +222,7 @@ impl Function {
             at_reset: registers.clone(),
             window,
             msix,
+            msi,
             device,
             state: Mutex::new(State { registers, bars, rom }),
         })
@@ -275,6 +283,11 @@ impl Function {
         if let Some((at, msix)) = &self.msix {
             msix.set_bus_master(master);
             msix.set_control(registers.u16(at + 2));
+        }
+        if let Some((at, msi)) = &self.msi {
+            let mut body = [0; msi::BODY_SIZE];
+            registers.read(at + 2, &mut body);
+            msi.follow(&body, master);
         }
         if (command ^ command_before) & COMMAND_BUS_MASTER != 0 {
             self.device.bus_master_set(master);

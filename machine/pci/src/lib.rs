@@ -16,6 +16,7 @@
 mod assign;
 mod bridges;
 mod function;
+mod msi;
 mod msix;
 mod registers;
 mod rom;
@@ -29,6 +30,7 @@ pub use function::{
     Bar, BarKind, Capability, Function, FunctionDevice, FunctionSpec, Identity, Inert, MsixPlace,
     Register,
 };
+pub use msi::MsiVector;
 pub use msix::{Msix, MsixBar};
 pub use registers::ConfigBytes;
 pub use topology::{ConfigPorts, DevFn, Ecam, PciBus, Taken};

@@ -50,6 +50,8 @@ pub(crate) const ROM_SIZE_MAX: u64 = 16 << 20;
 /// Several functions in this device: bit 7 of the header type.
 pub(crate) const HEADER_MULTIFUNCTION: u8 = 1 << 7;
 
+/// MSI capability.
+pub const CAPABILITY_MSI: u8 = 0x05;
 /// Vendor-specific capability.
 pub const CAPABILITY_VENDOR: u8 = 0x09;
 /// MSI-X capability.

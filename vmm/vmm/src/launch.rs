@@ -170,7 +170,7 @@ fn machine_spec(spec: &VmSpec, profile: CpuProfile) -> Result<MachineSpec, VmErr
         parts.entropy = Some(EntropySource::Seeded(0));
         parts.rtc_start_unix_s = 0;
     }
-    parts.disks = disks::open(spec)?;
+    disks::open(spec, &mut parts)?;
     if spec.display {
         parts.display = Some(DisplaySpec { rom: None, mode: Some(SCREEN_SIZE) });
     }
@@ -206,7 +206,7 @@ fn dispatch(
         first();
         return Ok((Dispatch::Inline, Vec::new()));
     }
-    let idle = spec.disks.is_empty() && spec.nets.is_empty();
+    let idle = spec.disks.is_empty() && spec.nets.is_empty() && spec.cdroms.is_empty();
     let count = if idle { 1 } else { spec.cpus.clamp(1, VIRTIO_THREADS_MAX) };
     let (mut loops, mut threads) = (Vec::new(), Vec::new());
     let mut first = Some(first);

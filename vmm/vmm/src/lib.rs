@@ -42,7 +42,7 @@ mod vm;
 
 pub use console::Console;
 pub use desk::{Buttons, Desk, Place};
-pub use disks::DiskSpec;
+pub use disks::{CdromSpec, DiskBus, DiskSpec};
 pub use engines::{Chosen, EngineChoice, Engines};
 pub use error::VmError;
 pub use inbox::{Answering, Inbox};

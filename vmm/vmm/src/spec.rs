@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use net::{Forward, Mac, Rate};
 
-use crate::{DiskSpec, EngineChoice, OnReset};
+use crate::{CdromSpec, DiskSpec, EngineChoice, OnReset};
 
 /// A VM, as an operator asks for it. Nothing is checked yet: [`launch`](crate::launch()) does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct VmSpec {
     pub cmdline: String,
     /// Disks, in the order the guest sees them.
     pub disks: Vec<DiskSpec>,
+    /// CD-ROM drives.
+    pub cdroms: Vec<CdromSpec>,
     /// What the guest writes to any disk is thrown away at the end.
     pub snapshot: bool,
     /// Network cards.

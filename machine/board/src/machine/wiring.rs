@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ahci::Ahci;
 use boot::Screen;
 use boot::layout::{self, Span, irq, port};
 use bus::{AddressSpace, BusDevice, Device, Line};
@@ -22,6 +23,7 @@ use virtio::{
 
 use super::VRAM;
 use super::clock_part::ClockPart;
+use super::controllers;
 use super::memory_map::{MemoryMap, Piece};
 use super::pages::TestPages;
 use crate::event::{MachineEvent, MachineOwner};
@@ -66,6 +68,8 @@ pub(super) struct Board {
     pub(super) nets: Vec<Arc<Net>>,
     pub(super) pci: Arc<PciBus>,
     pub(super) virtio: Vec<Arc<VirtioPci>>,
+    /// SATA controllers, and where they are.
+    pub(super) sata: Vec<(DevFn, Arc<Ahci>)>,
     pub(super) parts: Parts,
 }
 
@@ -137,6 +141,7 @@ impl Board {
             nets: Vec::new(),
             pci: PciBus::new(),
             virtio: Vec::new(),
+            sata: Vec::new(),
             parts: Parts::default(),
         };
         board.parts.push("clock", Arc::new(ClockPart(clock.clone())));
@@ -219,6 +224,7 @@ impl Board {
         for (at, function) in self.pci.functions() {
             self.parts.push(format!("pci/{at}"), function);
         }
+        self.add_controller_parts();
         for (at, device) in self.virtio_places() {
             self.parts.push(format!("pci/{at}/virtio"), device);
         }
@@ -260,7 +266,7 @@ impl Board {
         Ok(())
     }
 
-    fn spaces(&self) -> Spaces {
+    pub(super) fn spaces(&self) -> Spaces {
         Spaces { memory: self.mmio.clone(), io: self.ports.clone() }
     }
 
@@ -277,7 +283,7 @@ impl Board {
         Ok(())
     }
 
-    fn plug(&self, at: DevFn, function: Arc<Function>) {
+    pub(super) fn plug(&self, at: DevFn, function: Arc<Function>) {
         let plugged = self.pci.add(at, function);
         assert!(plugged.is_ok(), "two functions at {at}");
     }
@@ -332,22 +338,29 @@ impl Board {
         Some(Screen { gpa, size_bytes, width: *width, height: *height })
     }
 
-    fn add_virtio(&mut self, spec: MachineSpec, outside: &Outside<'_>) -> Result<(), BuildError> {
+    fn add_virtio(
+        &mut self,
+        mut spec: MachineSpec,
+        outside: &Outside<'_>,
+    ) -> Result<(), BuildError> {
         let doorbells: Arc<dyn Doorbells> = outside.socket.clone();
         let wiring = Wiring {
             memory: outside.memory.clone(),
             spaces: self.spaces(),
             msi: outside.socket.clone(),
-            dispatch: spec.dispatch,
+            dispatch: spec.dispatch.clone(),
             doorbells,
         };
         if spec.disks.len() > MachineSpec::DISKS_MAX {
             return Err(BuildError::Disks(spec.disks.len()));
         }
         let (disks, nets) = (spec.disks.len(), spec.nets.len());
-        if disks + nets > MachineSpec::DISKS_MAX {
-            return Err(BuildError::Places { disks, nets });
+        let controllers = controllers::places(&spec);
+        if disks + controllers + nets > MachineSpec::DISKS_MAX {
+            return Err(BuildError::Places { disks: disks + controllers, nets });
         }
+        // Below the assertion above: places on a bus of 32.
+        self.add_controllers(&mut spec, outside, FIRST_DISK + disks as u8);
         let queues = spec.profile.topology().cores.min(DISK_QUEUES_MAX) as u16;
         for (device, DiskSpec { disk, serial }) in (FIRST_DISK..).zip(spec.disks) {
             let block = Block::new(disk, &BlockConfig { serial, queues });

@@ -64,6 +64,7 @@ pub struct Block {
     /// Requests that are not in use.
     ///
     /// *Lock*: a leaf.
+    #[expect(clippy::vec_box, reason = "requests go in and out of lanes, and are large")]
     spare: Mutex<Vec<Box<Pending>>>,
     features: AtomicU64,
     /// The writeback field of the configuration.
