@@ -143,7 +143,7 @@ fn load_font(rig: &Rig) {
     rig.vga.write(0x3ce, &[6, 4]);
     for character in 0..256u64 {
         for row in 0..16u64 {
-            rig.poke(0xa_0000 + character * 32 + row, &[(character ^ row * 17) as u8]);
+            rig.poke(0xa_0000 + character * 32 + row, &[(character ^ (row * 17)) as u8]);
         }
     }
     for (index, value) in [(2, 3), (4, 2)] {
@@ -236,7 +236,7 @@ fn mode_12h_draws_through_set_reset_and_the_bit_mask() {
     // Write mode 0: stripes by set/reset, a colour each 8 lines.
     rig.vga.write(0x3ce, &[1, 0xf]);
     for line in 0..480u64 {
-        rig.vga.write(0x3ce, &[0, (line / 8 & 0xf) as u8]);
+        rig.vga.write(0x3ce, &[0, ((line / 8) & 0xf) as u8]);
         rig.poke(0xa_0000 + line * 80, &[0; 80]);
     }
     // Write mode 2 with a bit mask: a vertical line of colour 9.
