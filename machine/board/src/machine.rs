@@ -21,7 +21,7 @@ use engine::Bus;
 use guest_memory::GuestMemory;
 use machine_clock::MachineClock;
 use statecodec::NamedSection;
-use virtio::{Block, Console, Net, VirtioPci};
+use virtio::{Block, Console, Input, Net, VirtioPci};
 use x86_state::{CpuProfile, VcpuId, VcpuState, Vector};
 
 use crate::event::MachineOwner;
@@ -237,6 +237,16 @@ impl Machine {
     /// The display adapter, if the machine has one.
     pub fn display(&self) -> Option<&Arc<Vga>> {
         self.board.display.as_ref()
+    }
+
+    /// The tablet beside the display: the better pointer, where a driver listens to it.
+    pub fn tablet(&self) -> Option<&Arc<Input>> {
+        self.board.tablet.as_ref()
+    }
+
+    /// The virtio keyboard beside the display.
+    pub fn keyboard(&self) -> Option<&Arc<Input>> {
+        self.board.keyboard.as_ref()
     }
 
     /// The first serial port: what is typed goes there.

@@ -18,6 +18,8 @@ pub enum DeviceType {
     Entropy = 4,
     /// Memory balloon.
     Balloon = 5,
+    /// Keyboard or pointer.
+    Input = 18,
     /// Socket.
     Vsock = 19,
 }
@@ -29,6 +31,7 @@ impl DeviceType {
             Self::Net => 0x02_0000,
             Self::Block => 0x01_8000,
             Self::Console => 0x07_8000,
+            Self::Input => 0x09_8000,
             Self::Entropy | Self::Balloon | Self::Vsock => 0x00_ff00,
         }
     }

@@ -25,6 +25,7 @@ mod chain;
 mod console;
 mod device;
 mod entropy;
+mod input;
 mod net;
 mod pci;
 mod ring;
@@ -37,6 +38,7 @@ pub use chain::{Chain, Fault, Span};
 pub use console::{Console, ConsoleConfig, ConsoleOutput};
 pub use device::{Broken, DeviceType, Outcome, VirtioDevice};
 pub use entropy::{Entropy, EntropySource};
+pub use input::{Input, InputKind, TabletMotion};
 pub use pci::{Doorbells, NoDoorbells, VirtioPci, Wiring};
 pub use runner::{Dispatch, Handle};
 

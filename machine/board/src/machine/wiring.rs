@@ -18,7 +18,8 @@ use pci::{
     ConfigPorts, DevFn, Ecam, Function, NoRoom, PciBus, Spaces, Windows, host_bridge, lpc_bridge,
 };
 use virtio::{
-    Block, BlockConfig, Console, Doorbells, Entropy, Net, VirtioDevice, VirtioPci, Wiring,
+    Block, BlockConfig, Console, Doorbells, Entropy, Input, InputKind, Net, VirtioDevice,
+    VirtioPci, Wiring,
 };
 
 use super::VRAM;
@@ -35,7 +36,10 @@ use crate::spec::{BuildError, DiskSpec, DisplaySpec, MachineSpec, NetSpec};
 const HOST_BRIDGE: DevFn = DevFn::new(0, 0);
 const FIRST_DISK: u8 = 1;
 const FIRST_NET: u8 = 27;
+/// The display, and what a user has at hand with it.
 const DISPLAY: DevFn = DevFn::new(28, 0);
+const TABLET: DevFn = DevFn::new(28, 1);
+const KEYBOARD: DevFn = DevFn::new(28, 2);
 const CONSOLE: DevFn = DevFn::new(29, 0);
 const ENTROPY: DevFn = DevFn::new(30, 0);
 const LPC_BRIDGE: DevFn = DevFn::new(31, 0);
@@ -61,7 +65,9 @@ pub(super) struct Board {
     pub(super) i8042: Arc<I8042>,
     pub(super) uart: Arc<Uart>,
     pub(super) display: Option<Arc<Vga>>,
-    /// Its function, and the mode that it begins in.
+    pub(super) tablet: Option<Arc<Input>>,
+    pub(super) keyboard: Option<Arc<Input>>,
+    /// The display's function, and the mode that it begins in.
     screen: Option<(Arc<Function>, (u16, u16))>,
     pub(super) console: Option<Arc<Console>>,
     pub(super) blocks: Vec<Arc<Block>>,
@@ -135,6 +141,8 @@ impl Board {
             i8042: i8042.clone(),
             uart: uart.clone(),
             display: None,
+            tablet: None,
+            keyboard: None,
             screen: None,
             console: None,
             blocks: Vec::new(),
@@ -371,6 +379,13 @@ impl Board {
             let net = Net::new(network, config);
             self.add_device(DevFn::new(FIRST_NET - index, 0), net.clone(), &wiring)?;
             self.nets.push(net);
+        }
+        if self.display.is_some() {
+            let tablet = Input::new(InputKind::Tablet);
+            self.add_device(TABLET, tablet.clone(), &wiring)?;
+            let keyboard = Input::new(InputKind::Keyboard);
+            self.add_device(KEYBOARD, keyboard.clone(), &wiring)?;
+            (self.tablet, self.keyboard) = (Some(tablet), Some(keyboard));
         }
         if let Some(config) = spec.console {
             let console = Console::new(config);
