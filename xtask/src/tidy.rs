@@ -50,7 +50,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "vmm_rpc",
         ],
     ),
-    ("bin/trinevm", &["support", "vmm", "vmm_rpc"]),
+    ("bin/trinevm", &["support", "vmm", "vmm_rpc", "rfb"]),
     ("bin/trine", &["support", "vmm_rpc"]),
     ("tests/isa", &["x86", "engine", "engine_emu", "engine_hw", "harness"]),
     ("xtask", &["basket", "guests", "nested"]),

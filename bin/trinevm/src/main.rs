@@ -54,8 +54,12 @@ fn run() -> Result<Ending, Ending> {
         let listener = listener.map_err(|e| Ending::usage(errchain::Chain(&e).to_string()))?;
         io.serve_control(listener, &inbox, PROGRAM)?;
     }
-    let Launched { vm, clock, consoles, outputs, desk, engine } = vmm::launch(spec, &inbox)?;
+    let Launched { vm, clock, consoles, outputs, desk, viewers, engine } =
+        vmm::launch(spec, &inbox)?;
     eprintln!("trinevm: {engine}");
+    for viewer in &viewers {
+        eprintln!("trinevm: screen at {}", viewer.place());
+    }
     io.serve_clock(&clock)?;
     if let Some(desk) = &desk {
         io.serve_desk(desk)?;
@@ -70,7 +74,7 @@ fn run() -> Result<Ending, Ending> {
     for output in outputs {
         output.flush(FLUSH_LIMIT);
     }
-    drop((input, io));
+    drop((input, viewers, io));
     terminal::restore();
     let signal = *signalled.lock().unwrap_or_else(PoisonError::into_inner);
     match (result?, signal) {

@@ -1,15 +1,17 @@
 //! The command line.
 
 use std::fmt::Display;
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::error::ErrorKind;
 use clap::{Parser, ValueEnum};
 use errchain::first_paragraph;
+use rfb::Place;
 use vmm::{
     CdromSpec, ConsoleSpec, DiskSpec, EngineChoice, ModuleSpec, NetSpec, NetworkSpec, OnReset,
-    VmSpec,
+    ViewerSpec, VmSpec,
 };
 
 use crate::ending::{self, Ending};
@@ -59,8 +61,12 @@ pub struct Options {
     #[arg(long, value_name = "TO", default_value = "none")]
     console: Console,
     /// The display adapter: vga, or none for no such device
-    #[arg(long, value_name = "WHAT", value_enum, default_value_t = Screen::None)]
-    display: Screen,
+    #[arg(long, value_name = "WHAT", value_enum)]
+    display: Option<Screen>,
+    /// Let VNC viewers see and use the display: unix=PATH, HOST:PORT, or ws=[HOST:]PORT for browsers,
+    /// then `[,password-file=FILE]`; alone, at a UNIX socket that is told
+    #[arg(long = "vnc", value_name = "WHERE", num_args = 0..=1, default_missing_value = "unix")]
+    viewers: Vec<Viewers>,
     /// Let the guest end the run by a write to port 0xf4
     #[arg(long)]
     debug_exit: bool,
@@ -173,6 +179,50 @@ impl FromStr for Net {
     }
 }
 
+/// Where viewers come in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Viewers(ViewerSpec);
+
+impl FromStr for Viewers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut parts = text.split(',');
+        let place = match parts.next().unwrap_or_default() {
+            "unix" => Place::Unix(own_socket()),
+            other => match other.split_once('=') {
+                Some(("unix", path)) if !path.is_empty() => Place::Unix(path.into()),
+                Some(("ws", port)) => Place::WebSocket(match port.parse::<u16>() {
+                    Ok(port) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+                    Err(_) => address(port)?,
+                }),
+                _ => Place::Tcp(address(other)?),
+            },
+        };
+        let mut password_file = None;
+        for part in parts {
+            match part.split_once('=') {
+                Some(("password-file", path)) => password_file = Some(path.into()),
+                _ => return Err(format!("'{part}' is not password-file=FILE")),
+            }
+        }
+        Ok(Self(ViewerSpec { place, password_file }))
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let mut found = text.to_socket_addrs().map_err(|_| {
+        format!("'{text}' is no place to listen at: give unix=PATH, HOST:PORT or ws=PORT")
+    })?;
+    found.next().ok_or_else(|| format!("there is no host of the name in '{text}'"))
+}
+
+/// A socket's path that no other process has, where only the user comes.
+fn own_socket() -> PathBuf {
+    let dir = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+    dir.join(format!("trine-{}.vnc", std::process::id()))
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Module(ModuleSpec);
 
@@ -218,6 +268,15 @@ impl Options {
         })
     }
 
+    /// Viewers need something to see.
+    fn has_display(&self) -> Result<bool, Ending> {
+        if self.display == Some(Screen::None) && !self.viewers.is_empty() {
+            let message = "--vnc shows the display: leave --display none out";
+            return Err(Ending::usage(message.to_owned()));
+        }
+        Ok(self.display == Some(Screen::Vga) || !self.viewers.is_empty())
+    }
+
     /// What VM is asked for.
     pub fn spec(&self) -> Result<VmSpec, Ending> {
         if (&self.serial.0, &self.console.0) == (&ConsoleSpec::Stdio, &ConsoleSpec::Stdio) {
@@ -238,7 +297,8 @@ impl Options {
             nets: self.nets.iter().filter_map(|net| net.0.clone()).collect(),
             serial: self.serial.0.clone(),
             console: self.console.0.clone(),
-            display: self.display == Screen::Vga,
+            display: self.has_display()?,
+            viewers: self.viewers.iter().map(|viewers| viewers.0.clone()).collect(),
             debug_exit: self.debug_exit,
             testdev: self.testdev,
             deterministic: self.deterministic,

@@ -12,6 +12,8 @@ use board::Machine;
 use chipset::{I8042, Key, Motion};
 use display::{Picture, Vga};
 use evloop::{Alarm, Event};
+use rfb::Pointer;
+use virtio::{Input, TabletMotion};
 use vmm_rpc::KeyPress;
 
 /// Keys that may wait: as many as a long line typed at once.
@@ -22,43 +24,23 @@ const BETWEEN_KEYS: Duration = Duration::from_millis(8);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Codes after the prefix 0xe0 have this bit in a [`KeyPress`].
 const EXTENDED: u8 = 0x80;
-/// One step of a wheel.
-const WHEEL_STEP: i32 = 1;
-
-/// Buttons of a pointer: left, middle, right, and the wheel's two directions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Buttons {
-    /// Held now.
-    pub left: bool,
-    /// Held now.
-    pub middle: bool,
-    /// Held now.
-    pub right: bool,
-    /// Steps of the wheel towards the user.
-    pub wheel: i32,
-}
-
-/// A pointer's place on the screen, whose size is told with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// From the left.
-    pub x: u16,
-    /// From the top.
-    pub y: u16,
-}
 
 /// The desk.
 ///
 /// *Locks*: a leaf each, but for the keyboard's and the mouse's own under them.
 pub struct Desk {
     screen: Arc<Vga>,
-    keyboard: Arc<I8042>,
+    ps2: Arc<I8042>,
+    /// Where drivers listen to them, they are the better ones: firmware does not.
+    keyboard: Arc<Input>,
+    tablet: Arc<Input>,
     keys: Mutex<Keys>,
     /// Keys wait.
     pub(crate) typed: Arc<Event>,
     /// It is time for the next key.
     pub(crate) next: Arc<Alarm>,
-    pointer: Mutex<Option<Place>>,
+    /// Where the pointer was last.
+    pointer: Mutex<Option<(u16, u16)>>,
 }
 
 struct Keys {
@@ -74,10 +56,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Desk {
     /// The desk of this machine, if it has a screen.
     pub(crate) fn new(machine: &Machine) -> std::io::Result<Option<Arc<Self>>> {
-        let Some(screen) = machine.display().cloned() else { return Ok(None) };
+        let parts = (machine.display(), machine.keyboard(), machine.tablet());
+        let (Some(screen), Some(keyboard), Some(tablet)) = parts else { return Ok(None) };
         Ok(Some(Arc::new(Self {
-            screen,
-            keyboard: machine.i8042().clone(),
+            screen: screen.clone(),
+            ps2: machine.i8042().clone(),
+            keyboard: keyboard.clone(),
+            tablet: tablet.clone(),
             keys: Mutex::new(Keys { waiting: VecDeque::new(), stuck: None }),
             typed: Arc::new(Event::new()?),
             next: Arc::new(Alarm::new()?),
@@ -106,8 +91,13 @@ impl Desk {
     pub(crate) fn give_keys(&self) {
         let mut keys = lock(&self.keys);
         let Some(KeyPress { code, down }) = keys.waiting.front().copied() else { return };
-        let key = Key { code: code & !EXTENDED, extended: code & EXTENDED != 0 };
-        if self.keyboard.key(key, down) {
+        let (code, extended) = (code & !EXTENDED, code & EXTENDED != 0);
+        let taken = if self.keyboard.is_driven() {
+            self.keyboard.key(code, extended, down)
+        } else {
+            self.ps2.key(Key { code, extended }, down)
+        };
+        if taken {
             keys.waiting.pop_front();
             keys.stuck = None;
         } else if keys.stuck.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
@@ -116,21 +106,46 @@ impl Desk {
         }
         self.next.set((!keys.waiting.is_empty()).then_some(BETWEEN_KEYS));
     }
+}
 
-    /// Lamps of the keyboard: scroll lock 1, num lock 2, caps lock 4.
-    pub fn leds(&self) -> u8 {
-        self.keyboard.leds()
+impl rfb::Desk for Desk {
+    fn look(&self, into: &mut rfb::Picture) {
+        let mut picture =
+            Picture { pixels: std::mem::take(&mut into.pixels), ..Picture::default() };
+        self.capture(&mut picture);
+        let Picture { width, height, pixels } = picture;
+        *into = rfb::Picture { width, height, pixels };
     }
 
-    /// The pointer is there now, on a screen of this size, with these buttons.
-    pub fn point(&self, to: Place, _screen: (usize, usize), buttons: Buttons) {
-        let from = lock(&self.pointer).replace(to).unwrap_or(to);
+    fn key(&self, code: u8, down: bool) {
+        // One that finds no room is lost, as with a keyboard whose buffer is full.
+        let _ = self.type_keys(&[KeyPress { code, down }]);
+    }
+
+    fn point(&self, pointer: Pointer) {
+        let Pointer { x, y, screen: (width, height), left, middle, right, wheel } = pointer;
+        let (from_x, from_y) = lock(&self.pointer).replace((x, y)).unwrap_or((x, y));
         let bit = |held, bit| if held { bit } else { 0 };
-        self.keyboard.mouse(Motion {
-            right: i32::from(to.x) - i32::from(from.x),
-            up: i32::from(from.y) - i32::from(to.y),
-            wheel: buttons.wheel * WHEEL_STEP,
-            buttons: bit(buttons.left, 1) | bit(buttons.right, 2) | bit(buttons.middle, 4),
+        let buttons = bit(left, 1) | bit(right, 2) | bit(middle, 4);
+        if self.tablet.is_driven() {
+            let axis = |at: u16, size: u16| {
+                let last = u32::from(size.max(2) - 1);
+                (u32::from(at).min(last) * u32::from(Input::AXIS_MAX) / last) as u16
+            };
+            let (x, y) = (axis(x, width), axis(y, height));
+            // Where there is no room, the guest does not listen.
+            let _ = self.tablet.motion(TabletMotion { x, y, buttons, wheel });
+            return;
+        }
+        self.ps2.mouse(Motion {
+            right: i32::from(x) - i32::from(from_x),
+            up: i32::from(from_y) - i32::from(y),
+            wheel,
+            buttons,
         });
+    }
+
+    fn leds(&self) -> u8 {
+        if self.keyboard.is_driven() { self.keyboard.leds() } else { self.ps2.leds() }
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use board::{BuildError, StartError};
 use engine::{EngineError, EngineKind, Unsupported};
 use net::NetError;
+use rfb::RfbError;
 use storage::OpenError;
 use x86_state::{ProfileError, VcpuId};
 
@@ -36,6 +37,12 @@ pub enum VmError {
     /// A network cannot be used.
     #[error(transparent)]
     Net(#[from] NetError),
+    /// The screen cannot be shown.
+    #[error(transparent)]
+    Viewers(#[from] RfbError),
+    /// There is nothing in a password file.
+    #[error("the first line of {} is empty: it is to be the password", .0.display())]
+    NoPassword(PathBuf),
     /// The CPUs cannot be.
     #[error(transparent)]
     Profile(#[from] ProfileError),
@@ -126,6 +133,8 @@ impl VmError {
             | Self::Disk(_)
             | Self::Profile(_)
             | Self::Start(StartError::Boot(_))
+            | Self::NoPassword(_)
+            | Self::Viewers(RfbError::Open(_) | RfbError::Listen { .. } | RfbError::InUse(_))
             | Self::NotDeterministic
             | Self::DeterministicNet
             | Self::NotBuilt(..)
@@ -134,6 +143,7 @@ impl VmError {
             ) => true,
             Self::Net(error) => error.is_usage(),
             Self::HostMemory { .. }
+            | Self::Viewers(_)
             | Self::Unsupported(_)
             | Self::Machine(_)
             | Self::Start(_)

@@ -20,7 +20,7 @@ use crate::{
     Console, ConsoleSpec, Desk, EngineChoice, Engines, Inbox, Io, IoThread, Output, Vm, VmConfig,
     VmError, VmSpec,
 };
-use crate::{disks, networks};
+use crate::{disks, networks, viewers};
 
 /// The TSC's rate where there is no KVM to say the host's: one tick a nanosecond.
 const TSC_KHZ_WITHOUT_KVM: u32 = 1_000_000;
@@ -42,6 +42,8 @@ pub struct Launched {
     pub consoles: Vec<Console>,
     /// Its screen and keyboard, if it has them, for [`Io::serve_desk`].
     pub desk: Option<Arc<Desk>>,
+    /// Who lets viewers in, for as long as it lives.
+    pub viewers: Vec<rfb::Server>,
     /// What to flush at the end.
     pub outputs: Vec<Arc<Output>>,
     /// The engine and why it, in one line.
@@ -99,6 +101,8 @@ pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
     let clock = machine.clock().clone();
     let no_event = |source| VmError::Host { operation: "make an event", source };
     let desk = Desk::new(&machine).map_err(no_event)?;
+    let viewers =
+        desk.as_ref().map_or_else(|| Ok(Vec::new()), |desk| viewers::open(&spec.viewers, desk))?;
     let outputs_of = outputs.clone();
     let config = VmConfig {
         chosen,
@@ -111,7 +115,7 @@ pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
     };
     initrd.finish()?;
     let vm = Vm::new(machine, inbox.clone(), config)?;
-    Ok(Launched { vm, clock, consoles, outputs, desk, engine })
+    Ok(Launched { vm, clock, consoles, outputs, desk, viewers, engine })
 }
 
 /// Guest memory with what is to be booted in it.

@@ -38,10 +38,11 @@ mod moving;
 mod networks;
 mod output;
 mod spec;
+mod viewers;
 mod vm;
 
 pub use console::Console;
-pub use desk::{Buttons, Desk, Place};
+pub use desk::Desk;
 pub use disks::{CdromSpec, DiskBus, DiskSpec};
 pub use engines::{Chosen, EngineChoice, Engines};
 pub use error::VmError;
@@ -49,7 +50,7 @@ pub use inbox::{Answering, Inbox};
 pub use io::{Io, IoThread};
 pub use launch::{Launched, launch};
 pub use output::Output;
-pub use spec::{ConsoleSpec, ModuleSpec, NetSpec, NetworkSpec, VmSpec};
+pub use spec::{ConsoleSpec, ModuleSpec, NetSpec, NetworkSpec, ViewerSpec, VmSpec};
 pub use vm::{OnReset, Outcome, Vm, VmConfig};
 
 /// Name of an engine, on the control socket.

@@ -37,6 +37,8 @@ pub struct VmSpec {
     pub console: ConsoleSpec,
     /// It has a display adapter, a keyboard and a pointer.
     pub display: bool,
+    /// Where viewers of the display are let in.
+    pub viewers: Vec<ViewerSpec>,
     /// The guest may end the run through port 0xf4.
     pub debug_exit: bool,
     /// The test device of bare-metal CPU tests.
@@ -45,6 +47,15 @@ pub struct VmSpec {
     pub deterministic: bool,
     /// What a reset does.
     pub on_reset: OnReset,
+}
+
+/// A place where viewers are let in, and the file with the password that they must know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewerSpec {
+    /// The place.
+    pub place: rfb::Place,
+    /// Its first line is the password.
+    pub password_file: Option<PathBuf>,
 }
 
 /// A boot module.
