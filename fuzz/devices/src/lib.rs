@@ -1,5 +1,7 @@
 //! What the fuzz targets share: an input read as a guest's actions.
 
+pub mod controller;
+pub mod memory_disk;
 #[path = "../../../machine/virtio/src/testing.rs"]
 #[allow(dead_code, reason = "the unit tests use more of it")]
 pub mod testing;

@@ -215,13 +215,13 @@ impl Machine {
     /// called with vCPUs standing still, before anything is saved.
     pub fn pause_io(&self) {
         self.board.virtio.iter().for_each(|device| device.pause());
-        self.board.sata.iter().for_each(|(_, controller)| controller.pause());
+        self.board.controllers.iter().for_each(|(_, controller)| controller.pause());
     }
 
     /// Begins it again, with what came meanwhile. Also to be called after a restore.
     pub fn resume_io(&self) {
         self.board.virtio.iter().for_each(|device| device.resume());
-        self.board.sata.iter().for_each(|(_, controller)| controller.resume());
+        self.board.controllers.iter().for_each(|(_, controller)| controller.resume());
     }
 
     /// Presses the power button: a guest that listens turns itself off.

@@ -34,6 +34,8 @@ pub struct MachineSpec {
     pub disks: Vec<DiskSpec>,
     /// Disks and CD-ROM drives at SATA controllers, six at each. A controller takes the place of a disk.
     pub sata: Vec<ahci::Drive>,
+    /// Disks at NVMe controllers, each at its own in the place of a disk.
+    pub nvme: Vec<DiskSpec>,
     /// Network cards; with the disks at most [`MachineSpec::DISKS_MAX`].
     pub nets: Vec<NetSpec>,
     /// Where the guest's entropy device gets its bytes; `None` for no device.
@@ -95,6 +97,7 @@ impl MachineSpec {
             console: None,
             disks: Vec::new(),
             sata: Vec::new(),
+            nvme: Vec::new(),
             nets: Vec::new(),
             entropy: None,
             describe_hpet: false,

@@ -18,6 +18,8 @@ pub enum DiskBus {
     Virtio,
     /// A SATA controller, with others.
     Sata,
+    /// An NVMe controller of its own.
+    Nvme,
 }
 
 /// A disk.
@@ -45,7 +47,8 @@ impl FromStr for DiskSpec {
             bus = match option.split_once('=') {
                 Some(("bus", "virtio")) => DiskBus::Virtio,
                 Some(("bus", "sata")) => DiskBus::Sata,
-                Some(("bus", _)) => return Err("bus is virtio or sata".to_owned()),
+                Some(("bus", "nvme")) => DiskBus::Nvme,
+                Some(("bus", _)) => return Err("bus is virtio, sata or nvme".to_owned()),
                 _ => return Ok(false),
             };
             Ok(true)
@@ -74,6 +77,7 @@ pub(crate) fn open(spec: &VmSpec, parts: &mut MachineSpec) -> Result<(), VmError
         let (disk, serial, bus) = (options.open()?, format!("disk{n}"), disk.bus);
         match bus {
             DiskBus::Virtio => parts.disks.push(board::DiskSpec { disk, serial }),
+            DiskBus::Nvme => parts.nvme.push(board::DiskSpec { disk, serial }),
             DiskBus::Sata => parts.sata.push(Drive::Disk { disk, serial }),
         }
     }

@@ -3,15 +3,46 @@
 use std::sync::Arc;
 
 use ahci::{Ahci, AhciWiring, PORTS_MAX};
+use bus::Device;
+use nvme::{Nvme, NvmeConfig, NvmeWiring};
 use pci::DevFn;
 use virtio::Dispatch;
 
-use super::wiring::{Board, Outside};
-use crate::spec::MachineSpec;
+use super::wiring::{Board, DISK_QUEUES_MAX, Outside};
+use crate::spec::{DiskSpec, MachineSpec};
 
-/// Where such controllers begin on the bus, after `virtio` disks, and how many places they take.
+/// A controller.
+pub(super) enum Controller {
+    Sata(Arc<Ahci>),
+    Nvme(Arc<Nvme>),
+}
+
+impl Controller {
+    pub(super) fn pause(&self) {
+        match self {
+            Self::Sata(controller) => controller.pause(),
+            Self::Nvme(controller) => controller.pause(),
+        }
+    }
+
+    pub(super) fn resume(&self) {
+        match self {
+            Self::Sata(controller) => controller.resume(),
+            Self::Nvme(controller) => controller.resume(),
+        }
+    }
+
+    fn part(&self) -> (&'static str, Arc<dyn Device>) {
+        match self {
+            Self::Sata(controller) => ("ahci", controller.clone()),
+            Self::Nvme(controller) => ("nvme", controller.clone()),
+        }
+    }
+}
+
+/// How many places on the bus they take.
 pub(super) fn places(spec: &MachineSpec) -> usize {
-    spec.sata.len().div_ceil(PORTS_MAX)
+    spec.sata.len().div_ceil(PORTS_MAX) + spec.nvme.len()
 }
 
 impl Board {
@@ -22,30 +53,44 @@ impl Board {
         outside: &Outside<'_>,
         first: u8,
     ) {
-        let event_loop = match &spec.dispatch {
-            Dispatch::Inline => None,
-            Dispatch::Loops(loops) => loops.first().cloned(),
+        let event_loops = match &spec.dispatch {
+            Dispatch::Inline => Vec::new(),
+            Dispatch::Loops(loops) => loops.clone(),
         };
-        let wiring = AhciWiring {
+        let sata = AhciWiring {
             memory: outside.memory.clone(),
             spaces: self.spaces(),
             msi: outside.socket.clone(),
-            event_loop,
+            event_loop: event_loops.first().cloned(),
         };
+        let nvme = NvmeWiring {
+            memory: outside.memory.clone(),
+            spaces: self.spaces(),
+            msi: outside.socket.clone(),
+            event_loops,
+        };
+        let queues = spec.profile.topology().cores.min(DISK_QUEUES_MAX) as u16;
+        let mut places = (first..).map(|device| DevFn::new(device, 0));
         let drives = std::mem::take(&mut spec.sata);
-        for (device, drives) in (first..).zip(drives.chunks(PORTS_MAX)) {
-            let ahci = Ahci::new(drives.to_vec(), &wiring);
-            let at = DevFn::new(device, 0);
+        for (drives, at) in drives.chunks(PORTS_MAX).zip(places.by_ref()) {
+            let ahci = Ahci::new(drives.to_vec(), &sata);
             self.plug(at, ahci.function().clone());
-            self.sata.push((at, ahci));
+            self.controllers.push((at, Controller::Sata(ahci)));
+        }
+        for (DiskSpec { disk, serial }, at) in
+            std::mem::take(&mut spec.nvme).into_iter().zip(places)
+        {
+            let nvme = Nvme::new(NvmeConfig { disk, serial, queues }, &nvme);
+            self.plug(at, nvme.function().clone());
+            self.controllers.push((at, Controller::Nvme(nvme)));
         }
     }
 
     /// Every controller, as a part of the machine.
     pub(super) fn add_controller_parts(&mut self) {
-        for (at, ahci) in &self.sata {
-            let part: Arc<Ahci> = ahci.clone();
-            self.parts.push(format!("pci/{at}/ahci"), part);
+        for (at, controller) in &self.controllers {
+            let (name, part) = controller.part();
+            self.parts.push(format!("pci/{at}/{name}"), part);
         }
     }
 }

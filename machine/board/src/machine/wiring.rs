@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use ahci::Ahci;
 use boot::Screen;
 use boot::layout::{self, Span, irq, port};
 use bus::{AddressSpace, BusDevice, Device, Line};
@@ -24,7 +23,7 @@ use virtio::{
 
 use super::VRAM;
 use super::clock_part::ClockPart;
-use super::controllers;
+use super::controllers::{self, Controller};
 use super::memory_map::{MemoryMap, Piece};
 use super::pages::TestPages;
 use crate::event::{MachineEvent, MachineOwner};
@@ -45,7 +44,7 @@ const ENTROPY: DevFn = DevFn::new(30, 0);
 const LPC_BRIDGE: DevFn = DevFn::new(31, 0);
 
 /// More queues than this gain a disk nothing and cost the guest's start.
-const DISK_QUEUES_MAX: u32 = 4;
+pub(super) const DISK_QUEUES_MAX: u32 = 4;
 
 /// Whose writes can wait: the RTC's and the IOAPIC's, and diagnostic codes, which nobody reads. Not
 /// PCI's, which has the reset control in it.
@@ -74,8 +73,8 @@ pub(super) struct Board {
     pub(super) nets: Vec<Arc<Net>>,
     pub(super) pci: Arc<PciBus>,
     pub(super) virtio: Vec<Arc<VirtioPci>>,
-    /// SATA controllers, and where they are.
-    pub(super) sata: Vec<(DevFn, Arc<Ahci>)>,
+    /// Disk controllers, and where they are.
+    pub(super) controllers: Vec<(DevFn, Controller)>,
     pub(super) parts: Parts,
 }
 
@@ -149,7 +148,7 @@ impl Board {
             nets: Vec::new(),
             pci: PciBus::new(),
             virtio: Vec::new(),
-            sata: Vec::new(),
+            controllers: Vec::new(),
             parts: Parts::default(),
         };
         board.parts.push("clock", Arc::new(ClockPart(clock.clone())));
