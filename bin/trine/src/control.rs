@@ -106,7 +106,6 @@ pub struct MoveOptions {
 /// Does what a command asks of a VM, and prints the answer.
 pub fn ask(command: Command) -> anyhow::Result<()> {
     let (target, request, json) = match command {
-        Command::Run(_) | Command::Screenshot(_) => bail!("not a question to a VM"),
         Command::Key(options) => {
             let keys = combined(&options.combinations)?;
             (options.target, Request::Keys { keys }, false)
@@ -119,6 +118,13 @@ pub fn ask(command: Command) -> anyhow::Result<()> {
             }
             return Ok(());
         }
+        Command::Run(_)
+        | Command::Screenshot(_)
+        | Command::Shutdown(_)
+        | Command::Exec(_)
+        | Command::Cp(_)
+        | Command::Balloon(_)
+        | Command::Agent(_) => bail!("not a question to a VM"),
         Command::Status(options) => (options.target, Request::Status, options.json),
         Command::Pause(target) => (target, Request::Pause, false),
         Command::Resume(target) => (target, Request::Resume, false),
@@ -133,7 +139,7 @@ pub fn ask(command: Command) -> anyhow::Result<()> {
 fn send(target: &Target, request: &Request, json: bool) -> anyhow::Result<()> {
     let mut client = Client::connect(&target.control)?;
     match client.ask(request) {
-        Ok(Reply::Done) => {}
+        Ok(Reply::Done | Reply::Agent(_) | Reply::Balloon(_)) => {}
         // It may end faster than it answers.
         Err(RpcError::Closed) if *request == Request::Quit => {}
         Ok(Reply::Moved(moved)) => {

@@ -3,6 +3,8 @@
 //! `trine run` starts a VM in a process of its own and stays beside it; the other commands talk
 //! to a running VM over its control socket.
 
+mod agent;
+mod balloon;
 mod control;
 mod run;
 mod screenshot;
@@ -35,6 +37,16 @@ enum Command {
     Reset(control::Target),
     /// Press a VM's power button: its guest is asked to shut down
     PowerButton(control::Target),
+    /// Shut a VM's guest down and wait for its end
+    Shutdown(agent::ShutdownOptions),
+    /// Run a program in a VM's guest (by its guest agent)
+    Exec(agent::ExecOptions),
+    /// Copy a file into a VM's guest, or out of it (by its guest agent)
+    Cp(agent::CopyOptions),
+    /// Say how much memory a VM's guest shall do without, and how its memory is
+    Balloon(balloon::BalloonOptions),
+    /// Ask a VM's guest agent
+    Agent(agent::AgentOptions),
     /// End a VM at once
     Quit(control::Target),
     /// Write what a VM's screen shows to a PNG file
@@ -55,6 +67,11 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Run(options) => run::run(options),
         Command::Screenshot(options) => screenshot::take(&options).map(|()| ExitCode::SUCCESS),
+        Command::Shutdown(options) => agent::shutdown(options).map(|()| ExitCode::SUCCESS),
+        Command::Exec(options) => agent::exec(options),
+        Command::Cp(options) => agent::copy(options).map(|()| ExitCode::SUCCESS),
+        Command::Balloon(options) => balloon::balloon(options).map(|()| ExitCode::SUCCESS),
+        Command::Agent(options) => agent::agent(options).map(|()| ExitCode::SUCCESS),
         command => control::ask(command).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

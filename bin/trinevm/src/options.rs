@@ -11,7 +11,7 @@ use errchain::first_paragraph;
 use rfb::Place;
 use vmm::{
     CdromSpec, ConsoleSpec, DiskSpec, EngineChoice, ModuleSpec, NetSpec, NetworkSpec, OnReset,
-    ViewerSpec, VmSpec,
+    ViewerSpec, VmSpec, VsockSpec,
 };
 
 use crate::ending::{self, Ending};
@@ -67,6 +67,16 @@ pub struct Options {
     /// then `[,password-file=FILE]`; alone, at a UNIX socket that is told
     #[arg(long = "vnc", value_name = "WHERE", num_args = 0..=1, default_missing_value = "unix")]
     viewers: Vec<Viewers>,
+    /// Sockets (AF_VSOCK) between the guest, which has this address, and the host, where they are UNIX
+    /// sockets
+    #[arg(long, value_name = "cid=N,socket=PATH")]
+    vsock: Option<Vsock>,
+    /// Memory balloon, by which the guest gives memory back: on or off; on for a VM with disks
+    #[arg(long, value_name = "on|off", value_enum)]
+    balloon: Option<Switch>,
+    /// Add a port for the QEMU guest agent, which trine exec, cp, agent and shutdown then ask
+    #[arg(long)]
+    agent: bool,
     /// Let the guest end the run by a write to port 0xf4
     #[arg(long)]
     debug_exit: bool,
@@ -101,6 +111,14 @@ enum Reset {
     End,
     /// The VM starts anew
     Restart,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    /// It is there
+    On,
+    /// It is not
+    Off,
 }
 
 /// How many CPUs. Whether a VM can have so many is not known here.
@@ -224,6 +242,25 @@ fn own_socket() -> PathBuf {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
+struct Vsock(VsockSpec);
+
+impl FromStr for Vsock {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let form = "give cid=N,socket=PATH";
+        let (cid, socket) = text.split_once(',').ok_or(form)?;
+        let cid = cid.strip_prefix("cid=").ok_or(form)?.parse::<u32>();
+        let cid = cid.ok().filter(|cid| (3..u32::MAX).contains(cid));
+        let cid = cid.ok_or("a guest's CID is a number from 3 on")?.into();
+        match socket.strip_prefix("socket=") {
+            Some(path) if !path.is_empty() => Ok(Self(VsockSpec { cid, socket: path.into() })),
+            _ => Err(form),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Module(ModuleSpec);
 
 impl FromStr for Module {
@@ -299,6 +336,9 @@ impl Options {
             console: self.console.0.clone(),
             display: self.has_display()?,
             viewers: self.viewers.iter().map(|viewers| viewers.0.clone()).collect(),
+            vsock: self.vsock.as_ref().map(|vsock| vsock.0.clone()),
+            balloon: self.balloon.map_or(!self.disks.is_empty(), |switch| switch == Switch::On),
+            agent: self.agent,
             debug_exit: self.debug_exit,
             testdev: self.testdev,
             deterministic: self.deterministic,
@@ -336,6 +376,15 @@ mod tests {
         for bad in ["", "tap", "none,mac=02:00:00:00:00:01", "tap=t,hostfwd=tcp::1-:1", "user,fast"]
         {
             assert!(bad.parse::<Net>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sockets_have_an_address_and_a_path() {
+        let spec = VsockSpec { cid: 3, socket: "/tmp/a,b".into() };
+        assert_eq!("cid=3,socket=/tmp/a,b".parse(), Ok(Vsock(spec)));
+        for bad in ["", "cid=3", "cid=2,socket=s", "cid=4294967295,socket=s", "cid=3,socket="] {
+            assert!(bad.parse::<Vsock>().is_err(), "{bad}");
         }
     }
 

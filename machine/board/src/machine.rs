@@ -21,7 +21,7 @@ use engine::Bus;
 use guest_memory::GuestMemory;
 use machine_clock::MachineClock;
 use statecodec::NamedSection;
-use virtio::{Block, Console, Input, Net, VirtioPci};
+use virtio::{Balloon, Block, Console, Input, Net, Ports, VirtioPci};
 use x86_state::{CpuProfile, VcpuId, VcpuState, Vector};
 
 use crate::event::MachineOwner;
@@ -257,6 +257,16 @@ impl Machine {
     /// The virtio console, if the machine has one.
     pub fn console(&self) -> Option<&Arc<Console>> {
         self.board.console.as_ref()
+    }
+
+    /// The device with the ports, if the machine has any.
+    pub fn ports(&self) -> Option<&Arc<Ports>> {
+        self.board.serial_ports.as_ref()
+    }
+
+    /// The balloon, if the machine has one.
+    pub fn balloon(&self) -> Option<&Arc<Balloon>> {
+        self.board.balloon.as_ref()
     }
 
     /// The disks, in their order, for their counters.

@@ -11,7 +11,7 @@ use net::Network;
 use pci::NoRoom;
 use rangemap::RangeError;
 use storage::Disk;
-use virtio::{ConsoleConfig, Dispatch, EntropySource, NetConfig};
+use virtio::{ConsoleConfig, Dispatch, EntropySource, NetConfig, PortConfig};
 use x86_state::CpuProfile;
 
 /// What a machine is made of. Everything the guest can see follows from it.
@@ -30,6 +30,12 @@ pub struct MachineSpec {
     pub serial: Arc<dyn ByteSink>,
     /// A virtio console.
     pub console: Option<ConsoleConfig>,
+    /// Ports between programs of the guest and the host; without any there is no device for them.
+    pub ports: Vec<PortConfig>,
+    /// The host's end of the guest's sockets, if it has any.
+    pub vsock: Option<Arc<vsock::Host>>,
+    /// A balloon, by which the guest gives memory back that it does without.
+    pub balloon: bool,
     /// Disks, in the order the guest sees them; at most [`MachineSpec::DISKS_MAX`].
     pub disks: Vec<DiskSpec>,
     /// Disks and CD-ROM drives at SATA controllers, six at each. A controller takes the place of a disk.
@@ -83,7 +89,7 @@ pub struct NetSpec {
 
 impl MachineSpec {
     /// As many places as the bus has besides those of the board's own functions.
-    pub const DISKS_MAX: usize = 27;
+    pub const DISKS_MAX: usize = 24;
 
     /// A machine with nothing but what every machine has, and a serial port nobody listens to.
     pub fn new(profile: CpuProfile, memory_bytes: u64) -> Self {
@@ -95,6 +101,9 @@ impl MachineSpec {
             dispatch: Dispatch::Inline,
             serial: Arc::new(Nobody),
             console: None,
+            ports: Vec::new(),
+            vsock: None,
+            balloon: false,
             disks: Vec::new(),
             sata: Vec::new(),
             nvme: Vec::new(),

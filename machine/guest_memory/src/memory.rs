@@ -1,12 +1,13 @@
 //! The memory of one VM.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustix::fs::{FallocateFlags, fallocate};
 
 use crate::mapping::{Mapping, MemoryError, check_size};
-use crate::{DmaMemory, FlatView, PAGE_SIZE, PageBits, RamOffset};
+use crate::{Backing, DmaMemory, FlatView, PAGE_SIZE, PageBits, RamOffset};
 
 /// Memory backed by one file.
 #[derive(Debug)]
@@ -128,6 +129,49 @@ impl GuestMemory {
         })?;
         self.bits.mark_written(*at, *size_bytes as usize);
         Ok(())
+    }
+
+    /// Gives the host the whole pages of this range of guest-physical addresses back: RAM is zero
+    /// there afterwards. What is not RAM stays as it is. Says how many bytes it were.
+    ///
+    /// # Errors
+    /// When the host refuses; some of it is then zero.
+    pub fn release(&self, gpa: u64, size: u64) -> Result<u64, MemoryError> {
+        let view = self.view();
+        let end = gpa.saturating_add(size) & !(PAGE_SIZE - 1);
+        let begin = gpa.checked_next_multiple_of(PAGE_SIZE).unwrap_or(u64::MAX);
+        let mut released = 0;
+        for range in view.iter().filter(|range| range.backing == Backing::Ram) {
+            let (from, to) = (begin.max(range.gpa), end.min(range.gpa + range.size));
+            if from < to {
+                let at = RamOffset(range.at.0 + (from - range.gpa));
+                self.punch(at, to - from)?;
+                released += to - from;
+            }
+        }
+        Ok(released)
+    }
+
+    /// Takes pages out of the file. Whoever has them mapped sees zeroes from then on, and whoever
+    /// has made something of what was in them is told, as of any write.
+    fn punch(&self, at: RamOffset, size: u64) -> Result<(), MemoryError> {
+        let is_in = |region: &&Region| {
+            at.0 >= region.at.0 && at.0 + size <= region.at.0 + region.size_bytes
+        };
+        let Some(region) = self.regions.iter().find(is_in) else { return Ok(()) };
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        fallocate(&region.file, hole, at.0 - region.at.0, size).map_err(|source| {
+            let name = region.name.clone();
+            MemoryError::Host { name, size_bytes: size, source: source.into() }
+        })?;
+        self.bits.mark_written(at, size as usize);
+        Ok(())
+    }
+
+    /// Bytes of the host's memory that guest memory takes.
+    pub fn resident_bytes(&self) -> u64 {
+        let blocks = |region: &Region| region.file.metadata().map_or(0, |file| file.blocks());
+        self.regions.iter().map(blocks).sum::<u64>() * 512
     }
 
     /// Host address of guest memory's first byte, for an engine that maps it elsewhere. Using it

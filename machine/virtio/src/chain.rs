@@ -77,6 +77,11 @@ impl<'a> Span<'a> {
         self.size
     }
 
+    /// Its ranges: guest-physical addresses and sizes, as the driver gave them.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.ranges.iter().map(|(gpa, size)| (*gpa, *size as u64))
+    }
+
     /// Copies bytes from `offset` on out of guest memory.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Virtio 1.2 devices over PCI: transport, queues, block, console, entropy, network.
+//! Virtio 1.2 devices over PCI: transport, queues, balloon, block, console, named ports, entropy, network, sockets.
 //!
 //! - [`VirtioDevice`] is what a device is: features, configuration, and what it does with one
 //!   request ([`Chain`]). It knows no queue, no transport and no thread.
@@ -20,6 +20,7 @@
 //!
 //! Follows "Virtual I/O Device (VIRTIO) Version 1.2"; section numbers are of that document.
 
+mod balloon;
 mod block;
 mod chain;
 mod console;
@@ -28,11 +29,15 @@ mod entropy;
 mod input;
 mod net;
 mod pci;
+mod ports;
 mod ring;
 mod runner;
 pub mod spec;
+mod vsock;
 
 pub use self::net::{Net, NetConfig, NetCounters};
+pub use self::vsock::Vsock;
+pub use balloon::{Balloon, MemoryStats};
 pub use block::{Block, BlockConfig, BlockCounters};
 pub use chain::{Chain, Fault, Span};
 pub use console::{Console, ConsoleConfig, ConsoleOutput};
@@ -40,6 +45,7 @@ pub use device::{Broken, DeviceType, Outcome, VirtioDevice};
 pub use entropy::{Entropy, EntropySource};
 pub use input::{Input, InputKind, TabletMotion};
 pub use pci::{Doorbells, NoDoorbells, VirtioPci, Wiring};
+pub use ports::{PortConfig, PortPeer, Ports};
 pub use runner::{Dispatch, Handle};
 
 #[cfg(test)]

@@ -121,7 +121,20 @@ impl Machine {
         dispatch: Dispatch,
         doorbells: Arc<dyn Doorbells>,
     ) -> Self {
-        let memory = memory();
+        Self::build(memory(), device, dispatch, doorbells)
+    }
+
+    /// One whose memory the device knows.
+    pub fn over(memory: Arc<GuestMemory>, device: Arc<dyn VirtioDevice>) -> Self {
+        Self::build(memory, device, Dispatch::Inline, Arc::new(NoDoorbells))
+    }
+
+    fn build(
+        memory: Arc<GuestMemory>,
+        device: Arc<dyn VirtioDevice>,
+        dispatch: Dispatch,
+        doorbells: Arc<dyn Doorbells>,
+    ) -> Self {
         let spaces = Spaces { memory: AddressSpace::new(), io: AddressSpace::new() };
         let messages = Arc::new(Messages::default());
         let (memory_, spaces_, msi) = (memory.clone(), spaces.clone(), messages.clone());

@@ -24,6 +24,9 @@ pub enum Init {
     Work,
     /// Makes the first virtio disk the root, and starts its init.
     SwitchRoot,
+    /// Makes the first virtio disk the root, says that it is up, and gives a shell there on the
+    /// serial console. There is no udev and no service.
+    RootShell,
     /// Says that it is up before it does anything else, and sleeps.
     Line,
 }
@@ -39,6 +42,7 @@ impl Init {
             Self::Reboot => "reboot",
             Self::Work => "work",
             Self::SwitchRoot => "root",
+            Self::RootShell => "root-shell",
             Self::Line => "line",
         }
     }
@@ -61,6 +65,13 @@ impl Init {
             Self::SwitchRoot => "while ! [ -b /dev/vda ]; do sleep 0.05; done\n\
                  mount -t ext4 /dev/vda /mnt\n\
                  exec switch_root /mnt /sbin/init"
+                .to_owned(),
+            Self::RootShell => "while ! [ -b /dev/vda ]; do sleep 0.05; done\n\
+                 mount -t ext4 /dev/vda /mnt\n\
+                 for d in dev proc sys; do mount -o bind /$d /mnt/$d; done\n\
+                 mount -t tmpfs run /mnt/run\n\
+                 export PATH=/usr/sbin:/usr/bin:/sbin:/bin\n\
+                 exec /bin/setsid /bin/cttyhack /bin/chroot /mnt /bin/sh"
                 .to_owned(),
             Self::Line => return format!("#!/bin/sh\necho {UP}\nexec /bin/busybox sleep 1000\n"),
         };

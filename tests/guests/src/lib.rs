@@ -17,5 +17,5 @@ pub use basket::{Basket, basket};
 pub use cpio::{Archive, Mode};
 pub use initrd::{Init, UP, add_modules, initrd};
 pub use kernel::{Kernel, kernel};
-pub use rootfs::{rootfs, scratch_copy};
+pub use rootfs::{rootfs, scratch_copy, services_rootfs};
 pub use workshop::{RESULT, RESULTS_END, WORK, Workshop, workshop};

@@ -11,11 +11,23 @@ const INCLUDE: &str = "systemd-sysv,dbus,udev,kmod,iproute2";
 const SUITE: &str = "bookworm";
 const SIZE: &str = "1G";
 
+/// What it has for tests of guest services, besides.
+const SERVICES: &str = "qemu-guest-agent,socat,util-linux";
+
 /// Builds the image, or finds it built. `root` logs in without a password. The image is shared:
 /// whoever boots it read-write boots a copy.
 pub fn rootfs() -> anyhow::Result<PathBuf> {
+    image(SUITE, INCLUDE)
+}
+
+/// The same with what talks to the host: the QEMU guest agent and socat.
+pub fn services_rootfs() -> anyhow::Result<PathBuf> {
+    image(&format!("{SUITE}-services"), &format!("{INCLUDE},{SERVICES}"))
+}
+
+fn image(name: &str, include: &str) -> anyhow::Result<PathBuf> {
     let _lock = host::builder_lock()?;
-    let path = host::cache("disks")?.join(format!("{SUITE}.ext4"));
+    let path = host::cache("disks")?.join(format!("{name}.ext4"));
     if path.exists() {
         return Ok(path);
     }
@@ -32,7 +44,7 @@ pub fn rootfs() -> anyhow::Result<PathBuf> {
     );
     host::output(
         Command::new("mmdebstrap")
-            .args(["--quiet", "--variant=minbase", "--format=null", "--include", INCLUDE])
+            .args(["--quiet", "--variant=minbase", "--format=null", "--include", include])
             .args(["--aptopt=APT::Install-Recommends \"false\""])
             .args(["--dpkgopt=path-exclude=/usr/share/doc/*"])
             .args(["--dpkgopt=path-exclude=/usr/share/man/*"])

@@ -8,6 +8,7 @@ use engine::{EngineError, EngineKind, Unsupported};
 use net::NetError;
 use rfb::RfbError;
 use storage::OpenError;
+use vsock::VsockError;
 use x86_state::{ProfileError, VcpuId};
 
 /// Why a VM cannot be, or cannot go on. Never the guest's doing.
@@ -43,6 +44,9 @@ pub enum VmError {
     /// There is nothing in a password file.
     #[error("the first line of {} is empty: it is to be the password", .0.display())]
     NoPassword(PathBuf),
+    /// The guest's sockets cannot be.
+    #[error(transparent)]
+    Vsock(#[from] VsockError),
     /// The CPUs cannot be.
     #[error(transparent)]
     Profile(#[from] ProfileError),
@@ -53,7 +57,7 @@ pub enum VmError {
     #[error("a deterministic run needs the engine that counts instructions: use --engine emu")]
     NotDeterministic,
     /// A network, which no two runs see alike, in a repeatable one.
-    #[error("a deterministic run has no network: say --net none")]
+    #[error("a deterministic run has no network: say --net none, and no --vsock")]
     DeterministicNet,
     /// More memory than the host will ever have.
     #[error(
@@ -131,6 +135,7 @@ impl VmError {
             Self::File { .. }
             | Self::NotAFile { .. }
             | Self::Disk(_)
+            | Self::Vsock(_)
             | Self::Profile(_)
             | Self::Start(StartError::Boot(_))
             | Self::NoPassword(_)

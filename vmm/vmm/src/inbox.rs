@@ -9,8 +9,9 @@ use vmm_rpc::{Answer, Refusal, Reply, Request};
 /// Requests that may wait. Each client has one at a time, so only a crowd fills it.
 const REQUESTS_MAX: usize = 32;
 
-/// Answers a request. It must not block.
-pub type Answering = Box<dyn FnOnce(Answer) + Send>;
+/// Answers a request. It does not block, but for what a guest's agent says, which is not said by a
+/// thread the VM needs.
+pub type Answering = Box<dyn FnMut(Answer) + Send>;
 
 /// Something for the control thread to act on, the most urgent first.
 pub(crate) enum Mail {
@@ -51,7 +52,7 @@ impl Inbox {
     }
 
     /// Asks something of the VM. `answer` is called once, maybe before this returns.
-    pub fn request(&self, request: Request, answer: Answering) {
+    pub fn request(&self, request: Request, mut answer: Answering) {
         let mut pending = self.lock();
         if pending.requests.len() >= REQUESTS_MAX {
             drop(pending);

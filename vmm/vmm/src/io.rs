@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use evloop::{Alarm, Event, EventLoop, Interest, Registration};
 use machine_clock::{MachineClock, TimeSource};
-use vmm_rpc::{Listener, Peer, Received, Refusal, Reply};
+use vmm_rpc::{Answer, Listener, Peer, Received, Refusal, Reply};
 
 use crate::{Desk, Inbox, VmError};
 
@@ -17,6 +17,8 @@ use crate::{Desk, Inbox, VmError};
 const STACK_BYTES: usize = 256 * 1024;
 /// Clients at a time. Each costs a descriptor and, while it asks, a message's memory.
 const CLIENTS_MAX: usize = 16;
+/// A client that takes none of a program's output for so long misses the rest.
+const AGENT_PATIENCE: Duration = Duration::from_secs(10);
 /// A host without descriptors must not make the thread spin on a client it cannot take in.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
@@ -227,7 +229,11 @@ fn serve(peer: &Arc<Peer>, inbox: &Inbox) -> bool {
         Received::Request(request) => {
             let answering = peer.clone();
             // A client that takes no answers misses this one.
-            inbox.request(request, Box::new(move |answer| drop(answering.reply(&answer))));
+            let answer = move |answer: Answer| match &answer.reply {
+                Reply::Agent(_) => drop(answering.reply_within(&answer, AGENT_PATIENCE)),
+                _ => drop(answering.reply(&answer)),
+            };
+            inbox.request(request, Box::new(answer));
             true
         }
         Received::Bad(message) => {

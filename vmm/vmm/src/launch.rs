@@ -15,6 +15,7 @@ use machine_clock::{MachineClock, TimeSource};
 use virtio::{ConsoleConfig, Dispatch, EntropySource};
 use x86_state::{CpuProfile, ProfileError, Topology};
 
+use crate::agent::AgentService;
 use crate::images::{self, InitrdCheck};
 use crate::{
     Console, ConsoleSpec, Desk, EngineChoice, Engines, Inbox, Io, IoThread, Output, Vm, VmConfig,
@@ -86,6 +87,9 @@ pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
         to => Some(Console::new(to)?),
     };
     parts.console = virtio.as_ref().map(console_config);
+    let agent = spec.agent.then(AgentService::new);
+    parts.ports = agent.iter().map(|agent| agent.port()).collect();
+    parts.vsock = networks::open_vsock(&spec, &dispatch)?;
     parts.nets = networks::open(&spec, &dispatch)?;
     parts.dispatch = dispatch;
     let machine = Machine::build_with(parts, memory, inbox.clone())?;
@@ -95,6 +99,9 @@ pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
     serial.set_typing(move |bytes| uart.receive(bytes));
     if let (Some(console), Some(device)) = (&mut virtio, machine.console().cloned()) {
         console.set_typing(move |bytes| device.input(bytes));
+    }
+    if let (Some(agent), Some(device)) = (&agent, machine.ports().cloned()) {
+        agent.connect(device);
     }
     let consoles: Vec<_> = [Some(serial), virtio].into_iter().flatten().collect();
     let outputs: Vec<_> = consoles.iter().filter_map(|c| c.output().cloned()).collect();
@@ -111,6 +118,7 @@ pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
         on_reset: spec.on_reset,
         outputs: outputs_of,
         desk: desk.clone(),
+        agent,
         threads,
     };
     initrd.finish()?;
@@ -167,6 +175,7 @@ fn machine_spec(spec: &VmSpec, profile: CpuProfile) -> Result<MachineSpec, VmErr
     let mut parts = MachineSpec::new(profile, spec.memory_bytes);
     parts.debug_exit = spec.debug_exit;
     parts.testdev = spec.testdev;
+    parts.balloon = spec.balloon;
     parts.entropy = Some(EntropySource::Host);
     parts.rtc_start_unix_s = wall_clock_unix_s();
     if spec.deterministic {

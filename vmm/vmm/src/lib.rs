@@ -24,6 +24,7 @@
 //!
 //! What this crate may not know: HTTP, the store, the terminal.
 
+mod agent;
 mod console;
 mod cpus;
 mod desk;
@@ -50,7 +51,7 @@ pub use inbox::{Answering, Inbox};
 pub use io::{Io, IoThread};
 pub use launch::{Launched, launch};
 pub use output::Output;
-pub use spec::{ConsoleSpec, ModuleSpec, NetSpec, NetworkSpec, ViewerSpec, VmSpec};
+pub use spec::{ConsoleSpec, ModuleSpec, NetSpec, NetworkSpec, ViewerSpec, VmSpec, VsockSpec};
 pub use vm::{OnReset, Outcome, Vm, VmConfig};
 
 /// Name of an engine, on the control socket.

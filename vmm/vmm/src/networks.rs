@@ -7,7 +7,7 @@ use evloop::EventLoop;
 use net::{Mac, Network, Policed, Policy, Tap, UserConfig, UserNetwork};
 use virtio::{Dispatch, NetConfig};
 
-use crate::{NetSpec, NetworkSpec, VmError, VmSpec};
+use crate::{NetSpec, NetworkSpec, VmError, VmSpec, VsockSpec};
 
 /// More queues than this gain a card nothing and cost the guest's start.
 const PAIRS_MAX: u32 = 4;
@@ -26,6 +26,19 @@ pub(crate) fn open(spec: &VmSpec, dispatch: &Dispatch) -> Result<Vec<board::NetS
         open_one(net, mac, spec.cpus.min(PAIRS_MAX) as u16, of)
     })
     .collect()
+}
+
+/// Opens the host's end of the guest's sockets, if it is to have any.
+pub(crate) fn open_vsock(
+    spec: &VmSpec,
+    dispatch: &Dispatch,
+) -> Result<Option<Arc<vsock::Host>>, VmError> {
+    let Some(VsockSpec { cid, socket }) = &spec.vsock else { return Ok(None) };
+    let Dispatch::Loops(loops) = dispatch else { return Err(VmError::DeterministicNet) };
+    let host = vsock::Host::new(*cid, socket)?;
+    let refused = |source| VmError::Host { operation: "wait for the guest's sockets", source };
+    loops.first().map_or(Ok(()), |of| host.serve(of)).map_err(refused)?;
+    Ok(Some(host))
 }
 
 fn open_one(

@@ -39,6 +39,12 @@ pub struct VmSpec {
     pub display: bool,
     /// Where viewers of the display are let in.
     pub viewers: Vec<ViewerSpec>,
+    /// Sockets between programs of the guest and the host.
+    pub vsock: Option<VsockSpec>,
+    /// There is a memory balloon.
+    pub balloon: bool,
+    /// There is a port for the guest's agent.
+    pub agent: bool,
     /// The guest may end the run through port 0xf4.
     pub debug_exit: bool,
     /// The test device of bare-metal CPU tests.
@@ -78,6 +84,15 @@ pub struct NetSpec {
     pub rate: Option<Rate>,
     /// The guest may send under any address.
     pub spoof: bool,
+}
+
+/// A guest's sockets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VsockSpec {
+    /// The guest's address.
+    pub cid: u64,
+    /// Where programs of the host connect; with `_PORT` after it, where those of the guest do.
+    pub socket: PathBuf,
 }
 
 /// Where a network card's frames go.

@@ -11,13 +11,17 @@ use boot::Images;
 use display::Picture;
 use engine::{Bus, CpuComplex, EngineKind};
 use rustix::fs::{MemfdFlags, memfd_create};
-use vmm_rpc::{Answer, KeyPress, Moved, Refusal, Reply, Request, RunState, Status};
+use vmm_rpc::{
+    AgentRequest, Answer, BalloonRequest, BalloonStatus, KeyPress, Moved, Refusal, Reply, Request,
+    RunState, Status,
+};
 use x86_state::VcpuState;
 
+use crate::agent::AgentService;
 use crate::cpus::{Cpus, Stop};
 use crate::inbox::{Inbox, Mail};
 use crate::moving::{change_engine, reload};
-use crate::{Chosen, Desk, Engines, IoThread, Output, VmError, kind, name};
+use crate::{Answering, Chosen, Desk, Engines, IoThread, Output, VmError, kind, name};
 
 /// What becomes of a VM whose guest resets it or whose CPU gives up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +61,8 @@ pub struct VmConfig {
     pub outputs: Vec<Arc<Output>>,
     /// Its screen and keyboard, if it has them.
     pub desk: Option<Arc<Desk>>,
+    /// The guest's agent, if it has a port.
+    pub(crate) agent: Option<Arc<AgentService>>,
     /// What serves its devices, for as long as it lives.
     pub threads: Vec<IoThread>,
 }
@@ -118,7 +124,11 @@ impl Vm {
                     None => self.go().map(|()| None)?,
                     outcome => outcome,
                 },
-                Mail::Request(request, answer) => {
+                Mail::Request(Request::Agent(request), answer) => {
+                    self.ask_agent(request, answer);
+                    None
+                }
+                Mail::Request(request, mut answer) => {
                     let (reply, outcome) = self.serve(&request)?;
                     answer(reply);
                     outcome
@@ -205,6 +215,51 @@ impl Vm {
         Ok(outcome)
     }
 
+    /// Has the guest's agent asked, whatever time it takes.
+    fn ask_agent(&self, request: AgentRequest, mut answer: Answering) {
+        match &self.config.agent {
+            None => {
+                let message = "the VM has no port for a guest agent: start it with --agent";
+                answer(refused(Refusal::Unsupported, message.to_owned()).into());
+            }
+            Some(_) if self.state == RunState::Paused => {
+                let message = "the VM is paused, and so is its agent: resume it first";
+                answer(refused(Refusal::WrongState, message.to_owned()).into());
+            }
+            Some(agent) => agent.start(request, answer),
+        }
+    }
+
+    fn ask_balloon(&self, request: BalloonRequest) -> Reply {
+        let Some(balloon) = self.machine.balloon() else {
+            let message = "the VM has no balloon: start it with --balloon on".to_owned();
+            return refused(Refusal::Unsupported, message);
+        };
+        let memory_bytes = self.machine.layout().ram_bytes();
+        if let Some(bytes) = request.target_bytes {
+            balloon.set_target(bytes.min(memory_bytes));
+        }
+        if request.reclaim {
+            balloon.reclaim();
+        }
+        let ((target_bytes, actual_bytes), said) = (balloon.size(), balloon.stats());
+        Reply::Balloon(BalloonStatus {
+            target_bytes,
+            actual_bytes,
+            memory_bytes,
+            resident_bytes: self.machine.memory().resident_bytes(),
+            released_bytes: balloon.released_bytes(),
+            free_bytes: said.free_bytes,
+            total_bytes: said.total_bytes,
+            available_bytes: said.available_bytes,
+            cache_bytes: said.cache_bytes,
+            swapped_in_bytes: said.swapped_in_bytes,
+            swapped_out_bytes: said.swapped_out_bytes,
+            major_faults: said.major_faults,
+            minor_faults: said.minor_faults,
+        })
+    }
+
     /// Does what is asked. The outcome is `Some` when the VM has ended by it, or just then.
     fn serve(&mut self, request: &Request) -> Result<(Answer, Option<Outcome>), VmError> {
         let was = self.state;
@@ -217,6 +272,9 @@ impl Vm {
             (Request::Quit, _) => return Ok((Reply::Done.into(), Some(Outcome::Quit))),
             (Request::Screenshot, _) => return Ok((self.screenshot(), None)),
             (Request::Keys { keys }, _) => self.type_keys(keys),
+            (Request::Balloon(request), _) => self.ask_balloon(*request),
+            // It is another's to ask.
+            (Request::Agent(_), _) => refused(Refusal::BadRequest, String::new()),
             (Request::Pause, RunState::Paused) | (Request::Resume, RunState::Running) => {
                 refused(Refusal::WrongState, format!("the VM is {was} already"))
             }

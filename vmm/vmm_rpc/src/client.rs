@@ -52,7 +52,15 @@ impl Client {
         self.ask_for_file(request).map(|(reply, _)| reply)
     }
 
-    /// The same, for the file that comes with the answer.
+    /// Waits for the reply after one that others follow.
+    ///
+    /// # Errors
+    /// When the conversation fails.
+    pub fn next_reply(&mut self) -> Result<Reply, RpcError> {
+        receive_message(&self.socket, RecvFlags::empty()).map(|(reply, _)| reply)
+    }
+
+    /// As [`Client::ask`], for the file that comes with the answer.
     ///
     /// # Errors
     /// When the conversation fails.

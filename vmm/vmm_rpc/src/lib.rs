@@ -3,7 +3,8 @@
 //! The socket is `AF_UNIX`, `SOCK_SEQPACKET`: one packet is one message, so nothing has to be
 //! framed and a message of impossible length is seen before it is read. A message is a JSON value
 //! of at most [`MESSAGE_SIZE_MAX`] bytes. The VM's process speaks first, with a [`Hello`] that
-//! says which [`PROTOCOL`] it speaks; then each [`Request`] gets one [`Reply`], in order.
+//! says which [`PROTOCOL`] it speaks; then each [`Request`] gets one [`Reply`], but for a
+//! program's output, which comes in several.
 //!
 //! *Invariants*: a message that is too long, not JSON or not in the enum is answered with a
 //! refusal and changes nothing. Neither side ever waits for the other while it holds anything the
@@ -12,11 +13,17 @@
 //! What this crate may not know: engines, boards, HTTP. Both the VM's process and the programs
 //! that talk to it use it.
 
+mod agent;
+mod balloon;
 mod client;
 mod message;
 mod packet;
 mod server;
 
+pub use agent::{
+    AgentInfo, AgentReply, AgentRequest, Data, Ended, FILE_PIECE_MAX, Interface, Stream,
+};
+pub use balloon::{BalloonRequest, BalloonStatus};
 pub use client::Client;
 pub use message::{
     Answer, EngineName, Hello, KeyPress, Moved, Refusal, Reply, Request, RunState, Status,

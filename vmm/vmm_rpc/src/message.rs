@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::{AgentReply, AgentRequest, BalloonRequest, BalloonStatus};
+
 /// What the VM's process says first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
@@ -43,6 +45,10 @@ pub enum Request {
         /// Which.
         engine: EngineName,
     },
+    /// Ask the guest's agent. Answered with [`Reply::Agent`].
+    Agent(AgentRequest),
+    /// What the memory balloon shall do, if anything. Answered with [`Reply::Balloon`].
+    Balloon(BalloonRequest),
 }
 
 /// The answer to a request.
@@ -63,6 +69,10 @@ pub enum Reply {
     },
     /// The VM goes on in the other engine.
     Moved(Moved),
+    /// What the guest's agent says.
+    Agent(AgentReply),
+    /// How the memory balloon is.
+    Balloon(BalloonStatus),
     /// Nothing has changed.
     Refused {
         /// For programs.
@@ -99,6 +109,8 @@ pub enum Refusal {
     Unsupported,
     /// The host or the engine failed; the VM goes on as it was.
     Failed,
+    /// The guest, or what runs in it, does not do it.
+    Guest,
 }
 
 /// An engine, by the name it has everywhere.

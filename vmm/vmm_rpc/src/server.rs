@@ -1,11 +1,13 @@
-//! The answering side: nothing here blocks.
+//! The answering side: nothing here blocks but what says so.
 
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with,
@@ -152,6 +154,29 @@ impl Peer {
         file: Option<BorrowedFd<'_>>,
     ) -> Result<(), RpcError> {
         send_message(&self.socket, message, file, SendFlags::DONTWAIT)
+    }
+
+    /// Answers, and waits for a client that is slow to take its answers. Not for a thread the VM
+    /// needs.
+    ///
+    /// # Errors
+    /// When the client has not taken it by then, or has gone.
+    pub fn reply_within(&self, answer: &Answer, limit: Duration) -> Result<(), RpcError> {
+        let until = Instant::now() + limit;
+        loop {
+            match self.reply(answer) {
+                Err(RpcError::Socket(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return result,
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            let left = Timespec::try_from(left).unwrap_or_default();
+            let mut room = [PollFd::new(&self.socket, PollFlags::OUT)];
+            match poll(&mut room, Some(&left)) {
+                Ok(0) => return Err(RpcError::Socket(io::ErrorKind::TimedOut.into())),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(RpcError::Socket(error.into())),
+            }
+        }
     }
 }
 

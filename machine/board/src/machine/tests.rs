@@ -425,9 +425,9 @@ fn memory_of_any_size_is_what_the_engine_is_told() {
     let network = net::UserNetwork::new(&user).unwrap();
     let config = virtio::NetConfig { mac: user.mac, mac_changes: false };
     let nets = vec![NetSpec { network, config }];
-    let disks = (0..27).map(|_| disk()).collect();
+    let disks = (0..MachineSpec::DISKS_MAX).map(|_| disk()).collect();
     let together = refused(MachineSpec { disks, nets, ..spec(1, 2) });
-    assert!(matches!(together, BuildError::Places { disks: 27, nets: 1 }));
+    assert!(matches!(together, BuildError::Places { disks: MachineSpec::DISKS_MAX, nets: 1 }));
 }
 
 /// A Multiboot kernel of eight words, with load addresses.

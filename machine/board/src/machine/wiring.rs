@@ -17,8 +17,8 @@ use pci::{
     ConfigPorts, DevFn, Ecam, Function, NoRoom, PciBus, Spaces, Windows, host_bridge, lpc_bridge,
 };
 use virtio::{
-    Block, BlockConfig, Console, Doorbells, Entropy, Input, InputKind, Net, VirtioDevice,
-    VirtioPci, Wiring,
+    Balloon, Block, BlockConfig, Console, Doorbells, Entropy, Input, InputKind, Net, Ports,
+    VirtioDevice, VirtioPci, Vsock, Wiring,
 };
 
 use super::VRAM;
@@ -34,7 +34,10 @@ use crate::spec::{BuildError, DiskSpec, DisplaySpec, MachineSpec, NetSpec};
 /// Places on the PCI bus. Disks come right after the host bridge, network cards from the other end.
 const HOST_BRIDGE: DevFn = DevFn::new(0, 0);
 const FIRST_DISK: u8 = 1;
-const FIRST_NET: u8 = 27;
+const FIRST_NET: u8 = 24;
+const VSOCK: DevFn = DevFn::new(25, 0);
+const BALLOON: DevFn = DevFn::new(26, 0);
+const PORTS: DevFn = DevFn::new(27, 0);
 /// The display, and what a user has at hand with it.
 const DISPLAY: DevFn = DevFn::new(28, 0);
 const TABLET: DevFn = DevFn::new(28, 1);
@@ -69,6 +72,8 @@ pub(super) struct Board {
     /// The display's function, and the mode that it begins in.
     screen: Option<(Arc<Function>, (u16, u16))>,
     pub(super) console: Option<Arc<Console>>,
+    pub(super) balloon: Option<Arc<Balloon>>,
+    pub(super) serial_ports: Option<Arc<Ports>>,
     pub(super) blocks: Vec<Arc<Block>>,
     pub(super) nets: Vec<Arc<Net>>,
     pub(super) pci: Arc<PciBus>,
@@ -144,6 +149,8 @@ impl Board {
             keyboard: None,
             screen: None,
             console: None,
+            balloon: None,
+            serial_ports: None,
             blocks: Vec::new(),
             nets: Vec::new(),
             pci: PciBus::new(),
@@ -390,6 +397,19 @@ impl Board {
             let console = Console::new(config);
             self.add_device(CONSOLE, console.clone(), &wiring)?;
             self.console = Some(console);
+        }
+        if !spec.ports.is_empty() {
+            let ports = Ports::new(spec.ports);
+            self.add_device(PORTS, ports.clone(), &wiring)?;
+            self.serial_ports = Some(ports);
+        }
+        if spec.balloon {
+            let balloon = Balloon::new(outside.memory.clone());
+            self.add_device(BALLOON, balloon.clone(), &wiring)?;
+            self.balloon = Some(balloon);
+        }
+        if let Some(host) = spec.vsock {
+            self.add_device(VSOCK, Vsock::new(host), &wiring)?;
         }
         if let Some(source) = spec.entropy {
             self.add_device(ENTROPY, Entropy::new(source), &wiring)?;

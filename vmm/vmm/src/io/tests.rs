@@ -42,7 +42,7 @@ fn clients_are_served_through_the_inbox_and_the_path_goes_with_the_thread() {
         std::thread::spawn(move || {
             for _ in 0..40 {
                 match inbox.wait() {
-                    Mail::Request(Request::Pause, answer) => answer(Reply::Done.into()),
+                    Mail::Request(Request::Pause, mut answer) => answer(Reply::Done.into()),
                     _ => panic!("nobody asked for it"),
                 }
             }

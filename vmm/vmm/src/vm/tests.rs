@@ -40,7 +40,8 @@ fn start(on_reset: OnReset) -> Running {
         modules: Vec::new(),
     };
     let (outputs, threads) = Default::default();
-    let config = VmConfig { chosen, engines, images, on_reset, outputs, desk: None, threads };
+    let (desk, agent) = (None, None);
+    let config = VmConfig { chosen, engines, images, on_reset, outputs, desk, agent, threads };
     let vm = Vm::new(machine, inbox.clone(), config).unwrap();
     let thread = std::thread::spawn(move || vm.run());
     Running { inbox, world, thread }
