@@ -21,9 +21,9 @@ impl Translator {
             self.poll(free, out);
         }
         if !self.is_linkable(rip) {
-            self.unit.distance_at_hand = false;
+            // Backward ones have looked, and no loop is without one or a jump by a register.
             self.asm.mov_ri(Reg::R10, rip);
-            self.jump_to_r10();
+            self.jump_at_once(self.own_jumps());
         } else if rip == self.unit.rip {
             self.asm.jmp(self.unit.body);
         } else {
@@ -106,7 +106,11 @@ impl Translator {
 
     /// Goes on at the guest address in R10, by the jumps known. No flag is touched.
     pub(super) fn jump_to_r10(&mut self) {
-        self.jump_through(if self.user() { USER_JUMPS } else { field!(jumps) });
+        self.jump_through(self.own_jumps());
+    }
+
+    fn own_jumps(&self) -> i32 {
+        if self.user() { USER_JUMPS } else { field!(jumps) }
     }
 
     /// The same, by the jumps of this table.
@@ -117,6 +121,12 @@ impl Translator {
         self.asm.jrcxz(none);
         self.jump_to_place(self.unit.miss);
         self.asm.bind(none);
+        self.jump_at_once(table);
+    }
+
+    /// The same without a look whether the vCPU was kicked.
+    fn jump_at_once(&mut self, table: i32) {
+        self.unit.distance_at_hand = false;
         self.asm.movzx(2, Reg::RCX, Reg::R10);
         self.asm.jmp_m(Mem::gs(table).index(Reg::RCX, 3));
     }
