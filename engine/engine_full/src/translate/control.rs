@@ -24,7 +24,7 @@ impl Translator {
             // Backward ones have looked, and no loop is without one or a jump by a register.
             self.asm.mov_ri(Reg::R10, rip);
             self.jump_at_once(self.own_jumps());
-        } else if rip == self.unit.rip {
+        } else if rip == self.unit.rip && !self.unit.mode.contains(Mode::NO_WINDOW) {
             self.asm.jmp(self.unit.body);
         } else {
             self.asm.align4_for_rel32(1);

@@ -80,6 +80,12 @@ impl Origin {
     }
 }
 
+/// The logarithm of the size of pieces of a page, of which two hold this many bytes wherever in the
+/// first they begin.
+fn piece(size: i64) -> i32 {
+    64 - (size - 2).leading_zeros() as i32
+}
+
 /// Bytes of a memory operand.
 fn size_of(mem: &NativeMem) -> i64 {
     i64::from(mem.size_bytes.max(1))
@@ -111,7 +117,7 @@ pub(super) struct Look {
     grouped: bool,
     /// R10 is to be the guest's afterwards.
     held: bool,
-    /// Where it begins, and where the address of the last byte is known to be good.
+    /// Where it begins, and where RCX is known to be an address on the page of all bytes.
     top: Label,
     good: Label,
 }
@@ -218,7 +224,7 @@ impl Translator {
             }
             look.held = self.unit.held[0] != Held::Nothing;
             self.asm.bind(look.top);
-            let near = self.find_last_byte(&look);
+            let near = self.find_page_of(&look);
             let mask = context(field!(page_mask) + if self.user() { 0 } else { 8 });
             let from = match origin {
                 Origin::Registers(Some(base), None) if (first, end) == (0, 1) => {
@@ -238,22 +244,23 @@ impl Translator {
         self.unit.looked = Some(look.wanted);
     }
 
-    /// RCX = address of the last byte, which is not near the beginning of its page; else goes on out
-    /// of line, for which an island returned is to be placed near.
-    fn find_last_byte(&mut self, look: &Look) -> Option<(Label, Label)> {
+    /// RCX = an address on the page of all bytes, unless the first is near the end of its page: then
+    /// goes on out of line, for which an island returned is to be placed near.
+    fn find_page_of(&mut self, look: &Look) -> Option<(Label, Label)> {
         let Looked { origin, first, end, .. } = look.wanted;
-        let last = origin.at(end - 1);
-        let before = end - 1 - first;
-        if before == 0 {
+        if end - first == 1 {
             if first != 0 || !matches!(origin, Origin::Registers(Some(_), None)) {
-                self.asm.lea(8, Reg::RCX, last);
+                self.asm.lea(8, Reg::RCX, origin.at(first));
             }
             return None;
         }
-        // As many low bits as count what is before the last byte do not matter.
-        let low = 64 - (before - 1).leading_zeros() as i32;
+        // As far behind the first as the last or further, in steps of a power of two: when it is in
+        // the first such piece of a page, the first byte is in the last one of the page before. What
+        // begins with a page, as much does, is not mistaken for that.
+        let low = piece(end - first);
+        let probe = origin.at(first + (1 << low));
         let near = self.asm.label();
-        self.asm.lea(8, Reg::RCX, last);
+        self.asm.lea(8, Reg::RCX, probe);
         let mut island = None;
         if look.free {
             self.asm.test_ri(4, Reg::RCX, 0xfff & (-1 << low));
@@ -262,7 +269,7 @@ impl Translator {
             let place = self.asm.label();
             self.asm.pext_rm(Reg::RCX, Reg::RCX, context(field!(upper_mask) + 8 * low));
             self.asm.jrcxz(place);
-            self.asm.lea(8, Reg::RCX, last);
+            self.asm.lea(8, Reg::RCX, probe);
             island = Some((place, near));
         }
         self.asm.bind(look.good);
@@ -289,25 +296,26 @@ impl Translator {
         self.asm.bind(there);
     }
 
-    /// Out of line: the last byte is near the beginning of its page, and so the first one perhaps in
+    /// Out of line: the first byte is near the end of its page, and so the last one perhaps in
     /// another.
     pub(super) fn look_closer(&mut self, look: &Look) {
         let Looked { origin, first, end, .. } = look.wanted;
-        let last = origin.at(end - 1);
-        let before = (end - 1 - first) as i32;
-        let crossing = self.asm.label();
+        let size = (end - first) as i32;
+        let (crossing, inside) = (self.asm.label(), self.asm.label());
         if look.free {
             self.asm.alu_ri(Alu::And, 4, Reg::RCX, 0xfff);
-            self.asm.alu_ri(Alu::Cmp, 4, Reg::RCX, before);
-            self.asm.jcc_short(Cond::B, crossing);
+            self.asm.alu_ri(Alu::Cmp, 4, Reg::RCX, (1 << piece(end - first)) - size);
+            self.asm.jcc_short(Cond::G, crossing);
         } else {
-            self.asm.lea(8, Reg::RCX, last);
+            self.asm.lea(8, Reg::RCX, origin.at(first));
             self.asm.pext_rm(Reg::RCX, Reg::RCX, context(field!(offset_mask)));
-            self.asm.lea(8, Reg::RCX, Mem::at(Reg::RCX, PAGE_SIZE as i32 - before));
+            self.asm.lea(8, Reg::RCX, Mem::at(Reg::RCX, size - 1));
             self.asm.pext_rm(Reg::RCX, Reg::RCX, context(field!(carry_mask)));
-            self.asm.jrcxz(crossing);
+            self.asm.jrcxz(inside);
+            self.asm.jmp_short(crossing);
         }
-        self.asm.lea(8, Reg::RCX, last);
+        self.asm.bind(inside);
+        self.asm.lea(8, Reg::RCX, origin.at(first));
         self.asm.jmp(look.good);
         self.asm.bind(crossing);
         if look.grouped {
