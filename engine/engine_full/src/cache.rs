@@ -140,6 +140,8 @@ pub(crate) struct Cache {
     pub(crate) leave: Place,
     /// Place of the code for jumps that miss.
     pub(crate) miss: Place,
+    /// Place of the jump to [`crate::entry::jump_again`], for the kernel's that miss.
+    pub(crate) jump_again: Place,
     /// Places of the jumps to [`crate::entry::change_user_window`] and to the kernel's.
     pub(crate) window: [Place; 2],
     start: Place,
@@ -171,6 +173,7 @@ impl Cache {
             jump_to(crate::entry::change_user_window as *const ()),
             jump_to(crate::entry::change_kernel_window as *const ()),
         ];
+        let jump_again = jump_to(crate::entry::jump_again as *const ());
         let miss = memory.next();
         // mov ecx, SITE_JUMP; jmp leave
         let mut stub = vec![0xb9];
@@ -190,6 +193,7 @@ impl Cache {
             pages: HashMap::new(),
             leave,
             miss,
+            jump_again,
             window,
             start,
             closing: false,

@@ -21,6 +21,11 @@ use std::sync::atomic::AtomicU32;
 /// Entries of a jump table: one for each value of the low 16 bits of an address.
 pub(crate) const JUMPS: usize = 1 << 16;
 
+/// Entries of the kernel's other table of jumps, and the bits of an address it goes by: Linux's
+/// text has 16 MiB.
+pub(crate) const OTHER_JUMPS: usize = 1 << 12;
+pub(crate) const OTHER_JUMPS_MASK: u64 = 0xff_000f;
+
 /// Pieces of a stack window's room: see [`StackWindow`].
 pub(crate) const ROOMS: usize = 16;
 /// Bytes of the unit rooms are counted in.
@@ -53,6 +58,11 @@ impl StackWindow {
         let room = |i| known.least.wrapping_add((i as u64 + 1) * ROOM_SIZE);
         Self { end: known.end, distance: known.distance, room: std::array::from_fn(room) }
     }
+
+    /// Bytes.
+    pub(crate) fn size(&self) -> u64 {
+        !self.room[0].wrapping_sub(ROOM_SIZE)
+    }
 }
 
 /// Windows kept a privilege: by the low bits of the page number.
@@ -74,11 +84,17 @@ pub(crate) struct KnownWindow {
 
 impl KnownWindow {
     /// Of no page.
-    pub(crate) const NONE: Self = Self { page: u64::MAX, end: 0, distance: 0, least: 0 };
+    pub(crate) const NONE: Self =
+        Self { page: u64::MAX, end: 1 << 63, distance: 0, least: u64::MAX };
 
     /// Found for the page with this address: `start..end`, at least a page.
     pub(crate) fn new(linear: u64, start: u64, end: u64, distance: u64) -> Self {
         Self { page: linear >> 12, end, distance, least: !(end - start) }
+    }
+
+    /// Bytes.
+    pub(crate) fn size(&self) -> u64 {
+        !self.least
     }
 }
 
@@ -202,6 +218,11 @@ pub(crate) struct Context {
     pub(crate) fxsave: FxArea,
     /// Kernel code by the low 16 bits of its address.
     pub(crate) jumps: [u64; JUMPS],
+    /// The same by other bits, for what shares those: addresses, negative, and where they are. See
+    /// [`crate::entry::jump_again`].
+    pub(crate) other_jumps: [[u64; OTHER_JUMPS]; 2],
+    /// What bits.
+    pub(crate) other_jumps_mask: u64,
 }
 
 /// XMM registers: low and high half.

@@ -6,8 +6,10 @@
 
 use std::arch::naked_asm;
 
+use crate::cache::SITE_JUMP;
 use crate::context::{
-    Context, FxArea, KNOWN_WINDOWS, KnownWindow, ROOM_SIZE, ROOMS, StackWindow, at, field,
+    Context, FxArea, KNOWN_WINDOWS, KnownWindow, OTHER_JUMPS, ROOM_SIZE, ROOMS, StackWindow, at,
+    field,
 };
 
 /// What the engine's own code runs with.
@@ -196,6 +198,34 @@ change_window!(
     change_kernel_window,
     1
 );
+
+/// Where the kernel's translated code jumps to when it was kicked, or when the table of jumps has led
+/// to code of another address than that in R10: looks into the other table. No flag is touched.
+#[unsafe(naked)]
+pub(crate) unsafe extern "C" fn jump_again() {
+    naked_asm!(
+        "mov ecx, gs:[{kick}]",
+        "jrcxz 2f",
+        "jmp 3f",
+        "2:",
+        "pext rcx, r10, gs:[{mask}]",
+        "mov rcx, gs:[rcx*8 + {jumps}]",
+        "lea rcx, [rcx + r10]",
+        "jrcxz 4f",
+        "3:",
+        "mov ecx, {site}",
+        "jmp {leave}",
+        "4:",
+        "pext rcx, r10, gs:[{mask}]",
+        "jmp gs:[rcx*8 + {jumps} + {size}]",
+        kick = const field!(kick),
+        mask = const field!(other_jumps_mask),
+        jumps = const field!(other_jumps),
+        size = const OTHER_JUMPS * 8,
+        site = const SITE_JUMP,
+        leave = sym leave,
+    )
+}
 
 /// Reads the x87 state into `area` and resets it, so that the engine's own code finds an empty
 /// register stack.

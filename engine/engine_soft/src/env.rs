@@ -26,6 +26,9 @@ pub struct SoftEnv {
     pub time: Time,
     /// An event waits for the CPU to be interruptible.
     pub event_waiting: bool,
+    /// The CPU has reached its local APIC: when its timer is due may have changed. Cleared by
+    /// whoever has looked.
+    pub apic_used: bool,
     random: Random,
     /// Retired instructions, as far as [`SoftEnv::now`] knows: kept by whoever executes.
     pub retired: u64,
@@ -44,6 +47,7 @@ impl SoftEnv {
             bus: None,
             time,
             event_waiting: false,
+            apic_used: false,
             random: Random::new(),
             retired: 0,
         }
@@ -66,6 +70,7 @@ impl SoftEnv {
     /// Calls the local APIC, and does what it asks for.
     fn with_apic<R>(&mut self, access: impl FnOnce(&mut Lapic, Now) -> (R, Effect)) -> R {
         let now = self.now();
+        self.apic_used = true;
         let slot = &self.complex.slots[self.index()];
         let (result, effect, pending) = {
             let mut lapic = slot.lapic();

@@ -60,6 +60,9 @@ impl Translator {
     /// Leaves when the flags in R10 differ from those in force in more than those
     /// [`Translator::set_flags`] sets, or what is to come needs a look. RCX and the arithmetic
     /// flags are overwritten.
+    ///
+    /// RF is passed over: POPF clears it, and what IRET sets ends with the next instruction, for
+    /// which there is no breakpoint as long as code is translated.
     pub(super) fn check_flags(&mut self, out: Label) {
         self.unit.distance_at_hand = false;
         let interrupts = Rflags::IF.bits();
@@ -67,7 +70,7 @@ impl Translator {
         self.asm.alu_rm(Alu::Or, 8, Reg::RCX, context(field!(direction)));
         self.asm.alu_rm(Alu::Or, 8, Reg::RCX, context(field!(access)));
         self.asm.alu_rr(Alu::Xor, 8, Reg::RCX, Reg::R10);
-        let mut others = DEFINED & !ARITHMETIC & !interrupts;
+        let mut others = DEFINED & !ARITHMETIC & !interrupts & !Rflags::RF.bits();
         if self.user() {
             // Level 3 changes neither, unless IOPL lets it change IF.
             others &= !Rflags::IOPL.bits();

@@ -159,7 +159,8 @@ impl Translator {
             rip: source.rip,
             mode: source.mode,
             leave: cache.leave.wrapping_sub(start),
-            miss: cache.miss.wrapping_sub(start),
+            miss: if source.mode.contains(Mode::USER) { cache.miss } else { cache.jump_again }
+                .wrapping_sub(start),
             window: cache.window[if source.mode.contains(Mode::USER) { 0 } else { 1 }]
                 .wrapping_sub(start),
             first_site: cache.next_site(),

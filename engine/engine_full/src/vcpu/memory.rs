@@ -1,7 +1,9 @@
 //! What translated code knows of memory: filled when it asks, dropped when it is told to.
 
-use x86_exec::{Access, Mode as CpuMode, PageAt, Privilege};
+use guest_memory::RamOffset;
+use x86_exec::{Access, Fault, Mode as CpuMode, PageAt, Privilege};
 use x86_mmu::Flush;
+use x86_state::Exception;
 
 use super::{FullVcpu, Onward, PAGE_MASK, memory_at};
 use crate::complex::Command;
@@ -14,16 +16,29 @@ impl FullVcpu {
         let selector = self.selector();
         self.views.note(linear, write, selector);
         match self.fill_entry(linear, write, selector) {
-            Some(()) => Onward::Host(resume),
-            None => Onward::Interpret(rip),
+            Ok(true) => Onward::Host(resume),
+            // Waiting instructions of the x87 may have something more urgent.
+            Err(_) if self.is_page_fault() && self.views.context().x87_at_hand == 0 => {
+                Onward::Raise(rip)
+            }
+            Ok(false) | Err(_) => Onward::Interpret(rip),
         }
     }
 
-    fn fill_entry(&mut self, linear: u64, write: bool, selector: Selector) -> Option<()> {
+    /// What the last access of a page was refused with.
+    fn is_page_fault(&self) -> bool {
+        self.soft.cpu.fault.exception == Exception::Pf
+    }
+
+    /// False where the access is the interpreter's.
+    ///
+    /// # Errors
+    /// What the access raises.
+    fn fill_entry(&mut self, linear: u64, write: bool, selector: Selector) -> Result<bool, Fault> {
         let access = if write { Access::Write } else { Access::Read };
         let privilege = self.soft.cpu.mmu.privilege();
-        let found = self.soft.cpu.page(linear, access, privilege).ok()?;
-        self.fill_with(&found, linear, write, selector)
+        let found = self.soft.cpu.page(linear, access, privilege)?;
+        Ok(self.fill_with(&found, linear, write, selector).is_some())
     }
 
     /// Fills the entry for stores to a page that is dirty already, and so need not be stored to now.
@@ -48,17 +63,23 @@ impl FullVcpu {
         let page = (at >> 12) as u32;
         let memory = &self.complex.soft.memory;
         let host = memory.host_base() as u64 + (at & !PAGE_MASK);
-        if write {
-            if !found.writable || !memory.bits().begin_writing(page as usize) {
-                return None;
-            }
+        let bits = memory.bits();
+        if write && !(found.writable && bits.begin_writing(page as usize)) {
+            return None;
+        }
+        let distance = host.wrapping_sub(linear & !PAGE_MASK);
+        self.views.fill(linear, false, distance, found.global);
+        // What may be written is as a rule, soon. What is clean, or holds code, is asked for first.
+        let at_hand =
+            || found.writable && !bits.watched(RamOffset(at)) && bits.begin_writing(page as usize);
+        if write || at_hand() {
             let entry = self.views.write_entry(linear);
             if !self.stores.add(page, entry) {
                 self.flush_stores();
                 self.stores.add(page, entry);
             }
+            self.views.fill(linear, true, distance, found.global);
         }
-        self.views.fill(linear, write, host.wrapping_sub(linear & !PAGE_MASK), found.global);
         Some(())
     }
 
@@ -137,33 +158,87 @@ impl FullVcpu {
 
     /// Drops what the interpreter's TLB has dropped.
     pub(super) fn mirror_flushes(&mut self) {
+        let generation = self.soft.cpu.mmu.generation();
+        if std::mem::replace(&mut self.mirrored, generation) == generation {
+            return;
+        }
         let flushes = self.soft.cpu.mmu.take_flushes();
         for flush in flushes.as_slice() {
-            self.close_windows();
             match *flush {
-                Flush::Page { linear, shift } => {
-                    self.views.invalidate(linear, shift);
-                    if linear >> 63 != 0 {
-                        self.recheck(linear >> 12, 1 << (shift - 12));
-                    }
+                Flush::Page { linear, shift } => self.invalidate(linear, shift),
+                Flush::Pcid(pcid) => {
+                    let upper = self.views.flush_pcid(pcid);
+                    self.other_space(upper);
                 }
-                Flush::Pcid(pcid) => self.views.flush_pcid(pcid),
-                Flush::Root { pcid, kept } => self.views.select(pcid, kept),
-                Flush::Local => self.views.flush_local(),
+                Flush::Root { pcid, kept } => {
+                    let upper = self.views.select(pcid, kept);
+                    self.other_space(upper);
+                }
+                Flush::Local => {
+                    self.views.flush_local();
+                    self.other_space(true);
+                }
                 Flush::All => {
                     self.views.flush();
                     self.views.select(flushes.pcid(), false);
                     self.stores.clear();
+                    self.other_space(true);
+                    self.code_moves[1] += 1;
                     self.recheck(1 << 51, 1 << 51);
                 }
             }
         }
     }
 
-    /// Retires the kernel's translated code that is no longer where it was.
-    pub(super) fn recheck(&mut self, first: u64, count: u64) {
+    /// What is in the lower half is another's; and what in the upper half is not global, if there
+    /// was any.
+    fn other_space(&mut self, upper: bool) {
+        self.user_code_moves(0, u64::MAX);
+        if upper {
+            self.close_windows();
+        } else {
+            let context = self.views.context();
+            context.stack[0] = StackWindow::EMPTY;
+            context.known_windows[0] = [KnownWindow::NONE; KNOWN_WINDOWS];
+        }
+    }
+
+    fn invalidate(&mut self, linear: u64, shift: u8) {
+        let (first, count) = (linear >> 12, 1 << (shift - 12));
+        self.views.invalidate(linear, shift);
+        self.close_windows_in(linear, 1 << shift);
+        if linear >> 63 == 0 {
+            self.user_code_moves(first, count);
+        } else if self.recheck(first, count) {
+            self.views.forget_kernel_jumps(first, count);
+            self.code_moves[1] += 1;
+        }
+    }
+
+    /// Closes windows that have addresses of these.
+    fn close_windows_in(&mut self, start: u64, size: u64) {
+        let own = if start >> 63 == 0 { 0 } else { 1 };
+        let context = self.views.context();
+        let hit = |end: u64, length: u64| {
+            start.wrapping_sub(end.wrapping_sub(length)) < length
+                || end.wrapping_sub(length).wrapping_sub(start) < size
+        };
+        if hit(context.stack[own].end, context.stack[own].size()) {
+            context.stack[own] = StackWindow::EMPTY;
+        }
+        for known in &mut context.known_windows[own] {
+            if hit(known.end, known.size()) {
+                *known = KnownWindow::NONE;
+            }
+        }
+    }
+
+    /// Retires the kernel's translated code that is no longer where it was. True if there was any in
+    /// these pages.
+    pub(super) fn recheck(&mut self, first: u64, count: u64) -> bool {
         let long = self.soft.cpu.mode == CpuMode::Long64;
         let pages = self.complex.cache().kernel_pages(first, count);
+        let any = !pages.is_empty();
         for (number, page) in pages {
             let linear = number << 12;
             let found = self.soft.cpu.page(linear, Access::Execute, Privilege::Supervisor);
@@ -175,5 +250,6 @@ impl FullVcpu {
                 self.complex.retire_moved(number, page);
             }
         }
+        any
     }
 }

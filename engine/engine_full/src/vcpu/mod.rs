@@ -46,6 +46,12 @@ pub(crate) struct FullVcpu {
     /// The registers are in the context.
     given: bool,
     recent: Vec<Option<Recent>>,
+    /// Grow whenever the user's or the kernel's code may no longer be where it was.
+    code_moves: [u64; 2],
+    /// Pages of the user's recent units: a bit for each remainder of the page number.
+    recent_pages: [u64; 16],
+    /// The translations of addresses whose drops have been followed.
+    mirrored: u64,
     /// Where the guest is, as of the registers in the context.
     rip: u64,
     /// What the TSC is read by, and which one that is.
@@ -78,8 +84,8 @@ struct Found {
 #[derive(Debug, Clone, Copy)]
 struct Recent {
     rip: u64,
-    /// Of the translations of addresses.
-    mmu_generation: u64,
+    /// Of what decides where its code is: see [`FullVcpu::code_stamp`].
+    stamp: u64,
     /// Of the cache's units.
     changes: u64,
     wanted: Mode,
@@ -97,20 +103,26 @@ enum Onward {
     Guest(u64),
     /// The interpreter does the instruction there.
     Interpret(u64),
+    /// The instruction there has raised the exception the CPU has noted.
+    Raise(u64),
 }
 
 impl FullVcpu {
     pub(crate) fn new(soft: SoftVcpu, complex: Arc<FullComplex>, views: Views) -> Self {
+        let stores = Stores::new(complex.soft.memory.bits().pages());
         let mut vcpu = Self {
             soft,
             complex,
             views,
-            stores: Stores::default(),
+            stores,
             translator: Translator::default(),
             page: Box::new([0; PAGE_SIZE as usize + INSN_SIZE_MAX]),
             jump_modes: [Mode::empty(); 2],
             given: false,
             recent: vec![None; RECENT],
+            code_moves: [0; 2],
+            recent_pages: [0; 16],
+            mirrored: u64::MAX,
             rip: 0,
             tsc_line: (0, Line::default()),
         };
@@ -203,8 +215,21 @@ impl FullVcpu {
                     if let Some(exit) = self.soft.execute_one() {
                         return Ok(Some(exit));
                     }
+                    if std::mem::take(&mut self.soft.cpu.env.apic_used) {
+                        self.set_timer();
+                    }
                     self.mirror_flushes();
-                    self.set_timer();
+                    if self.wants_more() {
+                        return Ok(None);
+                    }
+                    Onward::Guest(self.soft.cpu.rip)
+                }
+                Onward::Raise(rip) => {
+                    self.take_registers(rip);
+                    if self.soft.cpu.deliver_fault().is_err() {
+                        return Ok(Some(Exit::TripleFault));
+                    }
+                    self.mirror_flushes();
                     if self.wants_more() {
                         return Ok(None);
                     }

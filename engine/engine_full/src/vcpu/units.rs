@@ -53,6 +53,9 @@ impl FullVcpu {
             let (user, entry) =
                 (found.mode.contains(Mode::USER), cache.memory.address(found.entry));
             self.views.set_jump(rip, user, entry, found.crosses);
+            if !user && rip >> 63 != 0 {
+                self.views.set_other_jump(rip, cache.memory.address(found.body));
+            }
         }
     }
 
@@ -72,16 +75,41 @@ impl FullVcpu {
         let slot = rip as usize % RECENT;
         // Before the unit is looked for: a change after this makes it look again.
         let changes = self.complex.changes.load(Ordering::SeqCst);
-        let mmu_generation = self.soft.cpu.mmu.generation();
         if let Some(recent) = self.recent[slot]
             && (recent.rip, recent.wanted) == (rip, wanted)
-            && (recent.changes, recent.mmu_generation) == (changes, mmu_generation)
+            && (recent.changes, recent.stamp) == (changes, self.code_stamp(recent.found.mode))
         {
             return Some(recent.found);
         }
         let found = self.unit_slow(rip, wanted)?;
-        self.recent[slot] = Some(Recent { rip, mmu_generation, changes, wanted, found });
+        let stamp = self.code_stamp(found.mode);
+        if wanted.contains(Mode::USER) {
+            for page in [rip >> 12, (rip >> 12) + 1] {
+                self.recent_pages[page as usize / 64 % 16] |= 1 << (page % 64);
+            }
+        }
+        self.recent[slot] = Some(Recent { rip, stamp, changes, wanted, found });
         Some(found)
+    }
+
+    /// A unit of this mode is where it was as long as this stays the same.
+    fn code_stamp(&self, mode: Mode) -> u64 {
+        match (mode.contains(Mode::USER), mode.contains(Mode::LOCAL)) {
+            (true, _) => self.code_moves[0],
+            (false, false) => self.code_moves[1],
+            // Any change of address space is theirs.
+            (false, true) => self.soft.cpu.mmu.generation(),
+        }
+    }
+
+    /// The user's pages from this one on may be others.
+    pub(super) fn user_code_moves(&mut self, first: u64, count: u64) {
+        let pages = &self.recent_pages;
+        let has = |page: u64| pages[page as usize / 64 % 16] & 1 << (page % 64) != 0;
+        if count >= 1024 || (first..first + count).any(has) {
+            self.recent_pages = [0; 16];
+            self.code_moves[0] += 1;
+        }
     }
 
     pub(super) fn unit_slow(&mut self, rip: u64, wanted: Mode) -> Option<Found> {

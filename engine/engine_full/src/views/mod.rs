@@ -32,7 +32,9 @@ use std::sync::Arc;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::mm::ProtFlags;
 
-use crate::context::{CONTEXT_SIZE, Context, JUMPS, KNOWN_WINDOWS, KnownWindow, StackWindow};
+use crate::context::{
+    CONTEXT_SIZE, Context, JUMPS, KNOWN_WINDOWS, KnownWindow, OTHER_JUMPS_MASK, StackWindow,
+};
 use crate::entry::HOST_MXCSR;
 use crate::transition;
 use half::Half;
@@ -110,7 +112,9 @@ struct Space {
     pcid: u16,
     used: u64,
     /// Pages whose addresses are among the jumps.
-    code_pages: Vec<u64>,
+    code_pages: Pages,
+    /// The jumps that were set.
+    jumps_set: Vec<u16>,
 }
 
 /// Who accesses memory: selects the view.
@@ -158,7 +162,8 @@ impl Views {
             .map(|_| {
                 let view = View::new(&shared, read_write)?;
                 let halves = [0, 1].map(|array| Half::new(view.half(array, false)));
-                Ok(Space { view, halves, pcid: 0, used: 0, code_pages: Vec::new() })
+                let code_pages = Pages::default();
+                Ok(Space { view, halves, pcid: 0, used: 0, code_pages, jumps_set: Vec::new() })
             })
             .collect();
         let context = supervisor.bases()[0] as usize - CONTEXT_SIZE;
@@ -176,11 +181,13 @@ impl Views {
             upper_local: Vec::new(),
             miss,
         };
-        for space in &mut views.spaces {
-            forget_jumps(space, miss);
+        for space in &views.spaces {
+            // SAFETY: the table is as long as this, and nothing else knows it yet.
+            unsafe { std::slice::from_raw_parts_mut(space.view.jumps(), JUMPS) }.fill(miss);
         }
         let context = views.context();
         context.jumps.fill(miss);
+        context.other_jumps_mask = OTHER_JUMPS_MASK;
         context.page_mask = [0x7fff_ffff_f000, 0xffff_ffff_f000];
         context.low_mask = [0, 1, 3, 7, 15, 31, 63];
         context.upper_mask = std::array::from_fn(|low| 0xfff & u64::MAX << low);
@@ -283,7 +290,8 @@ impl Views {
         }
     }
 
-    /// Drops the translations of a page of `1 << shift` bytes, of every address space.
+    /// Drops the translations of a page of `1 << shift` bytes, of every address space; jumps to the
+    /// kernel are the caller's business.
     pub(crate) fn invalidate(&mut self, linear: u64, shift: u8) {
         let first = (linear >> shift) << (shift - 12);
         let count = 1u64 << (shift - 12);
@@ -291,26 +299,26 @@ impl Views {
             for half in &mut self.upper {
                 clear_pages(half, first, count);
             }
-            self.forget_kernel_jumps(first, count);
             return;
         }
         for space in &mut self.spaces {
             for half in &mut space.halves {
                 clear_pages(half, first, count);
             }
-            let inside = |page: &u64| (first..first + count).contains(page);
-            if space.code_pages.iter().any(inside) {
+            if space.code_pages.has_any(first, count) {
                 forget_jumps(space, self.miss);
             }
         }
     }
 
-    fn forget_kernel_jumps(&mut self, first: u64, count: u64) {
+    /// Drops the jumps to the kernel's code in these pages.
+    pub(crate) fn forget_kernel_jumps(&mut self, first: u64, count: u64) {
         let miss = self.miss;
         if count >= 16 {
-            self.context().jumps.fill(miss);
+            self.forget_all_kernel_jumps();
             return;
         }
+        self.forget_other_jumps();
         // An instruction of the page before may end on the first.
         for page in first.wrapping_sub(1)..first + count {
             let start = (page as usize & 15) << 12;
@@ -319,9 +327,9 @@ impl Views {
     }
 
     /// Selects the address space of a PCID; without `keep`, none of its translations are kept.
-    /// What the upper half has that is not global is dropped.
-    pub(crate) fn select(&mut self, pcid: u16, keep: bool) {
-        self.flush_upper_local();
+    /// What the upper half has that is not global is dropped: true, if there was any.
+    pub(crate) fn select(&mut self, pcid: u16, keep: bool) -> bool {
+        let upper = self.flush_upper_local();
         self.uses += 1;
         let found = self.spaces.iter().position(|s| s.used != 0 && s.pcid == pcid);
         let index = found.unwrap_or_else(|| {
@@ -335,16 +343,18 @@ impl Views {
         space.pcid = pcid;
         space.used = self.uses;
         self.current = index;
+        upper
     }
 
-    /// Drops a PCID's translations that are not global.
-    pub(crate) fn flush_pcid(&mut self, pcid: u16) {
-        self.flush_upper_local();
+    /// Drops a PCID's translations that are not global. True, if the upper half had any.
+    pub(crate) fn flush_pcid(&mut self, pcid: u16) -> bool {
+        let upper = self.flush_upper_local();
         for space in &mut self.spaces {
             if space.pcid == pcid {
                 flush_space(space, self.miss);
             }
         }
+        upper
     }
 
     /// Drops everything that is not global.
@@ -359,8 +369,26 @@ impl Views {
     pub(crate) fn flush(&mut self) {
         self.flush_local();
         self.flush_upper();
+        self.forget_all_kernel_jumps();
+    }
+
+    fn forget_all_kernel_jumps(&mut self) {
         let miss = self.miss;
         self.context().jumps.fill(miss);
+        self.forget_other_jumps();
+    }
+
+    fn forget_other_jumps(&mut self) {
+        // No address is one: the lower half has no entries here.
+        self.context().other_jumps[0].fill(0);
+    }
+
+    /// Jumps to `rip`, the kernel's, go to `host` from now on when they have missed elsewhere.
+    pub(crate) fn set_other_jump(&mut self, rip: u64, host: u64) {
+        let index = (rip & 0xf | (rip >> 16 & 0xff) << 4) as usize;
+        let context = self.context();
+        context.other_jumps[0][index] = rip.wrapping_neg();
+        context.other_jumps[1][index] = host;
     }
 
     /// Drops all entries for stores.
@@ -378,12 +406,14 @@ impl Views {
         }
     }
 
-    fn flush_upper_local(&mut self) {
-        for page in std::mem::take(&mut self.upper_local) {
+    fn flush_upper_local(&mut self) -> bool {
+        let any = !self.upper_local.is_empty();
+        for page in self.upper_local.drain(..) {
             for half in &self.upper {
                 half.clear(page);
             }
         }
+        any
     }
 
     /// Jumps to `rip` go to `host` from now on; the instruction there may be on the next page too.
@@ -394,13 +424,11 @@ impl Views {
             return;
         }
         let space = &mut self.spaces[self.current];
-        if space.code_pages.len() >= LISTED_MAX {
-            forget_jumps(space, self.miss);
-        }
         for page in [rip >> 12, (rip >> 12) + u64::from(crosses)] {
-            if !space.code_pages.contains(&page) {
-                space.code_pages.push(page);
-            }
+            space.code_pages.add(page);
+        }
+        if space.jumps_set.len() <= LISTED_MAX {
+            space.jumps_set.push(index as u16);
         }
         // SAFETY: the index is inside the table, which is mapped as long as `self` lives.
         unsafe { space.view.jumps().add(index).write_volatile(host) };
@@ -412,7 +440,7 @@ impl Views {
         for space in &mut self.spaces {
             forget_jumps(space, miss);
         }
-        self.context().jumps.fill(miss);
+        self.forget_all_kernel_jumps();
     }
 }
 
@@ -435,10 +463,35 @@ fn flush_space(space: &mut Space, miss: u64) {
 }
 
 fn forget_jumps(space: &mut Space, miss: u64) {
-    if space.code_pages.is_empty() && space.used != 0 {
-        return;
-    }
-    space.code_pages.clear();
     // SAFETY: the table is as long as this, and mapped as long as the space lives.
-    unsafe { std::slice::from_raw_parts_mut(space.view.jumps(), JUMPS) }.fill(miss);
+    let jumps = unsafe { std::slice::from_raw_parts_mut(space.view.jumps(), JUMPS) };
+    if space.jumps_set.len() > LISTED_MAX {
+        jumps.fill(miss);
+    } else {
+        for index in &space.jumps_set {
+            jumps[usize::from(*index)] = miss;
+        }
+    }
+    space.jumps_set = Vec::new();
+    space.code_pages = Pages::default();
+}
+
+/// Pages by the remainders of their numbers: more may seem to be among them than are.
+struct Pages([u64; 64]);
+
+impl Default for Pages {
+    fn default() -> Self {
+        Self([0; 64])
+    }
+}
+
+impl Pages {
+    fn add(&mut self, page: u64) {
+        self.0[page as usize / 64 % 64] |= 1 << (page % 64);
+    }
+
+    fn has_any(&self, first: u64, count: u64) -> bool {
+        let has = |page: u64| self.0[page as usize / 64 % 64] & 1 << (page % 64) != 0;
+        (first..first + count.min(64 * 64)).any(has)
+    }
 }
