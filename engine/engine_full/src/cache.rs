@@ -9,6 +9,7 @@
 //! every later store to them retires it.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 
 use crate::code::{CodeMemory, Place};
@@ -121,6 +122,38 @@ pub(crate) struct NewUnit<'a> {
     pub(crate) points: &'a [Point],
 }
 
+/// Mixes what a key has. A guest that makes its keys collide slows down nobody but itself.
+#[derive(Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u8(&mut self, value: u8) {
+        self.write_u64(u64::from(value));
+    }
+
+    fn write_u32(&mut self, value: u32) {
+        self.write_u64(u64::from(value));
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0.rotate_left(23) ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn write_isize(&mut self, value: isize) {
+        self.write_u64(value as u64);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0 ^ self.0 >> 32
+    }
+}
+
 /// Site of jumps that miss.
 pub(crate) const SITE_JUMP: u32 = 0;
 /// Room for one unit.
@@ -134,7 +167,7 @@ pub(crate) struct Cache {
     sites: Vec<Site>,
     units: Vec<Unit>,
     points: Vec<Point>,
-    keys: HashMap<Key, u32>,
+    keys: HashMap<Key, u32, BuildHasherDefault<KeyHasher>>,
     pages: HashMap<u32, Vec<u32>>,
     /// Place of the jump to [`crate::entry::leave`].
     pub(crate) leave: Place,
@@ -189,7 +222,7 @@ impl Cache {
             sites,
             units: Vec::new(),
             points: Vec::new(),
-            keys: HashMap::new(),
+            keys: HashMap::default(),
             pages: HashMap::new(),
             leave,
             miss,

@@ -41,6 +41,8 @@ pub(crate) struct FullVcpu {
     translator: Translator,
     /// A page of code, and the beginning of another.
     page: Box<[u8; PAGE_SIZE as usize + INSN_SIZE_MAX]>,
+    /// Which pages these are, and of which generation of their code.
+    page_read: Option<(u32, Option<u32>, u64)>,
     /// What user and kernel code among the jumps was translated for.
     jump_modes: [Mode; 2],
     /// The registers are in the context.
@@ -117,6 +119,7 @@ impl FullVcpu {
             stores,
             translator: Translator::default(),
             page: Box::new([0; PAGE_SIZE as usize + INSN_SIZE_MAX]),
+            page_read: None,
             jump_modes: [Mode::empty(); 2],
             given: false,
             recent: vec![None; RECENT],

@@ -174,12 +174,18 @@ impl FullVcpu {
         for page in pages() {
             bits.mark_code(page as usize, 0, PAGE_MASK);
         }
-        let (first, beyond) = self.page.split_at_mut(PAGE_SIZE as usize);
-        memory.read(RamOffset(u64::from(key.page) << 12), first);
-        if let Some(second) = key.second {
-            memory.read(RamOffset(u64::from(second) << 12), beyond);
+        // All of the page was marked before it was read: as long as its generation is the same,
+        // nobody has written to it.
+        if self.page_read != Some((key.page, key.second, before)) {
+            let (first, beyond) = self.page.split_at_mut(PAGE_SIZE as usize);
+            memory.read(RamOffset(u64::from(key.page) << 12), first);
+            if let Some(second) = key.second {
+                memory.read(RamOffset(u64::from(second) << 12), beyond);
+            }
+            self.page_read = Some((key.page, key.second, before));
         }
-        let bytes = if key.second.is_some() { &self.page[..] } else { &*first };
+        let end = if key.second.is_some() { self.page.len() } else { PAGE_SIZE as usize };
+        let bytes = &self.page[..end];
         let source = Source { rip: key.rip, bytes, mode: key.mode };
         let mut cache = self.complex.open_cache();
         self.translator.translate(key, &source, &mut cache);
