@@ -82,6 +82,8 @@ pub(crate) struct Site {
     pub(crate) host: Place,
     /// Why.
     pub(crate) reason: Reason,
+    /// Of a load or store: when its page is refused, that is what the instruction raises.
+    pub(crate) raises: bool,
 }
 
 /// Which instruction a place in a unit belongs to.
@@ -216,7 +218,7 @@ impl Cache {
         stub.extend(leave.wrapping_sub(end).to_le_bytes());
         memory.put(&stub);
         let start = memory.next();
-        let sites = vec![Site { rip: 0, host: 0, reason: Reason::Jump }];
+        let sites = vec![Site { rip: 0, host: 0, reason: Reason::Jump, raises: false }];
         Ok(Self {
             memory,
             sites,

@@ -115,6 +115,10 @@ pub(super) struct Look {
     free: bool,
     /// It is for more than one access.
     grouped: bool,
+    /// Distance of the access it begins with from the origin.
+    own: i64,
+    /// That has to be aligned, which is looked at before its page.
+    aligned: bool,
     /// R10 is to be the guest's afterwards.
     held: bool,
     /// Where it begins, and where RCX is known to be an address on the page of all bytes.
@@ -144,6 +148,8 @@ impl Translator {
                 rip: self.rip_of(insn),
                 free: self.flags_free(index),
                 grouped: wanted.first < first || wanted.end > end,
+                own: first,
+                aligned: mem.aligned > 1,
                 held: false,
                 top: self.asm.label(),
                 good: self.asm.label(),
@@ -332,17 +338,19 @@ impl Translator {
 
     /// Out of line: nothing is known of the page. R10 tells which.
     pub(super) fn look_up(&mut self, look: &Look) {
-        let Looked { origin, first, write, .. } = look.wanted;
+        let Looked { origin, write, .. } = look.wanted;
         let reason = if write { Reason::Store } else { Reason::Load };
+        // The access's own address: a page fault tells it.
         match origin {
-            Origin::Page(number) => self.asm.mov_ri(Reg::R10, number << 12),
-            Origin::Registers(..) => self.asm.lea(8, Reg::R10, origin.at(first)),
+            Origin::Page(number) => self.asm.mov_ri(Reg::R10, (number << 12) + look.own as u64),
+            Origin::Registers(..) => self.asm.lea(8, Reg::R10, origin.at(look.own)),
         }
         let site = self.site(reason, look.rip, 0);
         self.leave(site);
         let retry = self.here();
         if let Some(site) = self.sites.last_mut() {
             site.host = retry;
+            site.raises = !look.aligned;
         }
         if look.held {
             self.asm.load(8, Reg::R10, in_context(GUEST_R10));

@@ -232,7 +232,7 @@ impl Translator {
 
     /// A site of the unit.
     fn site(&mut self, reason: Reason, rip: u64, host: Place) -> u32 {
-        self.sites.push(Site { rip, host, reason });
+        self.sites.push(Site { rip, host, reason, raises: true });
         self.unit.first_site + self.sites.len() as u32 - 1
     }
 

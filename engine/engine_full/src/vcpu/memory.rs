@@ -6,22 +6,25 @@ use x86_mmu::Flush;
 use x86_state::Exception;
 
 use super::{FullVcpu, Onward, PAGE_MASK, memory_at};
+use crate::cache::Site;
 use crate::complex::Command;
 use crate::context::{KNOWN_WINDOWS, KnownWindow, StackWindow};
 use crate::views::Selector;
 
 impl FullVcpu {
     /// Fills the entry that translated code found empty, or leaves the access to the interpreter.
-    pub(super) fn fill(&mut self, rip: u64, linear: u64, write: bool, resume: u64) -> Onward {
+    pub(super) fn fill(&mut self, site: &Site, linear: u64, write: bool, resume: u64) -> Onward {
         let selector = self.selector();
         self.views.note(linear, write, selector);
         match self.fill_entry(linear, write, selector) {
             Ok(true) => Onward::Host(resume),
             // Waiting instructions of the x87 may have something more urgent.
-            Err(_) if self.is_page_fault() && self.views.context().x87_at_hand == 0 => {
-                Onward::Raise(rip)
+            Err(_)
+                if site.raises && self.is_page_fault() && self.views.context().x87_at_hand == 0 =>
+            {
+                Onward::Raise(site.rip)
             }
-            Ok(false) | Err(_) => Onward::Interpret(rip),
+            Ok(false) | Err(_) => Onward::Interpret(site.rip),
         }
     }
 

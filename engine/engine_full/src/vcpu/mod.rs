@@ -287,7 +287,7 @@ impl FullVcpu {
         let cache = self.complex.cache();
         let found = if fault != 0 {
             let rip = cache.memory.place(fault).and_then(|place| cache.instruction_at(place));
-            rip.map(|rip| Site { rip, host: 0, reason: Reason::Interpret })
+            rip.map(|rip| Site { rip, host: 0, reason: Reason::Interpret, raises: false })
         } else {
             cache.site(number)
         };
@@ -306,8 +306,8 @@ impl FullVcpu {
         match site.reason {
             Reason::Interpret => Onward::Interpret(site.rip),
             Reason::Go => Onward::Guest(site.rip),
-            Reason::Load => self.fill(site.rip, scratch, false, resume),
-            Reason::Store => self.fill(site.rip, scratch, true, resume),
+            Reason::Load => self.fill(&site, scratch, false, resume),
+            Reason::Store => self.fill(&site, scratch, true, resume),
             Reason::Window => {
                 self.move_window(scratch);
                 Onward::Host(resume)
