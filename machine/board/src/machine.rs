@@ -326,4 +326,6 @@ impl Bus for Machine {
 }
 
 #[cfg(test)]
+mod display_tests;
+#[cfg(test)]
 mod tests;
