@@ -42,7 +42,7 @@ fuzz_target!(|data: &[u8]| {
             6 => window.read(input.number(3) & 0x1_ffff, bytes),
             7 => dispi.write(u64::from(input.u8() % 3), bytes),
             8 => spaces.memory.write(0xd000_0000 + (input.number(2) & 0xfff), bytes),
-            _ if captures < 4 => {
+            _ if captures < 1 => {
                 captures += 1;
                 vga.capture(&mut picture);
                 let saved = vga.save();
