@@ -33,6 +33,10 @@ const CONSOLE_SIZE: (u16, u16) = (80, 25);
 /// Width and height of the screen that a kernel finds.
 const SCREEN_SIZE: (u16, u16) = (1024, 768);
 
+/// Where distributions have the display adapter's BIOS.
+const VGA_BIOS: [&str; 2] =
+    ["/usr/share/seabios/vgabios-stdvga.bin", "/usr/share/qemu/vgabios-stdvga.bin"];
+
 /// A VM that is ready to run, and what belongs to it.
 pub struct Launched {
     /// It. Its guest's first instruction comes with [`Vm::run`].
@@ -185,7 +189,9 @@ fn machine_spec(spec: &VmSpec, profile: CpuProfile) -> Result<MachineSpec, VmErr
     }
     disks::open(spec, &mut parts)?;
     if spec.display {
-        parts.display = Some(DisplaySpec { rom: None, mode: Some(SCREEN_SIZE) });
+        // For firmware; where the host has none, BIOS shows nothing.
+        let rom = VGA_BIOS.iter().find_map(|path| fs::read(path).ok());
+        parts.display = Some(DisplaySpec { rom, mode: Some(SCREEN_SIZE) });
     }
     Ok(parts)
 }
