@@ -63,7 +63,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("bin/trinevm", &["support", "vmm", "vmm_rpc", "rfb"]),
-    ("bin/trine", &["support", "vmm_rpc"]),
+    ("bin/trine", &["support", "vmm_rpc", "images", "image_build"]),
     ("tests/isa", &["x86", "engine", "engine_emu", "engine_hw", "harness"]),
     ("xtask", &["basket", "guests", "nested"]),
 ];
@@ -75,6 +75,10 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("iced-x86", &["x86_decode", "isa", "system"]),
     ("imago", &["storage"]),
     ("io-uring", &["storage"]),
+    ("fatfs", &["fatimage"]),
+    ("gpt", &["image_build"]),
+    ("yaml-rust2", &["cloud_seed"]),
+    ("indicatif", &["trine"]),
     ("anyhow", &["trine", "trinevm", "xtask"]),
 ];
 

@@ -119,6 +119,7 @@ pub fn ask(command: Command) -> anyhow::Result<()> {
             return Ok(());
         }
         Command::Run(_)
+        | Command::Image(_)
         | Command::Screenshot(_)
         | Command::Shutdown(_)
         | Command::Exec(_)

@@ -6,6 +6,8 @@
 mod agent;
 mod balloon;
 mod control;
+mod image;
+mod progress;
 mod run;
 mod screenshot;
 
@@ -27,6 +29,9 @@ enum Command {
     /// Run a VM on this terminal until its guest ends it (run --help lists its options)
     #[command(disable_help_flag = true)]
     Run(run::Options),
+    /// The store of disk images
+    #[command(subcommand)]
+    Image(image::Command),
     /// Say how a running VM is
     Status(control::StatusOptions),
     /// Make a running VM and its clock stand
@@ -72,6 +77,7 @@ fn main() -> ExitCode {
         Command::Cp(options) => agent::copy(options).map(|()| ExitCode::SUCCESS),
         Command::Balloon(options) => balloon::balloon(options).map(|()| ExitCode::SUCCESS),
         Command::Agent(options) => agent::agent(options).map(|()| ExitCode::SUCCESS),
+        Command::Image(command) => image::run(command).map(|()| ExitCode::SUCCESS),
         command => control::ask(command).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

@@ -11,7 +11,7 @@ use errchain::first_paragraph;
 use rfb::Place;
 use vmm::{
     CdromSpec, ConsoleSpec, DiskSpec, EngineChoice, ModuleSpec, NetSpec, NetworkSpec, OnReset,
-    ViewerSpec, VmSpec, VsockSpec,
+    SeedSpec, ViewerSpec, VmSpec, VsockSpec,
 };
 
 use crate::ending::{self, Ending};
@@ -47,6 +47,13 @@ pub struct Options {
     /// CD-ROM drive: an ISO image, or none for an empty one
     #[arg(long = "cdrom", value_name = "ISO")]
     cdroms: Vec<CdromSpec>,
+    /// The disk of an image, before the others; what the guest writes to it is thrown away
+    #[arg(long, value_name = "NAME")]
+    image: Option<String>,
+    /// What cloud-init in the guest is told at its first boot: user=NAME, ssh-key=FILE,
+    /// hostname=NAME, password-file=FILE, user-data=FILE, separated by commas
+    #[arg(long, value_name = "KEY=VALUE,…", value_parser = parsed::<SeedSpec>)]
+    cloud_init: Option<SeedSpec>,
     /// Throw away what the guest writes to any disk
     #[arg(long)]
     snapshot: bool,
@@ -320,6 +327,7 @@ impl Options {
             let message = "--serial and --console cannot both be stdio: say --serial none";
             return Err(Ending::usage(message.to_owned()));
         }
+        let image = self.image.as_deref().map(DiskSpec::of_image).transpose()?;
         Ok(VmSpec {
             engine: self.engine,
             cpus: self.cpus.0,
@@ -328,9 +336,10 @@ impl Options {
             initrd: self.initrd.clone(),
             modules: self.modules.iter().map(|module| module.0.clone()).collect(),
             cmdline: self.cmdline.clone(),
-            disks: self.disks.clone(),
+            disks: image.into_iter().chain(self.disks.iter().cloned()).collect(),
             cdroms: self.cdroms.clone(),
             snapshot: self.snapshot,
+            seed: self.cloud_init.clone(),
             nets: self.nets.iter().filter_map(|net| net.0.clone()).collect(),
             serial: self.serial.0.clone(),
             console: self.console.0.clone(),

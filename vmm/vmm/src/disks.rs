@@ -1,14 +1,18 @@
 //! The disks a VM has, and which controllers they are on.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use ::images::{Name, Store};
 use ahci::Drive;
 use board::MachineSpec;
-use storage::{Disk, DiskOptions, Format};
+use rustix::fs::{MemfdFlags, memfd_create};
+use storage::{Disk, DiskOptions, Format, RawDisk};
 
-use crate::{VmError, VmSpec};
+use crate::{SeedSpec, VmError, VmSpec};
 
 /// Which controller a disk is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,6 +40,20 @@ pub struct DiskSpec {
 pub struct CdromSpec {
     /// The disc's image, if there is a disc in it.
     pub path: Option<PathBuf>,
+}
+
+impl DiskSpec {
+    /// The disk of an image of the user's store, which is not written: what the guest changes is
+    /// gone at the end.
+    ///
+    /// # Errors
+    /// When there is no such image.
+    pub fn of_image(name: &str) -> Result<Self, VmError> {
+        let image = Store::of_user()?.find(&name.parse::<Name>()?)?;
+        let format = Some(Format::Raw);
+        let options = DiskOptions { format, snapshot: true, ..DiskOptions::new(image.path) };
+        Ok(Self { options, bus: DiskBus::default() })
+    }
 }
 
 impl FromStr for DiskSpec {
@@ -85,6 +103,9 @@ pub(crate) fn open(spec: &VmSpec, parts: &mut MachineSpec) -> Result<(), VmError
         let disk = cdrom.path.as_ref().map(open_disc).transpose()?;
         parts.sata.push(Drive::Cdrom { disk, serial: format!("cdrom{n}") });
     }
+    if let Some(spec) = &spec.seed {
+        parts.disks.push(seed(spec)?);
+    }
     Ok(())
 }
 
@@ -92,4 +113,15 @@ pub(crate) fn open(spec: &VmSpec, parts: &mut MachineSpec) -> Result<(), VmError
 fn open_disc(path: &PathBuf) -> Result<Arc<dyn Disk>, VmError> {
     let format = Some(Format::Raw);
     Ok(DiskOptions { read_only: true, format, ..DiskOptions::new(path) }.open()?)
+}
+
+/// The disk cloud-init reads, which is nowhere but in memory.
+fn seed(spec: &SeedSpec) -> Result<board::DiskSpec, VmError> {
+    let bytes = cloud_seed::seed(spec)?;
+    let failed = |source| VmError::Host { operation: "make the disk of --cloud-init", source };
+    let memory = memfd_create("cloud-init", MemfdFlags::CLOEXEC);
+    let mut file = File::from(memory.map_err(|error| failed(error.into()))?);
+    file.write_all(&bytes).map_err(failed)?;
+    let disk = RawDisk::new(file, Path::new("cloud-init"), true)?;
+    Ok(board::DiskSpec { disk: Arc::new(disk), serial: "cloud-init".to_owned() })
 }

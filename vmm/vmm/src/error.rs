@@ -35,6 +35,12 @@ pub enum VmError {
     /// A disk cannot be used.
     #[error(transparent)]
     Disk(#[from] OpenError),
+    /// There is no such image.
+    #[error(transparent)]
+    Image(#[from] ::images::ImageError),
+    /// The guest cannot be told what it is to be told.
+    #[error(transparent)]
+    Seed(#[from] cloud_seed::SeedError),
     /// A network cannot be used.
     #[error(transparent)]
     Net(#[from] NetError),
@@ -134,6 +140,8 @@ impl VmError {
         match self {
             Self::File { .. }
             | Self::NotAFile { .. }
+            | Self::Image(_)
+            | Self::Seed(_)
             | Self::Disk(_)
             | Self::Vsock(_)
             | Self::Profile(_)

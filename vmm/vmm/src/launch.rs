@@ -225,7 +225,8 @@ fn dispatch(
         first();
         return Ok((Dispatch::Inline, Vec::new()));
     }
-    let idle = spec.disks.is_empty() && spec.nets.is_empty() && spec.cdroms.is_empty();
+    let devices = spec.disks.len() + spec.nets.len() + spec.cdroms.len();
+    let idle = devices == 0 && spec.seed.is_none();
     let count = if idle { 1 } else { spec.cpus.clamp(1, VIRTIO_THREADS_MAX) };
     let (mut loops, mut threads) = (Vec::new(), Vec::new());
     let mut first = Some(first);

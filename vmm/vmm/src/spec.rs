@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use net::{Forward, Mac, Rate};
 
-use crate::{CdromSpec, DiskSpec, EngineChoice, OnReset};
+use crate::{CdromSpec, DiskSpec, EngineChoice, OnReset, SeedSpec};
 
 /// A VM, as an operator asks for it. Nothing is checked yet: [`launch`](crate::launch()) does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct VmSpec {
     pub cdroms: Vec<CdromSpec>,
     /// What the guest writes to any disk is thrown away at the end.
     pub snapshot: bool,
+    /// What cloud-init in the guest is told at its first boot, on a disk behind the others.
+    pub seed: Option<SeedSpec>,
     /// Network cards.
     pub nets: Vec<NetSpec>,
     /// Where the serial port goes.
