@@ -175,8 +175,9 @@ pub(crate) struct Cache {
     pub(crate) leave: Place,
     /// Place of the code for jumps that miss.
     pub(crate) miss: Place,
-    /// Place of the jump to [`crate::entry::jump_again`], for the kernel's that miss.
-    pub(crate) jump_again: Place,
+    /// Places of the jumps to [`crate::entry::user_jump_again`] and to the kernel's, for jumps that
+    /// miss there.
+    pub(crate) jump_again: [Place; 2],
     /// Places of the jumps to [`crate::entry::change_user_window`] and to the kernel's.
     pub(crate) window: [Place; 2],
     start: Place,
@@ -208,7 +209,10 @@ impl Cache {
             jump_to(crate::entry::change_user_window as *const ()),
             jump_to(crate::entry::change_kernel_window as *const ()),
         ];
-        let jump_again = jump_to(crate::entry::jump_again as *const ());
+        let jump_again = [
+            jump_to(crate::entry::user_jump_again as *const ()),
+            jump_to(crate::entry::jump_again as *const ()),
+        ];
         let miss = memory.next();
         // mov ecx, SITE_JUMP; jmp leave
         let mut stub = vec![0xb9];

@@ -21,6 +21,9 @@ use std::sync::atomic::AtomicU32;
 /// Entries of a jump table: one for each value of the low 16 bits of an address.
 pub(crate) const JUMPS: usize = 1 << 16;
 
+/// Entries of a far table of jumps: one for each value of the low 18 bits of an address.
+pub(crate) const FAR_JUMPS: usize = 1 << 18;
+
 /// Entries of the kernel's other table of jumps, and the bits of an address it goes by: Linux's
 /// text has 16 MiB.
 pub(crate) const OTHER_JUMPS: usize = 1 << 12;
@@ -223,6 +226,8 @@ pub(crate) struct Context {
     pub(crate) other_jumps: [[u64; OTHER_JUMPS]; 2],
     /// What bits.
     pub(crate) other_jumps_mask: u64,
+    /// The bits of an address that far tables go by.
+    pub(crate) far_jumps_mask: u64,
 }
 
 /// XMM registers: low and high half.

@@ -7,6 +7,7 @@
 use std::arch::naked_asm;
 
 use crate::cache::SITE_JUMP;
+use crate::views::{USER_FAR_JUMPS, USER_JUMPS};
 use crate::context::{
     Context, FxArea, KNOWN_WINDOWS, KnownWindow, OTHER_JUMPS, ROOM_SIZE, ROOMS, StackWindow, at,
     field,
@@ -222,6 +223,46 @@ pub(crate) unsafe extern "C" fn jump_again() {
         mask = const field!(other_jumps_mask),
         jumps = const field!(other_jumps),
         size = const OTHER_JUMPS * 8,
+        site = const SITE_JUMP,
+        leave = sym leave,
+    )
+}
+
+/// The same for user code, by the view's far table. What is found there goes to the table jumps look
+/// into first.
+#[unsafe(naked)]
+pub(crate) unsafe extern "C" fn user_jump_again() {
+    naked_asm!(
+        "mov ecx, gs:[{kick}]",
+        "jrcxz 2f",
+        "jmp 3f",
+        "2:",
+        "pext rcx, r10, gs:[{mask}]",
+        "lea rcx, [rcx + rcx]",
+        "mov rcx, gs:[rcx*8 + {far}]",
+        "lea rcx, [rcx + r10]",
+        "jrcxz 4f",
+        "3:",
+        "mov ecx, {site}",
+        "jmp {leave}",
+        "4:",
+        "pext rcx, r10, gs:[{mask}]",
+        "lea rcx, [rcx + rcx]",
+        "mov rcx, gs:[rcx*8 + {far} + 8]",
+        // Address zero is that of every empty entry.
+        "jrcxz 3b",
+        "mov gs:[{borrowed}], rax",
+        "mov rax, rcx",
+        "movzx ecx, r10w",
+        "mov gs:[rcx*8 + {jumps}], rax",
+        "mov rcx, rax",
+        "mov rax, gs:[{borrowed}]",
+        "jmp rcx",
+        kick = const field!(kick),
+        mask = const field!(far_jumps_mask),
+        far = const USER_FAR_JUMPS,
+        jumps = const USER_JUMPS,
+        borrowed = const field!(borrowed),
         site = const SITE_JUMP,
         leave = sym leave,
     )

@@ -155,14 +155,13 @@ impl Translator {
         self.sites.clear();
         self.points.clear();
         self.cold.clear();
+        let kernel = usize::from(!source.mode.contains(Mode::USER));
         self.unit = Current {
             rip: source.rip,
             mode: source.mode,
             leave: cache.leave.wrapping_sub(start),
-            miss: if source.mode.contains(Mode::USER) { cache.miss } else { cache.jump_again }
-                .wrapping_sub(start),
-            window: cache.window[if source.mode.contains(Mode::USER) { 0 } else { 1 }]
-                .wrapping_sub(start),
+            miss: cache.jump_again[kernel].wrapping_sub(start),
+            window: cache.window[kernel].wrapping_sub(start),
             first_site: cache.next_site(),
             body: self.asm.label(),
             distance_at_hand: false,

@@ -33,7 +33,7 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::mm::ProtFlags;
 
 use crate::context::{
-    CONTEXT_SIZE, Context, JUMPS, KNOWN_WINDOWS, KnownWindow, OTHER_JUMPS_MASK, StackWindow,
+    CONTEXT_SIZE, Context, FAR_JUMPS, JUMPS, KNOWN_WINDOWS, KnownWindow, OTHER_JUMPS_MASK, StackWindow,
 };
 use crate::entry::HOST_MXCSR;
 use crate::transition;
@@ -45,10 +45,14 @@ use reservation::Reservation;
 const HALF: usize = 1 << 38;
 /// Bytes of a table of jumps.
 pub(crate) const JUMPS_SIZE: usize = JUMPS * 8;
-/// Bytes below a view: its own jumps, and the context.
-const BELOW: usize = JUMPS_SIZE + CONTEXT_SIZE;
+/// Bytes of a far table of jumps: address, negative, and place.
+const FAR_JUMPS_SIZE: usize = FAR_JUMPS * 16;
+/// Bytes below a view: its own jumps, the far ones first, and the context.
+const BELOW: usize = FAR_JUMPS_SIZE + JUMPS_SIZE + CONTEXT_SIZE;
 /// Displacement of user code's jumps from the GS base.
-pub(crate) const USER_JUMPS: i32 = -(BELOW as i32);
+pub(crate) const USER_JUMPS: i32 = -((JUMPS_SIZE + CONTEXT_SIZE) as i32);
+/// Displacement of user code's far table.
+pub(crate) const USER_FAR_JUMPS: i32 = -(BELOW as i32);
 /// Address spaces kept: Linux uses six PCIDs.
 const SPACES_MAX: usize = 6;
 /// Views of all vCPUs together. Each takes a tebibyte of the process's 128, and there may be two
@@ -56,6 +60,10 @@ const SPACES_MAX: usize = 6;
 const VIEWS_MAX: usize = 56;
 /// Pages that are listed one by one, before all that the list is for is dropped together.
 const LISTED_MAX: usize = 4096;
+/// Jumps of an address space that are listed one by one.
+const JUMPS_LISTED_MAX: usize = 1 << 16;
+/// Words of a set of pages: as many pages as a large program's code has.
+const PAGE_WORDS: usize = 512;
 /// A stack window reaches this far from its middle, in bytes.
 const WINDOW_REACH: u64 = 64 << 10;
 
@@ -80,8 +88,9 @@ impl View {
     /// With a lower half of its own, or one that is always empty.
     fn new(shared: &Shared, lower: ProtFlags) -> io::Result<Self> {
         let reservation = Reservation::new(BELOW + 4 * HALF)?;
-        reservation.fill(0, JUMPS_SIZE, ProtFlags::READ | ProtFlags::WRITE)?;
-        reservation.share(JUMPS_SIZE, CONTEXT_SIZE, &shared.context)?;
+        let own = BELOW - CONTEXT_SIZE;
+        reservation.fill(0, own, ProtFlags::READ | ProtFlags::WRITE)?;
+        reservation.share(own, CONTEXT_SIZE, &shared.context)?;
         for (array, upper) in shared.upper.iter().enumerate() {
             let start = BELOW + array * 2 * HALF;
             reservation.fill(start, HALF, lower)?;
@@ -100,8 +109,12 @@ impl View {
         (self.reservation.start + BELOW + array * 2 * HALF + half) as *mut u64
     }
 
+    fn far_jumps(&self) -> *mut [u64; 2] {
+        self.reservation.start as *mut [u64; 2]
+    }
+
     fn jumps(&self) -> *mut u64 {
-        self.reservation.start as *mut u64
+        (self.reservation.start + FAR_JUMPS_SIZE) as *mut u64
     }
 }
 
@@ -113,8 +126,8 @@ struct Space {
     used: u64,
     /// Pages whose addresses are among the jumps.
     code_pages: Pages,
-    /// The jumps that were set.
-    jumps_set: Vec<u16>,
+    /// The jumps that were set, by their places in the far table.
+    jumps_set: Vec<u32>,
 }
 
 /// Who accesses memory: selects the view.
@@ -188,6 +201,7 @@ impl Views {
         let context = views.context();
         context.jumps.fill(miss);
         context.other_jumps_mask = OTHER_JUMPS_MASK;
+        context.far_jumps_mask = FAR_JUMPS as u64 - 1;
         context.page_mask = [0x7fff_ffff_f000, 0xffff_ffff_f000];
         context.low_mask = [0, 1, 3, 7, 15, 31, 63];
         context.upper_mask = std::array::from_fn(|low| 0xfff & u64::MAX << low);
@@ -427,11 +441,15 @@ impl Views {
         for page in [rip >> 12, (rip >> 12) + u64::from(crosses)] {
             space.code_pages.add(page);
         }
-        if space.jumps_set.len() <= LISTED_MAX {
-            space.jumps_set.push(index as u16);
+        let far = rip as usize & (FAR_JUMPS - 1);
+        if space.jumps_set.len() <= JUMPS_LISTED_MAX {
+            space.jumps_set.push(far as u32);
         }
-        // SAFETY: the index is inside the table, which is mapped as long as `self` lives.
-        unsafe { space.view.jumps().add(index).write_volatile(host) };
+        // SAFETY: the indices are inside the tables, which are mapped as long as `self` lives.
+        unsafe {
+            space.view.jumps().add(index).write_volatile(host);
+            space.view.far_jumps().add(far).write_volatile([rip.wrapping_neg(), host]);
+        }
     }
 
     /// Drops all jumps: translated code has moved.
@@ -463,35 +481,47 @@ fn flush_space(space: &mut Space, miss: u64) {
 }
 
 fn forget_jumps(space: &mut Space, miss: u64) {
-    // SAFETY: the table is as long as this, and mapped as long as the space lives.
-    let jumps = unsafe { std::slice::from_raw_parts_mut(space.view.jumps(), JUMPS) };
-    if space.jumps_set.len() > LISTED_MAX {
+    // SAFETY: the tables are as long as this, and mapped as long as the space lives.
+    let (jumps, far) = unsafe {
+        (
+            std::slice::from_raw_parts_mut(space.view.jumps(), JUMPS),
+            std::slice::from_raw_parts_mut(space.view.far_jumps(), FAR_JUMPS),
+        )
+    };
+    if space.jumps_set.len() > JUMPS_LISTED_MAX {
         jumps.fill(miss);
+        far.fill([0; 2]);
     } else {
+        // What the far table led the other to shares these bits with it.
         for index in &space.jumps_set {
-            jumps[usize::from(*index)] = miss;
+            jumps[*index as usize & (JUMPS - 1)] = miss;
+            far[*index as usize] = [0; 2];
         }
     }
-    space.jumps_set = Vec::new();
-    space.code_pages = Pages::default();
+    space.jumps_set.clear();
+    space.code_pages.clear();
 }
 
 /// Pages by the remainders of their numbers: more may seem to be among them than are.
-struct Pages([u64; 64]);
+struct Pages(Box<[u64; PAGE_WORDS]>);
 
 impl Default for Pages {
     fn default() -> Self {
-        Self([0; 64])
+        Self(Box::new([0; PAGE_WORDS]))
     }
 }
 
 impl Pages {
+    fn clear(&mut self) {
+        self.0.fill(0);
+    }
+
     fn add(&mut self, page: u64) {
-        self.0[page as usize / 64 % 64] |= 1 << (page % 64);
+        self.0[page as usize / 64 % PAGE_WORDS] |= 1 << (page % 64);
     }
 
     fn has_any(&self, first: u64, count: u64) -> bool {
-        let has = |page: u64| self.0[page as usize / 64 % 64] & 1 << (page % 64) != 0;
-        (first..first + count.min(64 * 64)).any(has)
+        let has = |page: u64| self.0[page as usize / 64 % PAGE_WORDS] & 1 << (page % 64) != 0;
+        (first..first + count.min(64 * PAGE_WORDS as u64)).any(has)
     }
 }
