@@ -70,7 +70,7 @@ pub struct Options {
     /// The display adapter: vga, or none for no such device
     #[arg(long, value_name = "WHAT", value_enum)]
     display: Option<Screen>,
-    /// Let VNC viewers see and use the display: unix=PATH, HOST:PORT, or ws=[HOST:]PORT for browsers,
+    /// Let VNC viewers see and use the display: unix=PATH, HOST:PORT, or ws=\[HOST:\]PORT for browsers,
     /// then `[,password-file=FILE]`; alone, at a UNIX socket that is told
     #[arg(long = "vnc", value_name = "WHERE", num_args = 0..=1, default_missing_value = "unix")]
     viewers: Vec<Viewers>,

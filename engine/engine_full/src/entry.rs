@@ -7,11 +7,11 @@
 use std::arch::naked_asm;
 
 use crate::cache::SITE_JUMP;
-use crate::views::{USER_FAR_JUMPS, USER_JUMPS};
 use crate::context::{
     Context, FxArea, KNOWN_WINDOWS, KnownWindow, OTHER_JUMPS, ROOM_SIZE, ROOMS, StackWindow, at,
     field,
 };
+use crate::views::{USER_FAR_JUMPS, USER_JUMPS};
 
 /// What the engine's own code runs with.
 pub(crate) const HOST_MXCSR: u32 = 0x1f80;

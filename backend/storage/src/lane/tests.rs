@@ -1,4 +1,6 @@
 //! Lanes of every kind over real files.
+//!
+//! UNSAFETY: requests own their memory by a raw pointer, as the queue's do by a lease.
 
 use std::fs::File;
 use std::sync::mpsc::{Receiver, Sender, channel};

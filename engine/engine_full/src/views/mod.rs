@@ -33,7 +33,8 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::mm::ProtFlags;
 
 use crate::context::{
-    CONTEXT_SIZE, Context, FAR_JUMPS, JUMPS, KNOWN_WINDOWS, KnownWindow, OTHER_JUMPS_MASK, StackWindow,
+    CONTEXT_SIZE, Context, FAR_JUMPS, JUMPS, KNOWN_WINDOWS, KnownWindow, OTHER_JUMPS_MASK,
+    StackWindow,
 };
 use crate::entry::HOST_MXCSR;
 use crate::transition;
