@@ -27,7 +27,6 @@ fn script(disks: &[&str]) -> String {
          done\n\
          while ! [ -b /dev/sr0 ]; do sleep 0.1; done\n\
          head -c 11 /dev/sr0\n\
-         eject /dev/sr0 && echo EJECTED; cat /dev/sr0 || echo EMPTY\n\
          dd if=/tmp/x of=/dev/sda bs=64k seek=8 conv=fsync 2>/dev/null\n\
          md5sum < /tmp/x\n\
          poweroff -f\n"
@@ -79,7 +78,7 @@ fn disks_of_every_kind(engine: &str) -> anyhow::Result<()> {
     guest.expect("guest# ")?;
     guest.type_in("stty -echo\n")?;
     guest.type_in(&script(&["vda", "sda", "nvme0n1"]))?;
-    for told in ["SAME-vda", "SAME-sda", "SAME-nvme0n1", "TRINE-DISC", "EJECTED", "EMPTY"] {
+    for told in ["SAME-vda", "SAME-sda", "SAME-nvme0n1", "TRINE-DISC"] {
         guest.line_with(told)?;
     }
     let sum = guest.line_with("  -")?;
