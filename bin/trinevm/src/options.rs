@@ -10,8 +10,8 @@ use clap::{Parser, ValueEnum};
 use errchain::first_paragraph;
 use rfb::Place;
 use vmm::{
-    CdromSpec, ConsoleSpec, DiskSpec, EngineChoice, ModuleSpec, NetSpec, NetworkSpec, OnReset,
-    SeedSpec, ViewerSpec, VmSpec, VsockSpec,
+    CdromSpec, ConsoleSpec, CpuModel, DiskSpec, EngineChoice, ModuleSpec, NetSpec, NetworkSpec,
+    OnReset, SeedSpec, ViewerSpec, VmSpec, VsockSpec,
 };
 
 use crate::ending::{self, Ending};
@@ -26,6 +26,9 @@ pub struct Options {
     /// Number of CPUs, 1 to 32
     #[arg(long, value_name = "N", default_value = "1", allow_hyphen_values = true)]
     cpus: Cpus,
+    /// What they are: portable, less features of it, as in portable,-xsave
+    #[arg(long, value_name = "PROFILE", default_value = "portable")]
+    cpu: CpuModel,
     /// Guest memory, with its unit: 512M, 4G
     #[arg(long, value_name = "SIZE", default_value = "512M")]
     memory: Size,
@@ -331,6 +334,7 @@ impl Options {
         Ok(VmSpec {
             engine: self.engine,
             cpus: self.cpus.0,
+            cpu: self.cpu,
             memory_bytes: self.memory.0,
             kernel: self.kernel.clone(),
             initrd: self.initrd.clone(),

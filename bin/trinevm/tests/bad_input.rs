@@ -134,6 +134,9 @@ fn memory_that_the_host_refuses() {
 fn options_that_contradict_each_other_or_do_not_exist() {
     let files = Files::new();
     files.refuses(&["--console", "stdio"], "say --serial none");
+    files.refuses(&["--cpu", "host"], "no CPU profile 'host': give portable");
+    files.refuses(&["--cpu", "portable,-wings"], "there are pae, sep, sse3");
+    files.refuses(&["--cpu", "portable,xsave"], "write -FEATURE");
     files.refuses(&["--serial", "pty"], "stdio, file=PATH or none");
     files.refuses(&["--wings", "2"], "--wings");
     let kernel = ["--kernel", &files.kernel];

@@ -164,11 +164,13 @@ impl HwVcpu {
             .iter()
             .find(|x| x.xcr == 0)
             .map_or(state.xcr0, |x| x.value);
-        let mut numbers: Vec<_> = numbered(&mut state.msrs).iter().map(|(n, _)| *n).collect();
-        numbers.push(msr::IA32_TSC_DEADLINE);
+        let mut numbers: Vec<_> =
+            numbered(&mut state.msrs, profile).iter().map(|(n, _)| *n).collect();
+        let has_deadline = profile.allows_msr(msr::IA32_TSC_DEADLINE);
+        numbers.extend(has_deadline.then_some(msr::IA32_TSC_DEADLINE));
         let mut values = self.get_msrs(&numbers)?;
-        let mut tsc_deadline = values.pop().unwrap_or(0);
-        for ((_, register), value) in numbered(&mut state.msrs).into_iter().zip(values) {
+        let mut tsc_deadline = if has_deadline { values.pop().unwrap_or(0) } else { 0 };
+        for ((_, register), value) in numbered(&mut state.msrs, profile).into_iter().zip(values) {
             *register = value;
         }
         state.tsc_offset = match self.loaded_tsc {
@@ -204,8 +206,11 @@ impl HwVcpu {
         self.timer_count = apic::current_count(&page);
         self.fd.set_lapic(&page)?;
         let mut msrs = state.msrs;
-        let mut values: Vec<_> = numbered(&mut msrs).iter().map(|(n, v)| (*n, **v)).collect();
-        values.push((msr::IA32_TSC_DEADLINE, 0)); // what was armed before is over
+        let mut values: Vec<_> =
+            numbered(&mut msrs, &self.complex.profile).iter().map(|(n, v)| (*n, **v)).collect();
+        if self.complex.profile.allows_msr(msr::IA32_TSC_DEADLINE) {
+            values.push((msr::IA32_TSC_DEADLINE, 0)); // what was armed before is over
+        }
         self.set_msrs(&values)?;
         let deadline = state.apic.timer.tsc_deadline;
         self.loaded_tsc = Some(LoadedTsc { offset: state.tsc_offset, deadline });

@@ -6,7 +6,7 @@ use engine::Bus;
 use guest_memory::{Backing as ViewBacking, FlatView, GuestMemory, PAGE_SHIFT, RamOffset};
 use x86_exec::{Backing, Env, HostAddr};
 use x86_lapic::{Effect, Lapic, Now};
-use x86_state::{VcpuId, msr};
+use x86_state::{CpuFeatures, VcpuId, msr};
 
 use crate::{Complex, Mailbox, Time};
 
@@ -231,6 +231,9 @@ impl Env for SoftEnv {
 
     fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
         self.complex.profile.cpuid(leaf, subleaf, self.id)
+    }
+    fn features(&self) -> CpuFeatures {
+        self.complex.profile.features()
     }
     fn allows_msr(&self, number: u32) -> bool {
         self.complex.profile.allows_msr(number)

@@ -146,6 +146,7 @@ impl Machine {
             }
             _ => boot::load(&dma, &self.layout, images)?,
         };
+        entry.check(&self.profile)?;
         boot::write_tables(&dma, &self.layout, self.described);
         if let Some(screen) = self.board.turn_screen_on() {
             boot::write_screen(&dma, &self.layout, entry, screen);

@@ -1,8 +1,9 @@
 //! The first CPU's state at a kernel's entry.
 
 use x86_state::bits::{Cr0, Cr4, Efer, Rflags};
-use x86_state::{DescriptorTable, Gpr, SegReg, Segment, VcpuState};
+use x86_state::{CpuFeatures, CpuProfile, DescriptorTable, Gpr, SegReg, Segment, VcpuState};
 
+use crate::error::BootError;
 use crate::guest::Guest;
 use crate::layout::low;
 
@@ -43,6 +44,19 @@ pub enum Entry {
 }
 
 impl Entry {
+    /// Refuses an entry in a mode the CPU does not have.
+    ///
+    /// # Errors
+    /// When it is in 64-bit mode and the profile has none.
+    pub fn check(&self, profile: &CpuProfile) -> Result<(), BootError> {
+        match self {
+            Self::Long { .. } if !profile.features().contains(CpuFeatures::LM) => {
+                Err(BootError::NoLongMode)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Writes the tables the entry needs.
     pub(crate) fn write_tables(&self, guest: &Guest<'_>) {
         let code = self.code();

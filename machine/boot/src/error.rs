@@ -97,6 +97,11 @@ pub enum BootError {
         /// What the decompressor says.
         source: io::Error,
     },
+    /// A 64-bit kernel on a 32-bit CPU.
+    #[error(
+        "the kernel is entered in 64-bit mode, which the CPU profile does not have: keep its lm and pae"
+    )]
+    NoLongMode,
     /// It does not fit where it must be.
     #[error(
         "{what} needs {size_bytes} bytes at {base:#x}, which are not free memory: give the VM more memory"

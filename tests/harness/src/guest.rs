@@ -192,6 +192,26 @@ guest! {
 }
 
 guest! {
+    /// Has room for an instruction of 16 bytes at its beginning; shows 1 behind it, or 0xbad when it
+    /// faults; is done.
+    tried, "trine_guest_tried", "trine_guest_tried_end":
+    ".fill 16, 1, 0x90"
+    "mov eax, 1"
+    "mov edx, 0x90"
+    "out dx, eax"
+    "mov edx, 0x80"
+    "out dx, al"
+    "2: jmp 2b"
+    ".p2align 7"
+    "mov eax, 0xbad"
+    "mov edx, 0x90"
+    "out dx, eax"
+    "mov edx, 0x80"
+    "out dx, al"
+    "2: jmp 2b"
+}
+
+guest! {
     /// Shows what CPUID returns, EAX to EDX; is done.
     cpuid, "trine_guest_cpuid", "trine_guest_cpuid_end":
     "cpuid"

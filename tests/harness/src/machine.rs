@@ -8,7 +8,8 @@ use engine::{Bus, CpuComplex, Exit, Parts, Vcpu};
 use guest_memory::{Backing, FlatRange, FlatView, GuestMemory, PAGE_SIZE, RamOffset};
 use machine_clock::{MachineClock, TimeSource};
 use x86_state::{
-    Activity, CpuProfile, DescriptorTable, Gpr, SegReg, Segment, Topology, VcpuId, VcpuState,
+    Activity, CpuFeatures, CpuProfile, DescriptorTable, Gpr, SegReg, Segment, Topology, VcpuId,
+    VcpuState,
     bits::{Cr0, Cr4, Efer, Rflags},
 };
 
@@ -51,8 +52,13 @@ impl Machine {
 
     /// A machine with so many CPUs.
     pub fn new(subject: &Subject, cores: u32) -> Self {
-        let profile =
-            CpuProfile::portable(Topology { cores }, subject.tsc_khz).unwrap().without_pcid();
+        Self::without(subject, cores, CpuFeatures::PCID)
+    }
+
+    /// The same without features.
+    pub fn without(subject: &Subject, cores: u32, features: CpuFeatures) -> Self {
+        let profile = CpuProfile::portable(Topology { cores }, subject.tsc_khz).unwrap();
+        let profile = profile.without(features);
         let memory = GuestMemory::new(&[("ram", RAM_SIZE)]).unwrap();
         let clock = MachineClock::new(TimeSource::Host);
         let parts = Parts { clock: clock.clone(), memory: memory.clone() };

@@ -30,6 +30,7 @@ fn hw() -> Candidate {
             let reason = "this host's KVM has no CPU of the profile";
             for name in [
                 "cpuid_is_the_profiles",
+                "what_the_profile_is_without_faults",
                 "the_tsc_stands_while_the_clock_stands",
                 "locked_accesses_are_atomic_wherever_they_are",
             ] {

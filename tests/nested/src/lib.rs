@@ -8,7 +8,7 @@
 //!
 //! QEMU 7.2's processor is not quite one: it ignores the intercept of XSETBV, so that KVM never
 //! learns a guest's XCR0 and puts it back to its reset value at the next entry. Linux guests there
-//! want [`GUEST_CMDLINE`].
+//! want a CPU without XSAVE, [`GUEST_CPU`].
 
 mod tree;
 mod watch;
@@ -23,7 +23,9 @@ use guests::{Kernel, Mode, add_modules, host, kernel};
 
 use tree::Tree;
 
-/// What a Linux guest in this machine needs on its command line: the machine loses XCR0.
+/// The CPU of guests in this machine, which loses XCR0.
+pub const GUEST_CPU: &str = "portable,-xsave";
+/// What a Linux guest needs on its command line where its CPU has XSAVE.
 pub const GUEST_CMDLINE: &str = "noxsave";
 /// Exit code of [`Machine::run`] when the command was not over in time.
 pub const EXIT_TIMEOUT: i32 = 124;

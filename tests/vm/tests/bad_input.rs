@@ -110,6 +110,7 @@ fn kernels_that_are_cut_too_large_or_for_another_cpu() -> anyhow::Result<()> {
         ("--engine emu --kernel elf-arm", STATUS_USAGE, "64-bit ARM, but the VM is an x86-64"),
         ("--engine emu --kernel initrd", STATUS_USAGE, "initrd is not a kernel"),
         ("--engine emu --kernel none", STATUS_USAGE, "none; check the path"),
+        ("--engine emu --kernel vmlinuz --cpu portable,-pae", STATUS_USAGE, "keep its lm and pae"),
         ("--engine emu --kernel vmlinuz --memory 16M", STATUS_USAGE, "more memory"),
     ])
 }

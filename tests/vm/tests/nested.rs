@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use guests::{Init, initrd, kernel, rootfs};
-use nested::{GUEST_CMDLINE, Machine};
+use nested::{GUEST_CMDLINE, GUEST_CPU, Machine};
 use vm_tests::trine;
 
 const DISK_MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "ext4"];
@@ -44,16 +44,14 @@ fn output(machine: &Machine) -> anyhow::Result<String> {
     Ok(all)
 }
 
-fn cmdline() -> String {
-    format!("console=ttyS0 quiet panic=-1 {GUEST_CMDLINE}")
-}
+const CMDLINE: &str = "console=ttyS0 quiet panic=-1";
 
 /// Boots a kernel, and returns what the guest says and the run's exit status.
 fn boot(flavour: &str, cpus: u32, init: Init) -> anyhow::Result<String> {
     let kernel = kernel(flavour)?;
-    let script = "./trine run --engine hw --cpus $1 --memory 512M --kernel vmlinuz \
+    let script = "./trine run --engine hw --cpu $3 --cpus $1 --memory 512M --kernel vmlinuz \
                   --initrd initrd --cmdline \"$2\" < /dev/null; echo STATUS $?";
-    let mut machine = machine(script, &[&cpus.to_string(), &cmdline()])?;
+    let mut machine = machine(script, &[&cpus.to_string(), CMDLINE, GUEST_CPU])?;
     machine.files.push(file(&kernel.image, "vmlinuz"));
     machine.files.push(file(&initrd(&kernel, &[], init)?, "initrd"));
     output(&machine)
@@ -88,10 +86,10 @@ fn on_hw_systemd_reaches_its_login_prompt_from_a_virtio_disk() -> anyhow::Result
     let script = "until_log() { while ! grep -q \"$1\" log; do sleep 0.2; done; }; \
                   mkfifo keys; { exec 3> keys; until_log login:; echo root >&3; \
                   until_log root@debian; echo poweroff >&3; } & \
-                  timeout 240 ./trine run --engine hw --cpus 2 --memory 512M --kernel vmlinuz \
+                  timeout 240 ./trine run --engine hw --cpu $2 --cpus 2 --memory 512M --kernel vmlinuz \
                   --initrd initrd --cmdline \"$1\" --disk /dev/vda < keys > log 2>&1; \
                   status=$?; cat log; echo STATUS $status";
-    let mut machine = machine(script, &[&cmdline().replace(" quiet", "")])?;
+    let mut machine = machine(script, &[&CMDLINE.replace(" quiet", ""), GUEST_CPU])?;
     machine.disk = Some(rootfs()?);
     machine.files.push(file(&kernel.image, "vmlinuz"));
     machine.files.push(file(&initrd(&kernel, &DISK_MODULES, Init::SwitchRoot)?, "initrd"));
@@ -109,7 +107,7 @@ fn goes_through(engines: &str) -> anyhow::Result<()> {
     let kernel = kernel("cloud")?;
     let script = "exec ./moves --engines $1 --moves 100 --cpus 4 --kernel vmlinuz \
                   --initrd initrd --cmdline \"$2\" --limit 550";
-    let mut machine = machine(script, &[engines, &cmdline()])?;
+    let mut machine = machine(script, &[engines, &format!("{CMDLINE} {GUEST_CMDLINE}")])?;
     machine.timeout = Duration::from_secs(600);
     machine.files.push(file(Path::new(env!("CARGO_BIN_EXE_moves")), "moves"));
     machine.files.push(file(&kernel.image, "vmlinuz"));

@@ -75,7 +75,7 @@ pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
     let (dispatch, threads) = dispatch(&spec, ask)?;
     let memory = prepare(&spec, &mut images)?;
     let tsc_khz = told.recv().unwrap_or(TSC_KHZ_WITHOUT_KVM);
-    let profile = portable_profile(&hw, Topology { cores: spec.cpus }, tsc_khz)?;
+    let profile = cpu_profile(&hw, &spec, tsc_khz)?;
     let engines = engines(hw);
     let chosen = engines.choose(engine_choice(&spec)?, &profile)?;
     let engine = format!("engine {}: {}", chosen.engine.kind(), chosen.reason);
@@ -138,14 +138,11 @@ fn prepare(spec: &VmSpec, images: &mut Images<File>) -> Result<Prepared, VmError
     Ok(memory)
 }
 
-/// The portable profile, without PCID on hosts whose hardware has none: the VM can then run on all
-/// engines of this host.
-fn portable_profile(
-    hw: &HwEngine,
-    topology: Topology,
-    tsc_khz: u32,
-) -> Result<CpuProfile, ProfileError> {
-    let profile = CpuProfile::portable(topology, tsc_khz)?;
+/// The profile that is asked for, without PCID on hosts whose hardware has none: the VM can then run
+/// on all engines of this host.
+fn cpu_profile(hw: &HwEngine, spec: &VmSpec, tsc_khz: u32) -> Result<CpuProfile, ProfileError> {
+    let profile = CpuProfile::portable(Topology { cores: spec.cpus }, tsc_khz)?;
+    let profile = profile.without(spec.cpu.without);
     let without = profile.clone().without_pcid();
     let only_without = hw.check(&profile).is_err() && hw.check(&without).is_ok();
     Ok(if only_without { without } else { profile })

@@ -54,6 +54,7 @@ pub use launch::{Launched, launch};
 pub use output::Output;
 pub use spec::{ConsoleSpec, ModuleSpec, NetSpec, NetworkSpec, ViewerSpec, VmSpec, VsockSpec};
 pub use vm::{OnReset, Outcome, Vm, VmConfig};
+pub use x86_state::CpuModel;
 
 /// Name of an engine, on the control socket.
 const fn name(kind: engine::EngineKind) -> vmm_rpc::EngineName {

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use x86_state::CpuModel;
+
 use net::{Forward, Mac, Rate};
 
 use crate::{CdromSpec, DiskSpec, EngineChoice, OnReset, SeedSpec};
@@ -13,6 +15,8 @@ pub struct VmSpec {
     pub engine: EngineChoice,
     /// How many CPUs.
     pub cpus: u32,
+    /// What they are.
+    pub cpu: CpuModel,
     /// RAM in bytes.
     pub memory_bytes: u64,
     /// Kernel image.

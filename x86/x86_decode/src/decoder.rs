@@ -1,7 +1,7 @@
 //! From bytes to [`Insn`].
 
 use iced_x86::{DecoderError, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
-use x86_state::SegReg;
+use x86_state::{CpuFeatures, SegReg};
 
 use crate::insn::{GPR_NONE, GPR_RIP};
 use crate::supported::{ends_block, is_supported};
@@ -33,6 +33,7 @@ pub struct Decoder<'a> {
     inner: iced_x86::Decoder<'a>,
     bytes: &'a [u8],
     code_bits: u32,
+    features: CpuFeatures,
 }
 
 impl<'a> Decoder<'a> {
@@ -41,7 +42,14 @@ impl<'a> Decoder<'a> {
     /// # Panics
     /// When `code_bits` is something else.
     pub fn new(code_bits: u32, bytes: &'a [u8]) -> Self {
-        Self { inner: iced_x86::Decoder::with_ip(code_bits, bytes, 0, OPTIONS), bytes, code_bits }
+        let inner = iced_x86::Decoder::with_ip(code_bits, bytes, 0, OPTIONS);
+        Self { inner, bytes, code_bits, features: CpuFeatures::all() }
+    }
+
+    /// For a CPU that has these features only.
+    #[must_use]
+    pub fn with_features(self, features: CpuFeatures) -> Self {
+        Self { features, ..self }
     }
 
     /// The next instruction.
@@ -55,7 +63,7 @@ impl<'a> Decoder<'a> {
         if found.is_invalid() {
             return Err(error(&self.inner, self.bytes, start));
         }
-        if !is_supported(&found) {
+        if !is_supported(&found, self.features) {
             return Err(DecodeError::Invalid(found.len() as u8));
         }
         Ok(self.convert(&found, start))

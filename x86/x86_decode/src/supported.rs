@@ -1,12 +1,37 @@
 //! Which instructions the profiles have, and which end a block.
 
-use iced_x86::{CpuidFeature, EncodingKind, FlowControl, Instruction, Mnemonic};
+use iced_x86::{Code, CpuidFeature, EncodingKind, FlowControl, Instruction, Mnemonic};
+use x86_state::CpuFeatures;
 
-/// The profiles have it.
-pub(crate) fn is_supported(insn: &Instruction) -> bool {
+/// A profile with these features has it.
+pub(crate) fn is_supported(insn: &Instruction, features: CpuFeatures) -> bool {
     let code = insn.code();
     code.encoding() == EncodingKind::Legacy
         && code.cpuid_features().iter().all(|feature| has_feature(*feature))
+        && features.contains(needs(code))
+}
+
+/// What it needs of the features that not every profile has.
+pub(crate) fn needs(code: Code) -> CpuFeatures {
+    use CpuidFeature as F;
+    code.cpuid_features().iter().fold(CpuFeatures::empty(), |all, feature| {
+        all | match feature {
+            F::SEP => CpuFeatures::SEP,
+            F::SSE3 => CpuFeatures::SSE3,
+            F::SSSE3 => CpuFeatures::SSSE3,
+            F::SSE4_1 => CpuFeatures::SSE4_1,
+            F::SSE4_2 => CpuFeatures::SSE4_2,
+            F::POPCNT => CpuFeatures::POPCNT,
+            F::CMPXCHG16B => CpuFeatures::CX16,
+            F::XSAVE => CpuFeatures::XSAVE,
+            F::RDRAND => CpuFeatures::RDRAND,
+            F::RDTSCP => CpuFeatures::RDTSCP,
+            F::FSGSBASE => CpuFeatures::FSGSBASE,
+            F::INVPCID => CpuFeatures::INVPCID,
+            F::SMAP => CpuFeatures::SMAP,
+            _ => CpuFeatures::empty(),
+        }
+    })
 }
 
 pub(crate) fn has_feature(feature: CpuidFeature) -> bool {

@@ -174,7 +174,7 @@ impl<E: Env> Blocks<E> {
         let bytes = &mut bytes[..available as usize];
         env.read(at, bytes);
         let first = self.ops.len();
-        let (len, size, plain) = self.decode_into_ops(mode, bytes);
+        let (len, size, plain) = self.decode_into_ops(env, mode, bytes);
         let ops = (self.ops.len() - first) as u8;
         if len == 0 {
             return None;
@@ -207,8 +207,8 @@ impl<E: Env> Blocks<E> {
 
     /// Decodes up to the first instruction that ends a block, is incomplete or invalid.
     /// How many instructions and bytes they are, and whether the last one is plain.
-    fn decode_into_ops(&mut self, mode: Mode, bytes: &[u8]) -> (u8, u16, bool) {
-        let mut decoder = Decoder::new(mode.code_bits(), bytes);
+    fn decode_into_ops(&mut self, env: &E, mode: Mode, bytes: &[u8]) -> (u8, u16, bool) {
+        let mut decoder = Decoder::new(mode.code_bits(), bytes).with_features(env.features());
         let (mut len, mut size) = (0, 0);
         while usize::from(len) < INSNS_MAX {
             let Ok(insn) = decoder.next_insn() else { break };

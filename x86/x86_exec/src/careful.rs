@@ -133,7 +133,8 @@ impl<E: Env> Cpu<E> {
             let part = on_page.min(in_limit).min(INSN_SIZE_MAX - have);
             self.env.read(at, &mut bytes[have..have + part]);
             have += part;
-            match Decoder::new(self.mode.code_bits(), &bytes[..have]).next_insn() {
+            let decoder = Decoder::new(self.mode.code_bits(), &bytes[..have]);
+            match decoder.with_features(self.env.features()).next_insn() {
                 Ok(insn) => return Ok(insn),
                 Err(DecodeError::Truncated) => {}
                 Err(DecodeError::Invalid(_)) => return Err(self.ud()),

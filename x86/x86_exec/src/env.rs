@@ -86,6 +86,8 @@ pub trait Env {
 
     /// CPUID without the bits that follow other registers.
     fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4];
+    /// Features of the profile, of those that not every profile has.
+    fn features(&self) -> x86_state::CpuFeatures;
     /// The profile lets the guest reach this MSR.
     fn allows_msr(&self, number: u32) -> bool;
     /// CR4 bits the profile has.

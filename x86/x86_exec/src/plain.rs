@@ -2,8 +2,8 @@
 
 use std::cell::{Cell, RefCell};
 
-use x86_state::SegReg;
 use x86_state::bits::{Cr0, Cr4, Efer, Rflags};
+use x86_state::{CpuFeatures, SegReg};
 
 use crate::{Backing, Cpu, Env, HostAddr};
 
@@ -33,6 +33,8 @@ pub struct PlainEnv {
     pub tsc_offset: u64,
     /// CPUID's answer to (leaf, subleaf), taken from here and else zero.
     pub cpuid: Vec<((u32, u32), [u32; 4])>,
+    /// What [`Env::features`] says.
+    pub features: CpuFeatures,
     /// Calls of [`Env::stop_others`] (true) and [`Env::let_others_go`].
     pub stopped: Vec<bool>,
     /// Written APIC MSRs.
@@ -57,6 +59,7 @@ impl PlainEnv {
             cr8: 0,
             tsc_offset: 0,
             cpuid: Vec::new(),
+            features: CpuFeatures::all(),
             stopped: Vec::new(),
             apic_msrs: Vec::new(),
         }
@@ -204,6 +207,10 @@ impl Env for PlainEnv {
     fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
         let row = self.cpuid.iter().find(|row| row.0 == (leaf, subleaf));
         row.map_or([0; 4], |row| row.1)
+    }
+
+    fn features(&self) -> CpuFeatures {
+        self.features
     }
 
     fn allows_msr(&self, _number: u32) -> bool {

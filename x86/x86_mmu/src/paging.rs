@@ -29,6 +29,8 @@ pub struct Paging {
     pub wp: bool,
     /// CR4.PSE: 4 MiB pages in 32-bit paging.
     pub pse: bool,
+    /// The CPU has no pages of 1 GiB.
+    pub pages_2m_max: bool,
     /// CR4.PGE: global pages.
     pub pge: bool,
     /// CR4.SMEP: the supervisor may not fetch from user pages.
@@ -68,6 +70,7 @@ impl Paging {
             pdptes: [0; 4],
             wp: cr0.contains(Cr0::WP),
             pse: cr4.contains(Cr4::PSE),
+            pages_2m_max: false,
             pge: cr4.contains(Cr4::PGE),
             smep: cr4.contains(Cr4::SMEP),
             smap: cr4.contains(Cr4::SMAP),

@@ -224,6 +224,7 @@ impl Path {
             let page_mask = (1u64 << shift) - 1;
             let reserved = match level {
                 3 => PAGE_SIZE,
+                2 if paging.pages_2m_max => PAGE_SIZE,
                 // Bit 12 of a large page's entry is PAT.
                 1 | 2 if large => page_mask & !0x1fff,
                 _ => 0,

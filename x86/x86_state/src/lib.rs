@@ -17,6 +17,7 @@ pub mod bits;
 pub mod msr;
 
 mod apic;
+mod features;
 mod interrupt;
 mod profile;
 mod segment;
@@ -24,6 +25,7 @@ mod vcpu;
 mod xsave;
 
 pub use apic::{APIC_BUS_CYCLE_NS, APIC_VERSION, ApicState, ApicTimer};
+pub use features::{CpuFeatures, CpuModel, CpuModelError};
 pub use interrupt::{DeliveryMode, Exception, Msi, VcpuId, Vector};
 pub use profile::{CpuProfile, CpuidLeaf, ProfileClass, ProfileError, Topology};
 pub use segment::{DescriptorTable, SegReg, Segment};

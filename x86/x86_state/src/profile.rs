@@ -2,7 +2,7 @@
 //! can own no state nobody saves, and it can be moved to any engine whose `check` passes.
 
 use crate::{
-    VcpuId, XSAVE_SSE, XSAVE_X87,
+    CpuFeatures, VcpuId, XSAVE_HEADER_OFFSET, XSAVE_SSE, XSAVE_X87,
     bits::{Cr4, Efer},
     msr,
 };
@@ -70,6 +70,7 @@ pub struct CpuProfile {
     physical_bits: u8,
     xcr0_mask: u64,
     arch_capabilities: u64,
+    features: CpuFeatures,
     /// Sorted by leaf and sub-leaf, without what differs between vCPUs.
     leaves: Vec<CpuidLeaf>,
 }
@@ -119,6 +120,7 @@ impl CpuProfile {
             physical_bits,
             xcr0_mask: XSAVE_X87 | XSAVE_SSE,
             arch_capabilities: IMMUNE,
+            features: CpuFeatures::all(),
             leaves: Vec::new(),
         };
         profile.leaves = portable_leaves(&profile);
@@ -128,15 +130,31 @@ impl CpuProfile {
     /// The same without process-context identifiers (PCID, INVPCID): AMD's CPUs before Zen 3 have
     /// none, nor have older emulators of hardware virtualization.
     #[must_use]
-    pub fn without_pcid(mut self) -> Self {
-        for row in &mut self.leaves {
-            match row.leaf {
-                1 => row.value[2] &= !PCID,
-                7 => row.value[1] &= !INVPCID,
-                _ => {}
+    pub fn without_pcid(self) -> Self {
+        self.without(CpuFeatures::PCID)
+    }
+
+    /// The same without some features, and what cannot be without those.
+    #[must_use]
+    pub fn without(mut self, features: CpuFeatures) -> Self {
+        let gone = features.with_dependents();
+        self.features -= gone;
+        for row in gone.rows() {
+            let leaf = self.leaves.iter_mut().find(|leaf| leaf.leaf == row.leaf);
+            if let Some(leaf) = leaf {
+                leaf.value[row.register] &= !row.bits;
             }
         }
+        if gone.contains(CpuFeatures::XSAVE) {
+            self.xcr0_mask = XSAVE_X87;
+            self.leaves.iter_mut().filter(|row| row.leaf == 0xd).for_each(|row| row.value = [0; 4]);
+        }
         self
+    }
+
+    /// Features, of those a profile may be without.
+    pub fn features(&self) -> CpuFeatures {
+        self.features
     }
 
     /// Portable or pinned.
@@ -164,9 +182,10 @@ impl CpuProfile {
         self.xcr0_mask
     }
 
-    /// Bytes of the standard-format XSAVE image with all components of the profile.
+    /// Bytes of the standard-format XSAVE image with all components of the profile: x87 and SSE,
+    /// which a CPU without XSAVE has too.
     pub fn xsave_size(&self) -> usize {
-        self.cpuid(0xd, 0, VcpuId(0))[2] as usize
+        XSAVE_HEADER_OFFSET + XSAVE_HEADER_SIZE
     }
 
     /// Family, model and stepping: CPUID.1:EAX, and EDX at reset.
@@ -181,34 +200,52 @@ impl CpuProfile {
 
     /// CR4 bits a guest may set.
     pub fn cr4_mask(&self) -> u64 {
-        let has_pcid = self.cpuid(1, 0, VcpuId(0))[2] & PCID != 0;
-        let pcid = if has_pcid { Cr4::PCIDE } else { Cr4::empty() };
-        (pcid
-            | Cr4::TSD
+        use CpuFeatures as F;
+        const OF_FEATURES: [(CpuFeatures, Cr4); 7] = [
+            (F::PAE, Cr4::PAE),
+            (F::PCID, Cr4::PCIDE),
+            (F::UMIP, Cr4::UMIP),
+            (F::FSGSBASE, Cr4::FSGSBASE),
+            (F::XSAVE, Cr4::OSXSAVE),
+            (F::SMEP, Cr4::SMEP),
+            (F::SMAP, Cr4::SMAP),
+        ];
+        let always = Cr4::TSD
             | Cr4::DE
             | Cr4::PSE
-            | Cr4::PAE
             | Cr4::MCE
             | Cr4::PGE
             | Cr4::PCE
             | Cr4::OSFXSR
-            | Cr4::OSXMMEXCPT
-            | Cr4::UMIP
-            | Cr4::FSGSBASE
-            | Cr4::OSXSAVE
-            | Cr4::SMEP
-            | Cr4::SMAP)
-            .bits()
+            | Cr4::OSXMMEXCPT;
+        let has = |(feature, _): &&(CpuFeatures, Cr4)| self.features.contains(*feature);
+        OF_FEATURES.iter().filter(has).fold(always, |mask, (_, bit)| mask | *bit).bits()
     }
 
     /// EFER bits a guest may set.
     pub fn efer_mask(&self) -> u64 {
-        (Efer::SCE | Efer::LME | Efer::LMA | Efer::NXE).bits()
+        let has = |feature, bits| {
+            if self.features.contains(feature) { bits } else { Efer::empty() }
+        };
+        let long = has(CpuFeatures::LM, Efer::SCE | Efer::LME | Efer::LMA);
+        (long | has(CpuFeatures::NX, Efer::NXE)).bits()
     }
 
     /// A guest may read or write this MSR (subject to the MSR's own rules). All others raise #GP.
     pub fn allows_msr(&self, number: u32) -> bool {
         use msr::*;
+        let needs = match number {
+            IA32_TSC_ADJUST => CpuFeatures::TSC_ADJUST,
+            IA32_TSC_DEADLINE => CpuFeatures::TSC_DEADLINE,
+            IA32_TSC_AUX => CpuFeatures::RDTSCP,
+            IA32_SYSENTER_CS | IA32_SYSENTER_ESP | IA32_SYSENTER_EIP => CpuFeatures::SEP,
+            IA32_STAR | IA32_LSTAR | IA32_CSTAR | IA32_FMASK => CpuFeatures::LM,
+            IA32_FS_BASE | IA32_GS_BASE | IA32_KERNEL_GS_BASE => CpuFeatures::LM,
+            _ => CpuFeatures::empty(),
+        };
+        if !self.features.contains(needs) {
+            return false;
+        }
         matches!(
             number,
             IA32_TSC | IA32_APIC_BASE | IA32_TSC_ADJUST | IA32_BIOS_SIGN_ID
@@ -276,10 +313,8 @@ impl CpuProfile {
     }
 }
 
-/// CPUID.1:ECX.
-const PCID: u32 = 1 << 17;
-/// CPUID.7.0:EBX.
-const INVPCID: u32 = 1 << 10;
+/// Behind the image's legacy region.
+const XSAVE_HEADER_SIZE: usize = 64;
 const HYPERVISOR_LEAF: u32 = 0x4000_0000;
 const EXTENDED_MAX: u32 = 0x8000_0008;
 const BASIC_MAX: u32 = 0x16;
@@ -384,10 +419,26 @@ mod tests {
     #[test]
     fn without_pcid_neither_cpuid_nor_cr4_has_it() {
         let p = profile(1).without_pcid();
-        assert_eq!(p.cpuid(1, 0, VcpuId(0))[2] & PCID, 0);
-        assert_eq!(p.cpuid(7, 0, VcpuId(0))[1] & INVPCID, 0);
+        assert_eq!(p.cpuid(1, 0, VcpuId(0))[2] & 1 << 17, 0);
+        assert_eq!(p.cpuid(7, 0, VcpuId(0))[1] & 1 << 10, 0);
         assert_eq!(p.cr4_mask() & Cr4::PCIDE.bits(), 0);
         assert_ne!(profile(1).cr4_mask() & Cr4::PCIDE.bits(), 0);
+    }
+
+    #[test]
+    fn without_pae_there_is_no_64_bit_mode_and_nothing_of_it() {
+        let p = profile(1).without(CpuFeatures::PAE);
+        assert_eq!(p.cpuid(1, 0, VcpuId(0))[3] & 1 << 6, 0);
+        assert_eq!(p.cpuid(0x8000_0001, 0, VcpuId(0))[3], 1 << 27);
+        assert_eq!((p.efer_mask(), p.cr4_mask() & Cr4::PAE.bits()), (0, 0));
+        assert!(!p.allows_msr(msr::IA32_LSTAR) && p.allows_msr(msr::IA32_TSC_AUX));
+    }
+
+    #[test]
+    fn without_xsave_the_state_is_as_large_but_not_told() {
+        let p = profile(1).without(CpuFeatures::XSAVE);
+        assert_eq!((p.xsave_size(), p.cpuid(0xd, 0, VcpuId(0))), (576, [0; 4]));
+        assert_eq!(p.cr4_mask() & Cr4::OSXSAVE.bits(), 0);
     }
 
     #[test]

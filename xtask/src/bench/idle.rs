@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use clap::Args;
 use guests::{Init, UP, host};
-use nested::{GUEST_CMDLINE, Machine};
+use nested::{GUEST_CPU, Machine};
 
 use super::boot::Engine;
 use super::subject::{Vm, measure};
@@ -96,9 +96,9 @@ fn cpu_ns(pid: u32) -> Option<u64> {
 fn watch_nested(vm: &Vm, cpus: u32, seconds: u64) -> anyhow::Result<()> {
     host::need_packages(nested::PACKAGES)?;
     let script = format!(
-        "exec ./xtask bench idle --seconds {seconds} -- /job/trine run --engine hw --cpus {cpus} \
+        "exec ./xtask bench idle --seconds {seconds} -- /job/trine run --engine hw --cpu {GUEST_CPU} --cpus {cpus} \
          --memory {MEMORY_MIB}M --kernel vmlinuz --initrd initrd \
-         --cmdline '{CMDLINE} {GUEST_CMDLINE}'"
+         --cmdline '{CMDLINE}'"
     );
     let mut machine = Machine::new(["sh", "-c", &script].map(str::to_owned).to_vec());
     let us = std::env::current_exe()?;

@@ -2,6 +2,7 @@
 
 use x86_decode::DecodeError;
 use x86_decode::native::{Class, Native, NativeDecoder, flag};
+use x86_state::CpuFeatures;
 
 use crate::cache::Mode;
 use crate::context::{ROOM_SIZE, ROOMS};
@@ -25,11 +26,17 @@ pub(crate) struct Source<'a> {
     pub(crate) rip: u64,
     /// The whole page; and the beginning of the next, where the first instruction is on both.
     pub(crate) bytes: &'a [u8],
+    /// What the CPU has, of what not every profile has.
+    pub(crate) features: CpuFeatures,
     /// What for.
     pub(crate) mode: Mode,
 }
 
 impl Source<'_> {
+    fn decoder(&self, at: usize) -> NativeDecoder<'_> {
+        NativeDecoder::new(64, &self.bytes[at..]).with_features(self.features)
+    }
+
     fn offset(&self) -> usize {
         self.rip as usize & (PAGE_SIZE - 1)
     }
@@ -62,7 +69,7 @@ impl Form {
         self.insns.clear();
         self.lines = 0;
         let start = source.offset();
-        let mut decoder = NativeDecoder::new(64, &source.bytes[start..]);
+        let mut decoder = source.decoder(start);
         let mut jumps = 0;
         self.goes_on = true;
         while self.insns.len() < INSNS_MAX {
@@ -138,7 +145,7 @@ impl Form {
         let mut at = from;
         let mut left = LOOK_INSNS;
         'run: while at < PAGE_SIZE {
-            let mut decoder = NativeDecoder::new(64, &source.bytes[at..]);
+            let mut decoder = source.decoder(at);
             let begin = at;
             while let Ok(insn) = decoder.next_insn().map(adapt) {
                 self.lines |= lines(at, at + usize::from(insn.len));

@@ -7,6 +7,7 @@ use iced_x86::{
     OpKind, Register, UsedMemory,
 };
 use x86_decode::native::Class;
+use x86_state::CpuFeatures;
 
 use super::{Source, Translator};
 use crate::cache::{Cache, Key, Mode};
@@ -350,7 +351,11 @@ fn translated_code_accesses_only_what_it_has_looked_up() {
             cache.clear();
         }
         let key = Key { rip, page: 0, second: None, mode };
-        translator.translate(&key, &Source { rip, bytes: &page, mode }, &mut cache);
+        translator.translate(
+            &key,
+            &Source { rip, bytes: &page, features: CpuFeatures::all(), mode },
+            &mut cache,
+        );
         let own = |class: Class| !matches!(class, Class::System | Class::String);
         if !translator.form.insns.iter().all(|insn| own(insn.class)) {
             continue;
@@ -412,7 +417,12 @@ fn a_loop_at_the_end_of_all_addresses_can_be_left() {
     let mut translator = Translator::default();
     let mut page = [0x90; 4096];
     page[0xffe..].copy_from_slice(&[0xeb, 0xfe]); // JMP to itself
-    let source = Source { rip: u64::MAX - 1, bytes: &page, mode: Mode::empty() };
+    let source = Source {
+        rip: u64::MAX - 1,
+        bytes: &page,
+        features: CpuFeatures::all(),
+        mode: Mode::empty(),
+    };
     let key = Key { rip: source.rip, page: 0, second: None, mode: source.mode };
     translator.translate(&key, &source, &mut cache);
     let code = translator.asm.code();

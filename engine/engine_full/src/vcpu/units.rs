@@ -186,7 +186,8 @@ impl FullVcpu {
         }
         let end = if key.second.is_some() { self.page.len() } else { PAGE_SIZE as usize };
         let bytes = &self.page[..end];
-        let source = Source { rip: key.rip, bytes, mode: key.mode };
+        let features = self.complex.soft.profile.features();
+        let source = Source { rip: key.rip, bytes, features, mode: key.mode };
         let mut cache = self.complex.open_cache();
         self.translator.translate(key, &source, &mut cache);
         if generations().sum::<u64>() != before {

@@ -53,7 +53,8 @@ contracts! {
         memory_is_ordered_as_the_architecture_promises;
     cpu: cpuid_is_the_profiles
         constants_of_the_profile_are_read
-        what_the_profile_does_not_name_faults;
+        what_the_profile_does_not_name_faults
+        what_the_profile_is_without_faults;
     time: timers_of_every_kind_end_halt
         the_tsc_goes_on_over_moves
         the_tsc_stands_while_the_clock_stands

@@ -1,7 +1,7 @@
 //! From bytes to [`Native`].
 
 use iced_x86::{DecoderOptions, Instruction};
-use x86_state::SegReg;
+use x86_state::{CpuFeatures, SegReg};
 
 use super::table::{READ, Row, WRITTEN, rows};
 use super::{Class, Encoding, File, Native, NativeMem};
@@ -21,6 +21,7 @@ pub struct NativeDecoder<'a> {
     rows: &'static [Row],
     found: Instruction,
     is_64: bool,
+    cpu: CpuFeatures,
 }
 
 impl<'a> NativeDecoder<'a> {
@@ -36,7 +37,14 @@ impl<'a> NativeDecoder<'a> {
             rows: rows(),
             found: Instruction::default(),
             is_64: code_bits == 64,
+            cpu: CpuFeatures::all(),
         }
+    }
+
+    /// For a CPU that has these features only, of those not every profile has.
+    #[must_use]
+    pub fn with_features(self, cpu: CpuFeatures) -> Self {
+        Self { cpu, ..self }
     }
 
     /// Bytes decoded so far.
@@ -56,6 +64,9 @@ impl<'a> NativeDecoder<'a> {
         }
         let code = self.found.code();
         let row = &self.rows[code as usize];
+        if !self.cpu.contains(row.needs) {
+            return Err(DecodeError::Invalid(self.found.len() as u8));
+        }
         let mut native = blank(row, code, start, self.found.len());
         let from = &self.bytes[start..];
         match from.first_chunk::<INSN_SIZE_MAX>() {

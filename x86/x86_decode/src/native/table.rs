@@ -47,6 +47,8 @@ pub(super) struct Row {
     pub(super) conditional: bool,
     pub(super) vector: bool,
     pub(super) features: Features,
+    /// What not every profile has.
+    pub(super) needs: x86_state::CpuFeatures,
 }
 
 /// A field that may name a register.
@@ -98,6 +100,7 @@ fn row(code: Code, factory: &mut InstructionInfoFactory) -> Row {
         conditional: class::has_condition(code.mnemonic()) || code.is_jcc_short_or_near(),
         vector: class::is_vector(code),
         features,
+        needs: crate::supported::needs(code),
     };
     if encoding == Encoding::Other || code.op_code().op_count() > 4 {
         row.features |= Features::OTHER;

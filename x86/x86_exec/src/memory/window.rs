@@ -2,7 +2,7 @@
 
 use x86_mmu::{Paging, Privilege};
 use x86_state::bits::{Cr0, Rflags};
-use x86_state::{SegReg, Segment};
+use x86_state::{CpuFeatures, SegReg, Segment};
 
 use crate::{Cpu, Env, Mode};
 
@@ -89,8 +89,7 @@ impl<E: Env> Cpu<E> {
     /// Memory or all registers are others: PDPTEs are read again, and no translation is kept. A
     /// guest whose PDPTEs are wrong by now keeps none of them.
     pub(crate) fn reload_translation(&mut self) {
-        let physical_bits = self.env.physical_bits();
-        let mut paging = Paging::new(self.cr0, self.cr3, self.cr4, self.efer, physical_bits);
+        let mut paging = self.walker_for(self.cr0, self.cr3, self.cr4, self.efer);
         if paging.format == x86_mmu::Format::Pae {
             let found = paging.load_pdptes(&mut super::Tables(&mut self.env));
             paging.pdptes = found.unwrap_or_default();
@@ -101,10 +100,17 @@ impl<E: Env> Cpu<E> {
 
     /// What the control registers say now.
     pub(crate) fn paging(&self) -> Paging {
-        let physical_bits = self.env.physical_bits();
         Paging {
             pdptes: self.mmu.paging().pdptes,
-            ..Paging::new(self.cr0, self.cr3, self.cr4, self.efer, physical_bits)
+            ..self.walker_for(self.cr0, self.cr3, self.cr4, self.efer)
+        }
+    }
+
+    /// What these registers say on this CPU, but for PDPTEs.
+    pub(crate) fn walker_for(&self, cr0: u64, cr3: u64, cr4: u64, efer: u64) -> Paging {
+        Paging {
+            pages_2m_max: !self.env.features().contains(CpuFeatures::PDPE1GB),
+            ..Paging::new(cr0, cr3, cr4, efer, self.env.physical_bits())
         }
     }
 

@@ -23,7 +23,7 @@ impl<E: Env> Cpu<E> {
 
     /// The walker's registers for these values, PDPTEs read where they are used.
     fn paging_for(&mut self, cr0: u64, cr3: u64, cr4: u64, efer: u64) -> Result<Paging, Fault> {
-        let mut paging = Paging::new(cr0, cr3, cr4, efer, self.env.physical_bits());
+        let mut paging = self.walker_for(cr0, cr3, cr4, efer);
         if Self::uses_pdptes(cr0, cr4, efer) {
             match paging.load_pdptes(&mut Tables(&mut self.env)) {
                 Some(pdptes) => paging.pdptes = pdptes,

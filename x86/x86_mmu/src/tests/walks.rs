@@ -164,6 +164,19 @@ fn no_execute_is_reserved_until_enabled_and_page_size_is_in_the_first_level() {
 }
 
 #[test]
+fn a_page_of_1_gib_is_reserved_on_a_cpu_without_them() {
+    let shape = Shape { format: Format::Level4, shift: 30 };
+    let mut memory = Memory::default();
+    shape.map(&mut memory, P | W | U, P | W | U);
+    let paging = Paging { pages_2m_max: true, ..shape.paging() };
+    let mut walk = |paging| {
+        walk(&mut memory, &paging, shape.linear(), Access::Read, Privilege::Supervisor).map(drop)
+    };
+    assert_eq!(walk(paging), Err(ErrorCode(9)));
+    assert_eq!(walk(shape.paging()), Ok(()));
+}
+
+#[test]
 fn an_entry_that_changes_under_the_walk_is_read_again() {
     let shape = Shape { format: Format::Level4, shift: 12 };
     let mut memory = Memory::default();
