@@ -6,11 +6,12 @@
 //! 0x000a_0000       the VGA's window; without one, a hole that is described to nobody, backed by
 //!                   RAM so that probing it costs no exit
 //! 0x000e_0000       ACPI and SMBIOS tables
-//! 0x0010_0000       RAM, up to 0xc000_0000
+//! 0x0010_0000       RAM, up to 0xb000_0000, or to 0x8000_0000 when there is more
+//! 0xb000_0000       ECAM, where firmware puts it
 //! 0xc000_0000       PCI window
-//! 0xe000_0000       ECAM, one MiB a bus
+//! 0xe000_0000       ECAM without firmware, one MiB a bus
 //! 0xfec0_0000       IOAPIC, HPET, local APICs
-//! 0xff00_0000       the test device's memory
+//! 0xff00_0000       the test device's memory; firmware's flash, up to 4 GiB
 //! 0x1_0000_0000     the rest of RAM
 //! 0x80_0000_0000    64-bit PCI window
 //! ```
@@ -51,9 +52,11 @@ impl Span {
 /// Smallest guest: the tables and loaders need the first MiB, a kernel the second.
 pub const RAM_BYTES_MIN: u64 = 2 << 20;
 /// Largest guest: what fits below the 64-bit PCI window.
-pub const RAM_BYTES_MAX: u64 = LOW_RAM_MAX + (PCI_WINDOW_64.base - HIGH_RAM_BASE);
-/// Where RAM below 4 GiB ends at the latest.
-pub const LOW_RAM_MAX: u64 = 0xc000_0000;
+pub const RAM_BYTES_MAX: u64 = LOW_RAM_OF_MORE + (PCI_WINDOW_64.base - HIGH_RAM_BASE);
+/// Where RAM below 4 GiB ends at the latest: SeaBIOS and OVMF put ECAM here, whatever RAM is there.
+pub const LOW_RAM_MAX: u64 = 0xb000_0000;
+/// Where it ends when there is RAM above 4 GiB, so that both parts can have large pages.
+pub const LOW_RAM_OF_MORE: u64 = 0x8000_0000;
 /// Where RAM goes on above the 32-bit hole.
 pub const HIGH_RAM_BASE: u64 = 1 << 32;
 
@@ -139,7 +142,7 @@ pub mod port {
     /// What firmware and test guests ask for the machine's size.
     pub const FW_CFG: Span = Span::new(0x510, 12);
     /// ACPI fixed hardware, all of it.
-    pub const PM: Span = Span::new(0x600, 0x10);
+    pub const PM: Span = Span::new(0x600, 0x80);
     /// PM1a event and enable registers.
     pub const PM1A_EVENT: Span = Span::new(0x600, 4);
     /// PM1a control register.
@@ -231,12 +234,13 @@ impl Layout {
 
     /// RAM below the 32-bit hole.
     pub fn low_ram(&self) -> Span {
-        Span::new(0, self.ram_bytes.min(LOW_RAM_MAX))
+        let all_low = self.ram_bytes <= LOW_RAM_MAX;
+        Span::new(0, if all_low { self.ram_bytes } else { LOW_RAM_OF_MORE })
     }
 
     /// RAM above 4 GiB.
     pub fn high_ram(&self) -> Option<Span> {
-        let size = self.ram_bytes.saturating_sub(LOW_RAM_MAX);
+        let size = self.ram_bytes - self.low_ram().size;
         (size > 0).then_some(Span::new(HIGH_RAM_BASE, size))
     }
 
@@ -277,10 +281,12 @@ impl Layout {
 mod tests {
     use super::*;
 
-    const SIZES: [u64; 9] = [
+    const SIZES: [u64; 11] = [
         2 << 20,
         16 << 20,
         128 << 20,
+        LOW_RAM_MAX,
+        LOW_RAM_MAX + 4096,
         (3 << 30) - 4096,
         3 << 30,
         (3 << 30) + 4096,
@@ -358,6 +364,6 @@ mod tests {
         assert_eq!(Layout::new((1 << 20) + 1), Err(LayoutError::Alignment((1 << 20) + 1)));
         assert_eq!(Layout::new(1 << 20), Err(LayoutError::Size(1 << 20)));
         let error = Layout::new(RAM_BYTES_MAX + 4096).unwrap_err().to_string();
-        assert!(error.contains("between 2 MiB and 511 GiB"), "{error}");
+        assert!(error.contains("between 2 MiB and 510 GiB"), "{error}");
     }
 }

@@ -20,10 +20,12 @@
 //! What this crate may not know: engines, KVM, threads, sockets, files, the wall clock.
 
 pub mod debug_exit;
+pub mod debugcon;
 pub mod fw_cfg;
 pub mod hpet;
 pub mod i8042;
 pub mod ioapic;
+pub mod pflash;
 pub mod pic;
 pub mod pit;
 pub mod pm;
@@ -38,11 +40,13 @@ mod power;
 mod time;
 
 pub use debug_exit::DebugExit;
+pub use debugcon::DebugCon;
 pub use fw_cfg::{FwCfg, FwCfgError, FwCfgItems};
 pub use hpet::Hpet;
 pub use i8042::{I8042, Key, Motion};
 pub use ioapic::{IoApic, RouteSink};
 pub use irq_lines::IrqLines;
+pub use pflash::{Flash, FlashArray, FlashSink};
 pub use pic::Pic;
 pub use pit::Pit;
 pub use pm::{Pm, TimerWidth};

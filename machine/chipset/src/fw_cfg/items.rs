@@ -1,14 +1,41 @@
 //! What firmware is told.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::spec::*;
 
+/// What makes an item's bytes, always of one length. Called under the interface's lock.
+pub type Build = dyn Fn() -> Vec<u8> + Send + Sync;
+
+/// An item's bytes.
+#[derive(Clone)]
+pub(super) enum Item {
+    /// Always the same.
+    Fixed(Vec<u8>),
+    /// Made when the item is selected.
+    Built {
+        /// How many there will be.
+        size_bytes: usize,
+        /// What makes them.
+        build: Arc<Build>,
+    },
+}
+
+impl Item {
+    fn size_bytes(&self) -> usize {
+        match self {
+            Self::Fixed(bytes) => bytes.len(),
+            Self::Built { size_bytes, .. } => *size_bytes,
+        }
+    }
+}
+
 /// The items of a machine: fixed when it is built.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct FwCfgItems {
-    by_key: BTreeMap<u16, Vec<u8>>,
-    files: BTreeMap<String, Vec<u8>>,
+    by_key: BTreeMap<u16, Item>,
+    files: BTreeMap<String, Item>,
 }
 
 /// Why a file is refused.
@@ -57,7 +84,8 @@ impl FwCfgItems {
             (KEY_NB_CPUS, cpus.to_le_bytes().to_vec()),
             (KEY_MAX_CPUS, cpus.to_le_bytes().to_vec()),
         ]);
-        Self { by_key, files: BTreeMap::new() }
+        let fixed = |(key, bytes)| (key, Item::Fixed(bytes));
+        Self { by_key: by_key.into_iter().map(fixed).collect(), files: BTreeMap::new() }
     }
 
     /// Sets an item that is not a file.
@@ -66,7 +94,7 @@ impl FwCfgItems {
     /// When the key is the directory's or a file's: the caller's mistake.
     pub fn set(&mut self, key: u16, bytes: Vec<u8>) {
         assert!(key < KEY_FILE_DIR || key & KEY_ARCH_LOCAL != 0, "key {key:#x} is a file's");
-        self.by_key.insert(key & !KEY_WRITE_CHANNEL, bytes);
+        self.by_key.insert(key & !KEY_WRITE_CHANNEL, Item::Fixed(bytes));
     }
 
     /// Adds a file.
@@ -74,7 +102,20 @@ impl FwCfgItems {
     /// # Errors
     /// When its name or its size do not fit, or there is one of this name.
     pub fn add_file(&mut self, name: &str, bytes: Vec<u8>) -> Result<(), FwCfgError> {
-        let size_bytes = bytes.len();
+        self.add(name, Item::Fixed(bytes))
+    }
+
+    /// Adds a file whose bytes depend on what firmware has done: they are made when it selects the
+    /// file, and are always as many as now.
+    ///
+    /// # Errors
+    /// As for [`FwCfgItems::add_file`].
+    pub fn add_built_file(&mut self, name: &str, build: Arc<Build>) -> Result<(), FwCfgError> {
+        self.add(name, Item::Built { size_bytes: build().len(), build })
+    }
+
+    fn add(&mut self, name: &str, item: Item) -> Result<(), FwCfgError> {
+        let size_bytes = item.size_bytes();
         let name = name.to_owned();
         let printable = name.bytes().all(|byte| byte.is_ascii_graphic());
         if name.is_empty() || name.len() > NAME_MAX || !printable {
@@ -89,23 +130,23 @@ impl FwCfgItems {
         if self.files.len() == FILES_MAX {
             return Err(FwCfgError::Full { name, max: FILES_MAX });
         }
-        self.files.insert(name, bytes);
+        self.files.insert(name, item);
         Ok(())
     }
 
     /// All items by key, files by name and the directory among them.
-    pub(super) fn into_items(self) -> BTreeMap<u16, Vec<u8>> {
+    pub(super) fn into_items(self) -> BTreeMap<u16, Item> {
         let Self { by_key: mut items, files } = self;
         let mut directory = (files.len() as u32).to_be_bytes().to_vec();
-        for (key, (name, bytes)) in (KEY_FILE_FIRST..).zip(files) {
-            directory.extend((bytes.len() as u32).to_be_bytes());
+        for (key, (name, item)) in (KEY_FILE_FIRST..).zip(files) {
+            directory.extend((item.size_bytes() as u32).to_be_bytes());
             directory.extend(key.to_be_bytes());
             directory.extend([0; 2]);
             directory.extend(name.as_bytes());
             directory.resize(directory.len() + NAME_MAX + 1 - name.len(), 0);
-            items.insert(key, bytes);
+            items.insert(key, item);
         }
-        items.insert(KEY_FILE_DIR, directory);
+        items.insert(KEY_FILE_DIR, Item::Fixed(directory));
         items
     }
 }

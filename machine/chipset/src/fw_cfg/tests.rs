@@ -137,3 +137,24 @@ fn restored_state_saves_equal_and_goes_on() {
     new.device.reset();
     assert_eq!(new.device.save(), rig().device.save());
 }
+
+#[test]
+fn a_built_file_is_made_anew_for_each_selection() {
+    let made = Arc::new(std::sync::atomic::AtomicU8::new(0));
+    let count = made.clone();
+    let build = move || {
+        let nth = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        vec![nth; 3 + usize::from(nth)]
+    };
+    let mut items = FwCfgItems::new(1, 0);
+    items.add_built_file("etc/built", Arc::new(build)).unwrap();
+    let rig = rig();
+    let device = FwCfg::new(rig.memory.clone(), items);
+    let rig = Rig { device, ..rig };
+    // The first was for the length: 3 bytes, whatever comes later.
+    assert_eq!(rig.item::<5>(KEY_FILE_FIRST), [1, 1, 1, 0, 0]);
+    assert_eq!(rig.item::<2>(KEY_FILE_FIRST), [2, 2]);
+    let saved = rig.device.save();
+    rig.device.restore(&saved).unwrap();
+    assert_eq!([0; 2].map(|_| inb(&*rig.device, DATA)), [3, 0]);
+}

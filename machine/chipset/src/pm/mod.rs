@@ -160,6 +160,7 @@ impl State {
             PM1_CNT => self.pm1_cnt | SCI_EN,
             GPE0_STS => self.gpe0_sts,
             GPE0_EN => self.gpe0_en,
+            SMI_EN => APMC_EN,
             _ => 0,
         }
     }
@@ -171,7 +172,7 @@ impl BusDevice for Pm {
         self.sync(inner);
         let timer = self.timer_value().to_le_bytes();
         read_bytes(offset, data, |at| match at {
-            PM_TMR..GPE0_STS => timer[(at - PM_TMR) as usize],
+            at if (PM_TMR..PM_TMR + 4).contains(&at) => timer[(at - PM_TMR) as usize],
             _ => inner.state.register(at & !1).to_le_bytes()[(at & 1) as usize],
         });
     }

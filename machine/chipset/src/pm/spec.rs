@@ -1,9 +1,9 @@
-//! ACPI fixed hardware (ACPI 6.5, section 4.8).
+//! ACPI fixed hardware (ACPI 6.5, section 4.8), where the ICH9 has it (datasheet, section 13.8.3).
 
 use crate::time::Hz;
 
 /// Ports of the device.
-pub const SIZE: u64 = 0x10;
+pub const SIZE: u64 = 0x80;
 
 /// Offset of PM1a_STS. The event block is 4 bytes.
 pub const PM1_STS: u64 = 0x0;
@@ -13,10 +13,15 @@ pub const PM1_EN: u64 = 0x2;
 pub const PM1_CNT: u64 = 0x4;
 /// Offset of PM_TMR, 4 bytes.
 pub const PM_TMR: u64 = 0x8;
-/// Offset of GPE0_STS. The block is 4 bytes: 16 events.
-pub const GPE0_STS: u64 = 0xc;
+/// Offset of GPE0_STS. The block is 16 bytes, of which 16 events are there.
+pub const GPE0_STS: u64 = 0x20;
 /// Offset of GPE0_EN.
-pub const GPE0_EN: u64 = 0xe;
+pub const GPE0_EN: u64 = 0x28;
+/// Offset of SMI_EN. There is no system management mode: it reads as already taken by firmware, which
+/// then leaves it alone.
+pub const SMI_EN: u64 = 0x30;
+/// SMI_EN: the APM port makes an SMI.
+pub const APMC_EN: u16 = 1 << 5;
 
 /// PM1: the timer's highest bit has changed.
 pub const TMR: u16 = 1 << 0;
