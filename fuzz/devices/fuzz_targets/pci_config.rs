@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use bus::{AddressSpace, Device, NoMsi};
+use bus::{AddressSpace, BusDevice, Device, NoMsi};
 use fuzz_devices::Input;
 use libfuzzer_sys::fuzz_target;
 use pci::{
@@ -42,14 +42,22 @@ fn function(spaces: &Spaces) -> Arc<Function> {
     Function::new(&spec, spaces, Arc::new(Inert))
 }
 
+/// Ports that the LPC bridge moves.
+struct Nothing;
+
+impl BusDevice for Nothing {
+    fn read(&self, _offset: u64, _data: &mut [u8]) {}
+    fn write(&self, _offset: u64, _data: &[u8]) {}
+}
+
 fuzz_target!(|data: &[u8]| {
     let spaces = Spaces { memory: AddressSpace::new(), io: AddressSpace::new() };
     let bus = PciBus::new();
     let added = [
-        bus.add(DevFn::new(0, 0), host_bridge(&bus, spaces.memory.clone(), Some(ECAM))),
+        bus.add(DevFn::new(0, 0), host_bridge(&bus, spaces.memory.clone(), Some(ECAM), None)),
         bus.add(DevFn::new(1, 0), function(&spaces)),
         bus.add(DevFn::new(1, 7), function(&spaces)),
-        bus.add(DevFn::new(31, 0), lpc_bridge(&spaces, 0x600)),
+        bus.add(DevFn::new(31, 0), lpc_bridge(&spaces, Arc::new(Nothing), Some(0x600))),
     ];
     assert!(added.iter().all(Result::is_ok));
     let ports = ConfigPorts::new(&bus, None);

@@ -33,6 +33,14 @@ pub enum BootError {
         /// What it looks like.
         reason: &'static str,
     },
+    /// Firmware starts no such kernel.
+    #[error(
+        "{name} is not a Linux bzImage, which is all that firmware starts: leave out --firmware"
+    )]
+    NotForFirmware {
+        /// The file.
+        name: String,
+    },
     /// A kernel for other machines.
     #[error("{name} is a kernel for {found}, but the VM is an x86-64 machine")]
     Architecture {

@@ -10,6 +10,9 @@
 //! | Multiboot 1, ELF or with load addresses | the 32-bit Multiboot entry |
 //! | Linux vmlinux without PVH note | the 64-bit entry |
 //!
+//! A machine that starts from firmware gets the same tables as files, which firmware puts into
+//! memory itself: see [`files`].
+//!
 //! What this crate may not know: devices, engines. It writes guest memory; the board and the owner
 //! of the vCPUs do the rest.
 //!
@@ -23,6 +26,7 @@ mod decompress;
 mod elf;
 mod entry;
 mod error;
+mod firmware;
 mod guest;
 mod initrd;
 pub mod layout;
@@ -35,6 +39,7 @@ mod strings;
 
 pub use entry::Entry;
 pub use error::BootError;
+pub use firmware::{BootDevice, DirectBoot, FirmwareFiles, Moved, cmos, files};
 pub use guest::{Image, Source};
 pub use initrd::check_initrd;
 pub use screen::Screen;

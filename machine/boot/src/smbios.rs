@@ -22,10 +22,18 @@ pub(crate) fn tables(layout: &Layout, cpus: u32) -> Vec<u8> {
     let structures = structures(layout, cpus);
     let mut image = Blob::zeroed((TABLE - SMBIOS.base) as usize);
     image.put(0, &entry_3(structures.bytes.len()));
-    image.put(0x20, &entry_2(&structures));
+    image.put(0x20, &entry_2(&structures, TABLE));
     image.0.extend(&structures.bytes);
     assert!(image.0.len() as u64 <= SMBIOS.size, "the SMBIOS tables are too long");
     image.0
+}
+
+/// The 2.1 entry point, without the structures' address, and the structures, for firmware to put
+/// where it wants them.
+pub(crate) fn files(layout: &Layout, cpus: u32) -> [(&'static str, Vec<u8>); 2] {
+    let structures = structures(layout, cpus);
+    let anchor = entry_2(&structures, 0);
+    [("etc/smbios/smbios-anchor", anchor), ("etc/smbios/smbios-tables", structures.bytes)]
 }
 
 /// DSP0134 5.2.2.
@@ -40,14 +48,14 @@ fn entry_3(table_size: usize) -> Vec<u8> {
 }
 
 /// DSP0134 5.2.1.
-fn entry_2(structures: &Structures) -> Vec<u8> {
+fn entry_2(structures: &Structures, table: u64) -> Vec<u8> {
     let mut entry = Blob::zeroed(31);
     entry.put(0, b"_SM_");
     entry.put(5, &[31, 2, 8]);
     entry.put(8, &(structures.longest as u16).to_le_bytes());
     entry.put(16, b"_DMI_");
     entry.put(22, &(structures.bytes.len() as u16).to_le_bytes());
-    entry.put32(24, TABLE as u32);
+    entry.put32(24, table as u32);
     entry.put(28, &structures.count.to_le_bytes());
     entry.put(30, &[0x28]);
     entry.put(21, &[checksum(&entry.0[16..])]);

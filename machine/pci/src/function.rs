@@ -1,5 +1,6 @@
 //! A function: configuration space, BARs, and what follows from their registers.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bus::{AddressSpace, BusDevice, Device, Mapping, Section, SectionError};
@@ -146,6 +147,7 @@ impl FunctionDevice for Inert {}
 /// *Locks*: the function's lock, then the address space's table, the device's locks, MSI-X.
 pub struct Function {
     // Fixed configuration.
+    identity: Identity,
     at_reset: Registers,
     /// Where the capability with a window is, its length, and where the window begins.
     window: Option<(usize, usize, usize)>,
@@ -219,6 +221,7 @@ impl Function {
             registers.set(register.offset, &register.value, &register.writable);
         }
         Arc::new(Self {
+            identity: spec.identity,
             at_reset: registers.clone(),
             window,
             msix,
@@ -298,6 +301,18 @@ impl Function {
     pub fn bar_base(&self, bar: usize) -> Option<u64> {
         let state = self.state();
         state.bars.iter().find(|b| b.index == bar).and_then(|b| b.mapping.base())
+    }
+
+    pub(crate) fn placed_memory(&self) -> Vec<Range<u64>> {
+        let state = self.state();
+        let memory = state.bars.iter().filter(|bar| bar.kind != BarKind::Io);
+        let range = |bar: &PlacedBar| bar.mapping.base().map(|base| base..base + bar.size_bytes);
+        memory.filter_map(range).collect()
+    }
+
+    /// Who it is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     pub(crate) fn bar_needs(&self) -> Vec<BarNeed> {

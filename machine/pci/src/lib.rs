@@ -25,7 +25,9 @@ mod state;
 mod topology;
 
 pub use assign::{NoRoom, Windows};
-pub use bridges::{host_bridge, lpc_bridge};
+pub use bridges::{
+    AttributeSink, Attributes, Segment, ecam_base, host_bridge, lpc_bridge, pm_base,
+};
 pub use function::{
     Bar, BarKind, Capability, Function, FunctionDevice, FunctionSpec, Identity, Inert, MsixPlace,
     Register,

@@ -93,12 +93,22 @@ fn machine() -> Machine {
     let told = Arc::new(Told::default());
     let function = Function::new(&spec, &spaces, told.clone());
     let bus = PciBus::new();
-    bus.add(DevFn::new(0, 0), host_bridge(&bus, spaces.memory.clone(), Some(ECAM))).unwrap();
-    bus.add(DevFn::new(31, 0), lpc_bridge(&spaces, 0x600)).unwrap();
+    bus.add(DevFn::new(0, 0), host_bridge(&bus, spaces.memory.clone(), Some(ECAM), None)).unwrap();
+    bus.add(DevFn::new(31, 0), lpc_bridge(&spaces, Arc::new(PmPorts), Some(0x600))).unwrap();
     bus.add(AT, function.clone()).unwrap();
     let ports = ConfigPorts::new(&bus, None);
     spaces.io.map(ConfigPorts::BASE, ConfigPorts::SIZE, ports.clone()).unwrap();
     Machine { spaces, bus, ports, msix, messages, told, function }
+}
+
+/// Reads as the offset.
+struct PmPorts;
+
+impl BusDevice for PmPorts {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        data.fill(offset as u8);
+    }
+    fn write(&self, _offset: u64, _data: &[u8]) {}
 }
 
 /// The table at [`TABLE`], the pending bits at [`PENDING`].
@@ -406,4 +416,67 @@ fn a_machine_that_is_dropped_is_gone() {
     let (io, memory) = (Arc::downgrade(&m.spaces.io), Arc::downgrade(&m.spaces.memory));
     drop(m);
     assert_eq!((io.strong_count(), memory.strong_count()), (0, 0));
+}
+
+#[derive(Default)]
+struct Attributed(Mutex<Vec<Segment>>);
+
+impl AttributeSink for Attributed {
+    fn set_attributes(&self, segments: &[Segment]) {
+        *self.0.lock().unwrap() = segments.to_vec();
+    }
+}
+
+#[test]
+fn the_attribute_map_covers_all_from_c0000_to_1_mib() {
+    let (bus, told) = (PciBus::new(), Arc::new(Attributed::default()));
+    let bridge = host_bridge(&bus, AddressSpace::new(), None, Some(told.clone()));
+    bridge.config_write(0x90, &[0x30, 0x01, 0x20, 0, 0, 0x10, 0xff]);
+    let segments = told.0.lock().unwrap().clone();
+    let mut end = 0xc_0000;
+    for segment in &segments {
+        assert_eq!(segment.base, end);
+        end += segment.size;
+    }
+    assert_eq!(end, 0x10_0000);
+    let bits = |base: u64| {
+        let segment = segments.iter().rfind(|segment| segment.base <= base).unwrap();
+        (segment.attributes.reads_ram, segment.attributes.writes_ram)
+    };
+    assert_eq!((bits(0xf_0000), bits(0xf_ffff)), ((true, true), (true, true)));
+    assert_eq!((bits(0xc_0000), bits(0xc_4000)), ((true, false), (false, false)));
+    assert_eq!((bits(0xc_8000), bits(0xc_c000)), ((false, false), (false, true)));
+    assert_eq!((bits(0xe_0000), bits(0xe_4000)), ((false, false), (true, false)));
+    assert_eq!((bits(0xe_8000), bits(0xe_c000)), ((true, true), (true, true)));
+    bridge.reset();
+    let attributes = told.0.lock().unwrap().iter().map(|s| s.attributes).collect::<Vec<_>>();
+    assert_eq!(attributes, [Attributes { reads_ram: false, writes_ram: false }; 13]);
+}
+
+#[test]
+fn the_power_management_ports_move_with_pmbase_while_they_are_enabled() {
+    let m = machine();
+    let lpc = m.bus.functions().pop().unwrap().1;
+    let port = |port: u64| {
+        let mut data = [0];
+        m.spaces.io.read(port, &mut data);
+        data[0]
+    };
+    assert_eq!((pm_base(&lpc), port(0x608)), (Some(0x600), 8));
+    lpc.config_write(0x40, &0xb001u32.to_le_bytes());
+    assert_eq!((pm_base(&lpc), port(0x608), port(0xb00c)), (Some(0xb000), 0xff, 12));
+    lpc.config_write(0x44, &[0]);
+    assert_eq!((pm_base(&lpc), port(0xb00c)), (None, 0xff));
+    lpc.reset();
+    assert_eq!((pm_base(&lpc), port(0x608)), (Some(0x600), 8));
+}
+
+#[test]
+fn firmware_is_asked_where_it_has_put_ecam() {
+    let bus = PciBus::new();
+    let bridge = host_bridge(&bus, AddressSpace::new(), None, None);
+    assert_eq!(ecam_base(&bridge), None);
+    bridge.config_write(0x64, &[0; 4]);
+    bridge.config_write(0x60, &0xb000_0001u32.to_le_bytes());
+    assert_eq!(ecam_base(&bridge), Some(0xb000_0000));
 }

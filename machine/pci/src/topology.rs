@@ -1,6 +1,7 @@
 //! The bus, and the two ways to its configuration space.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use bus::{BusDevice, Device, Section, SectionError};
@@ -75,6 +76,11 @@ impl PciBus {
     pub fn functions(&self) -> Vec<(DevFn, Arc<Function>)> {
         let functions = self.functions.read().unwrap_or_else(PoisonError::into_inner);
         functions.iter().map(|(at, function)| (*at, function.clone())).collect()
+    }
+
+    /// The addresses of memory BARs that are mapped.
+    pub fn placed_memory(&self) -> Vec<Range<u64>> {
+        self.functions().iter().flat_map(|(_, function)| function.placed_memory()).collect()
     }
 
     fn find(&self, devfn: u8) -> Option<Arc<Function>> {

@@ -170,7 +170,7 @@ fn numbers_of_cpus_and_bytes_that_no_vm_has() -> anyhow::Result<()> {
     }
     files.refuses(&[
         (&with("--memory 0M"), STATUS_USAGE, "try 512M"),
-        (&with("--memory 1M"), STATUS_USAGE, "between 2 MiB and 511 GiB"),
+        (&with("--memory 1M"), STATUS_USAGE, "between 2 MiB and 510 GiB"),
         (&with("--memory 5001K"), STATUS_USAGE, "whole MiB"),
         (&with("--memory 500T"), STATUS_HOST, "give it less"),
     ])

@@ -7,7 +7,7 @@ use acpi_tables::aml::{
 };
 use acpi_tables::sdt::Sdt;
 
-use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
+use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID, Places};
 use crate::Described;
 use crate::layout::{self, SLEEP_TYPE_S5, Span, irq, port};
 
@@ -18,14 +18,14 @@ const REVISION: u8 = 6;
 const LPC_ADDRESS: u32 = 0x1f_0000;
 
 /// The whole table.
-pub(super) fn dsdt(described: Described) -> Vec<u8> {
+pub(super) fn dsdt(described: Described, places: &Places) -> Vec<u8> {
     let mut devices = Vec::new();
     processors(&mut devices, described.cpus);
-    motherboard(&mut devices, described.legacy);
+    motherboard(&mut devices, described.legacy, places.ecam);
     if described.hpet {
         hpet(&mut devices);
     }
-    pci_host(&mut devices, described.legacy);
+    pci_host(&mut devices, described.legacy, places);
     let mut body = Scope::raw(Path::new("\\_SB_"), devices);
     sleep_states(&mut body);
 
@@ -63,8 +63,8 @@ fn isa_interrupt(number: u32) -> Interrupt {
 
 /// Addresses of the board itself, which nobody else may use. The IOAPIC is in the MADT, and the
 /// power-management ports are the LPC bridge's.
-fn motherboard(body: &mut Vec<u8>, legacy: bool) {
-    let (ecam, apic) = (memory(layout::ECAM), memory(layout::LOCAL_APIC));
+fn motherboard(body: &mut Vec<u8>, legacy: bool, ecam: Span) {
+    let (ecam, apic) = (memory(ecam), memory(layout::LOCAL_APIC));
     let (elcr, post) = (io(port::ELCR), io(port::POST));
     let mut resources: Vec<&dyn Aml> = vec![&ecam, &apic, &post];
     if legacy {
@@ -95,27 +95,22 @@ fn hpet(body: &mut Vec<u8>) {
 
 /// The host bridge with its windows, and what is on ISA. There is no `_PRT`,
 /// because no function has INTx.
-fn pci_host(body: &mut Vec<u8>, legacy: bool) {
+fn pci_host(body: &mut Vec<u8>, legacy: bool, places: &Places) {
     let config = port::PCI_CONFIG;
     let bus = AddressSpace::new_bus_number(0u16, layout::PCI_BUSES as u16 - 1);
     let below = AddressSpace::new_io(0u16, config.base as u16 - 1, None);
     let above = AddressSpace::new_io(port::PCI_WINDOW.base as u16, u16::MAX, None);
-    let low = AddressSpace::new_memory(
-        AddressSpaceCacheable::NotCacheable,
-        true,
-        layout::PCI_WINDOW_32.base as u32,
-        layout::PCI_WINDOW_32.last() as u32,
-        None,
-    );
-    let high = AddressSpace::new_memory(
-        AddressSpaceCacheable::NotCacheable,
-        true,
-        layout::PCI_WINDOW_64.base,
-        layout::PCI_WINDOW_64.last(),
-        None,
-    );
+    let uncached = AddressSpaceCacheable::NotCacheable;
+    let low = |at: &Span| {
+        AddressSpace::new_memory(uncached, true, at.base as u32, at.last() as u32, None)
+    };
+    let low: Vec<_> = places.windows.iter().map(low).collect();
+    let high = places.window_64;
+    let high = AddressSpace::new_memory(uncached, true, high.base, high.last(), None);
     let config = io(config);
-    let windows = ResourceTemplate::new(vec![&bus, &config, &below, &above, &low, &high]);
+    let mut windows: Vec<&dyn Aml> = vec![&bus, &config, &below, &above, &high];
+    windows.extend(low.iter().map(|window| window as &dyn Aml));
+    let windows = ResourceTemplate::new(windows);
     let isa = isa(legacy);
     Device::new(
         Path::new("PCI0"),

@@ -7,6 +7,7 @@
 //! ACPI 6.5: chapter 5 (tables), 19 (AML); PCI Firmware Specification 3.3 (MCFG); IA-PC HPET 1.0a.
 
 mod dsdt;
+pub(crate) mod loader;
 
 use acpi_tables::Aml;
 use acpi_tables::facs::FACS;
@@ -18,7 +19,7 @@ use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
 
 use crate::Described;
-use crate::layout::{self, ACPI, irq, port};
+use crate::layout::{self, ACPI, Span, irq, port};
 
 pub(crate) const OEM_ID: [u8; 6] = *b"TRINE ";
 pub(crate) const OEM_TABLE_ID: [u8; 8] = *b"BOARD   ";
@@ -47,54 +48,152 @@ const ALL_PROCESSORS: u8 = 0xff;
 const HPET_ID: u32 = 0x8086_a201;
 const HPET_TABLE_SIZE: u32 = 56;
 
+/// Where what firmware may move is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Places {
+    /// PCI configuration space.
+    pub(crate) ecam: Span,
+    /// The power-management ports.
+    pub(crate) pm_base: u16,
+    /// Memory that is the PCI bus's, below 4 GiB.
+    pub(crate) windows: Vec<Span>,
+    /// The same above.
+    pub(crate) window_64: Span,
+    /// Systems of before ACPI 2.0 find the tables, too.
+    pub(crate) rsdt: bool,
+}
+
+impl Places {
+    /// Without firmware nothing moves.
+    pub(crate) fn fixed() -> Self {
+        Self {
+            ecam: layout::ECAM,
+            pm_base: port::PM.base as u16,
+            windows: vec![layout::PCI_WINDOW_32],
+            window_64: layout::PCI_WINDOW_64,
+            rsdt: false,
+        }
+    }
+}
+
+/// Tables one after the other, with the addresses they have from `base` on.
+pub(crate) struct Tables {
+    /// All but the RSDP.
+    pub(crate) bytes: Vec<u8>,
+    /// The RSDP.
+    pub(crate) rsdp: Vec<u8>,
+    /// Where there are addresses.
+    pub(crate) pointers: Vec<Field>,
+    /// The tables that have a sum.
+    pub(crate) sums: Vec<Range>,
+    base: u64,
+}
+
+/// An address in the tables.
+pub(crate) struct Field {
+    /// Its offset.
+    pub(crate) at: u32,
+    /// Its bytes.
+    pub(crate) size: u8,
+}
+
+/// A table.
+pub(crate) struct Range {
+    /// Its offset.
+    pub(crate) at: u32,
+    /// Its length.
+    pub(crate) size: u32,
+}
+
+const FADT_FIRMWARE_CTRL: u32 = 36;
+const FADT_DSDT: u32 = 40;
+const FADT_X_DSDT: u32 = 140;
+const SDT_HEADER_SIZE: u32 = 36;
+const RSDP_RSDT: usize = 16;
+
 /// All tables, as they are from [`ACPI`]'s base on. The RSDP is the first.
 pub(crate) fn tables(described: Described) -> Vec<u8> {
+    let rsdp_size = Rsdp::len().next_multiple_of(64);
+    let tables = build(described, &Places::fixed(), ACPI.base + rsdp_size as u64);
+    let mut bytes = tables.rsdp;
+    bytes.resize(rsdp_size, 0);
+    bytes.extend(tables.bytes);
+    assert!(bytes.len() as u64 <= ACPI.size, "the ACPI tables are too long");
+    bytes
+}
+
+/// The tables for memory from `base` on, a multiple of 64.
+pub(crate) fn build(described: Described, places: &Places, base: u64) -> Tables {
     let Described { cpus, hpet: has_hpet, legacy } = described;
-    let mut image = Image { bytes: vec![0; Rsdp::len()] };
-    let facs = image.add(&FACS::new(), 64);
-    let dsdt = image.add_bytes(&dsdt::dsdt(described), 8);
-    let fadt = image.add(&fadt(facs, dsdt, legacy), 8);
-    let madt = image.add_bytes(madt(cpus, legacy).as_slice(), 8);
-    let mcfg = image.add(&mcfg(), 8);
-    let hpet = has_hpet.then(|| image.add_bytes(hpet().as_slice(), 8));
+    let (bytes, pointers, sums) = (Vec::new(), Vec::new(), Vec::new());
+    let mut all = Tables { bytes, rsdp: Vec::new(), pointers, sums, base };
+    let facs = all.append(&to_bytes(&FACS::new()), 64);
+    let dsdt = all.add(&dsdt::dsdt(described, places));
+    let fadt = all.add(&to_bytes(&fadt(facs, dsdt, legacy, places.pm_base)));
+    for (offset, size) in [(FADT_FIRMWARE_CTRL, 4), (FADT_DSDT, 4), (FADT_X_DSDT, 8)] {
+        let at = (fadt - base) as u32 + offset;
+        all.pointers.push(Field { at, size });
+    }
+    let mut tables = vec![fadt, all.add(madt(cpus, legacy).as_slice())];
+    tables.push(all.add(&to_bytes(&mcfg(places.ecam))));
+    if has_hpet {
+        tables.push(all.add(hpet().as_slice()));
+    }
+    let mut rsdt = None;
+    if places.rsdt {
+        let mut table = Sdt::new(*b"RSDT", 36, 1, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+        tables.iter().for_each(|table_at| table.append_slice(&(*table_at as u32).to_le_bytes()));
+        rsdt = Some(all.add_root(table.as_slice(), tables.len(), 4));
+    }
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-    for table in [fadt, madt, mcfg].into_iter().chain(hpet) {
-        xsdt.add_entry(table);
+    tables.iter().for_each(|table| xsdt.add_entry(*table));
+    let xsdt = all.add_root(&to_bytes(&xsdt), tables.len(), 8);
+    all.rsdp = to_bytes(&Rsdp::new(OEM_ID, xsdt));
+    if let Some(rsdt) = rsdt {
+        all.rsdp[RSDP_RSDT..RSDP_RSDT + 4].copy_from_slice(&(rsdt as u32).to_le_bytes());
     }
-    let xsdt = image.add(&xsdt, 8);
-    let mut rsdp = Vec::new();
-    Rsdp::new(OEM_ID, xsdt).to_aml_bytes(&mut rsdp);
-    image.bytes[..rsdp.len()].copy_from_slice(&rsdp);
-    assert!(image.bytes.len() as u64 <= ACPI.size, "the ACPI tables are too long");
-    image.bytes
+    all
 }
 
-/// Tables one after the other.
-struct Image {
-    bytes: Vec<u8>,
+fn to_bytes(table: &dyn Aml) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    table.to_aml_bytes(&mut bytes);
+    bytes
 }
 
-impl Image {
-    /// Appends a table; returns where the guest sees it.
-    fn add(&mut self, table: &dyn Aml, align: usize) -> u64 {
-        let mut bytes = Vec::new();
-        table.to_aml_bytes(&mut bytes);
-        self.add_bytes(&bytes, align)
-    }
-
-    fn add_bytes(&mut self, bytes: &[u8], align: usize) -> u64 {
+impl Tables {
+    fn append(&mut self, bytes: &[u8], align: usize) -> u64 {
         self.bytes.resize(self.bytes.len().next_multiple_of(align), 0);
-        let at = ACPI.base + self.bytes.len() as u64;
+        let at = self.base + self.bytes.len() as u64;
         self.bytes.extend(bytes);
+        at
+    }
+
+    /// Appends a table that has a sum; returns where the guest sees it.
+    fn add(&mut self, bytes: &[u8]) -> u64 {
+        let at = self.append(bytes, 8);
+        self.sums.push(Range { at: (at - self.base) as u32, size: bytes.len() as u32 });
+        at
+    }
+
+    /// The same for a table that is a header and addresses.
+    fn add_root(&mut self, bytes: &[u8], count: usize, size: u8) -> u64 {
+        let at = self.add(bytes);
+        let first = (at - self.base) as u32 + SDT_HEADER_SIZE;
+        let fields = (0..count as u32).map(|n| Field { at: first + n * u32::from(size), size });
+        self.pointers.extend(fields);
         at
     }
 }
 
-fn io(span: layout::Span, access: AccessSize) -> GAS {
+fn io(span: Span, access: AccessSize) -> GAS {
     GAS::new(AddressSpace::SystemIo, span.size as u8 * 8, 0, access, span.base)
 }
 
-fn fadt(facs: u64, dsdt: u64, legacy: bool) -> acpi_tables::fadt::FADT {
+fn fadt(facs: u64, dsdt: u64, legacy: bool, pm_base: u16) -> acpi_tables::fadt::FADT {
+    let moved = |span: Span| Span::new(span.base - port::PM.base + u64::from(pm_base), span.size);
+    let event = moved(port::PM1A_EVENT);
+    let (control, timer) = (moved(port::PM1A_CONTROL), moved(port::PM_TIMER));
     let mut fadt = FADTBuilder::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION)
         .preferred_pm_profile(PmProfile::EnterpriseServer)
         .dsdt_64(dsdt)
@@ -107,21 +206,21 @@ fn fadt(facs: u64, dsdt: u64, legacy: bool) -> acpi_tables::fadt::FADT {
         .flag(Flags::ResetRegSup);
     fadt.dsdt = (dsdt as u32).into();
     fadt.sci_int = (irq::SCI as u16).into();
-    fadt.pm1a_evt_blk = (port::PM1A_EVENT.base as u32).into();
-    fadt.pm1a_cnt_blk = (port::PM1A_CONTROL.base as u32).into();
-    fadt.pm_tmr_blk = (port::PM_TIMER.base as u32).into();
-    fadt.pm1_evt_len = port::PM1A_EVENT.size as u8;
-    fadt.pm1_cnt_len = port::PM1A_CONTROL.size as u8;
-    fadt.pm_tmr_len = port::PM_TIMER.size as u8;
+    fadt.pm1a_evt_blk = (event.base as u32).into();
+    fadt.pm1a_cnt_blk = (control.base as u32).into();
+    fadt.pm_tmr_blk = (timer.base as u32).into();
+    fadt.pm1_evt_len = event.size as u8;
+    fadt.pm1_cnt_len = control.size as u8;
+    fadt.pm_tmr_len = timer.size as u8;
     fadt.p_lvl2_lat = NO_C2.into();
     fadt.p_lvl3_lat = NO_C3.into();
     fadt.century = RTC_CENTURY;
     fadt.iapc_boot_arch = (BOOT_ARCHITECTURE | if legacy { BOOT_8042 } else { 0 }).into();
     fadt.reset_reg = io(port::RESET_CONTROL, AccessSize::ByteAccess);
     fadt.reset_value = RESET_VALUE;
-    fadt.x_pm1a_evt_blk = io(port::PM1A_EVENT, AccessSize::WordAccess);
-    fadt.x_pm1a_cnt_blk = io(port::PM1A_CONTROL, AccessSize::WordAccess);
-    fadt.x_pm_tmr_blk = io(port::PM_TIMER, AccessSize::DwordAccess);
+    fadt.x_pm1a_evt_blk = io(event, AccessSize::WordAccess);
+    fadt.x_pm1a_cnt_blk = io(control, AccessSize::WordAccess);
+    fadt.x_pm_tmr_blk = io(timer, AccessSize::DwordAccess);
     fadt.finalize()
 }
 
@@ -147,9 +246,9 @@ fn madt(cpus: u32, legacy: bool) -> Sdt {
     madt
 }
 
-fn mcfg() -> MCFG {
+fn mcfg(ecam: Span) -> MCFG {
     let mut mcfg = MCFG::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-    mcfg.add_ecam(layout::ECAM.base, 0, 0, layout::PCI_BUSES as u8 - 1);
+    mcfg.add_ecam(ecam.base, 0, 0, layout::PCI_BUSES as u8 - 1);
     mcfg
 }
 
