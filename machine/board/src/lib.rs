@@ -24,7 +24,10 @@ pub use machine::{BusCounters, Extras, Machine, Prepared, RAM, VRAM};
 pub use profile_state::ProfileMismatch;
 pub use sections::RestoreError;
 pub use socket::{Socket, Unplugged};
-pub use spec::{BuildError, DiskSpec, DisplaySpec, MachineSpec, NetSpec, StartError};
+pub use spec::{
+    BootKind, BuildError, DiskSpec, DisplaySpec, FirmwareSpec, MachineSpec, NetSpec, StartError,
+    VariableStore, Variables,
+};
 pub use state_file::{StateFileError, pack, unpack};
 pub use statecodec::NamedSection;
 pub use vcpu_state::{restore_vcpu, save_vcpu};

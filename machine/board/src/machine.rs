@@ -2,6 +2,7 @@
 
 mod clock_part;
 mod controllers;
+mod firmware;
 mod memory_map;
 mod pages;
 mod prepared;
@@ -102,6 +103,9 @@ impl Machine {
     ) -> Result<Arc<Self>, BuildError> {
         let Prepared { layout, memory, contents } = memory;
         assert_eq!(layout.ram_bytes(), spec.memory_bytes, "memory of another machine");
+        if let Some(firmware) = &spec.firmware {
+            firmware::fill(&memory, firmware);
+        }
         let clock = MachineClock::new(spec.time);
         let socket = Socket::new(owner.clone());
         socket.set_memory_or_fail(memory.view());
@@ -111,9 +115,14 @@ impl Machine {
             hpet: spec.describe_hpet,
             legacy: spec.legacy,
         };
-        let low_ram = layout.low_ram();
-        let outside =
-            Outside { memory: &memory, clock: &clock, socket: &socket, owner: &owner, low_ram };
+        let outside = Outside {
+            memory: &memory,
+            clock: &clock,
+            socket: &socket,
+            owner: &owner,
+            layout,
+            described,
+        };
         let board = Board::new(spec, &outside)?;
         Ok(Arc::new(Self {
             profile,
@@ -130,12 +139,15 @@ impl Machine {
 
     /// Puts the machine's tables and what is to be booted into memory, while vCPUs and I/O stand
     /// still, and returns the first CPU's state; the others are as after reset. RAM is zero then
-    /// but for that: what was used is cleared.
+    /// but for that: what was used is cleared. Without images, the machine starts from firmware, and
+    /// RAM stays as it is.
     ///
     /// # Errors
     /// When an image is not what it must be or does not fit.
-    pub fn boot(&self, images: &mut Images<File>) -> Result<VcpuState, StartError> {
+    pub fn boot(&self, images: Option<&mut Images<File>>) -> Result<VcpuState, StartError> {
         let contents = std::mem::replace(&mut *self.contents(), Contents::Used);
+        let mut state = VcpuState::at_reset(&self.profile, VcpuId(0));
+        let Some(images) = images else { return Ok(state) };
         let dma = self.memory.dma();
         let entry = match (contents, self.memory.region(RAM)) {
             (Contents::Loaded(entry), _) => entry,
@@ -151,7 +163,6 @@ impl Machine {
         if let Some(screen) = self.board.turn_screen_on() {
             boot::write_screen(&dma, &self.layout, entry, screen);
         }
-        let mut state = VcpuState::at_reset(&self.profile, VcpuId(0));
         entry.apply(&mut state);
         Ok(state)
     }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use boot::BootError;
 use boot::layout::LayoutError;
+use boot::{BootError, DirectBoot};
 use chipset::ByteSink;
 use guest_memory::MemoryError;
 use machine_clock::TimeSource;
@@ -18,7 +18,7 @@ use x86_state::CpuProfile;
 pub struct MachineSpec {
     /// The CPUs, and how many.
     pub profile: CpuProfile,
-    /// RAM, in bytes: whole pages, 2 MiB to 511 GiB.
+    /// RAM, in bytes: whole pages, 2 MiB to 510 GiB.
     pub memory_bytes: u64,
     /// Where its time comes from.
     pub time: TimeSource,
@@ -56,6 +56,10 @@ pub struct MachineSpec {
     pub legacy: bool,
     /// A display adapter.
     pub display: Option<DisplaySpec>,
+    /// Firmware, which the machine then starts from.
+    pub firmware: Option<FirmwareSpec>,
+    /// Where what firmware writes to its debug console at port 0x402 goes; `None` for no such device.
+    pub debugcon: Option<Arc<dyn ByteSink>>,
     /// QEMU's debug-exit device at port 0xf4.
     pub debug_exit: bool,
     /// The device of bare-metal test guests.
@@ -69,6 +73,52 @@ pub struct DisplaySpec {
     pub rom: Option<Vec<u8>>,
     /// A mode, as firmware would set one for a system that it starts: width and height.
     pub mode: Option<(u16, u16)>,
+}
+
+/// Firmware of a machine. It goes with [`MachineSpec::legacy`].
+pub struct FirmwareSpec {
+    /// The image, which ends at 4 GiB: whole pages. With the variables at most
+    /// [`FirmwareSpec::SIZE_MAX`].
+    pub image: Vec<u8>,
+    /// UEFI's variables: flash right below the image.
+    pub variables: Option<Variables>,
+    /// What to try to boot from, in this order; empty leaves it to the firmware.
+    pub boot_order: Vec<BootKind>,
+    /// A kernel for the firmware to start.
+    pub kernel: Option<DirectBoot>,
+    /// The port of a serial port that SeaBIOS shall use as screen and keyboard.
+    pub serial_console: Option<u16>,
+}
+
+impl FirmwareSpec {
+    /// What there is room for below 4 GiB.
+    pub const SIZE_MAX: usize = 8 << 20;
+}
+
+/// UEFI's variables.
+pub struct Variables {
+    /// What the flash has: whole pages.
+    pub bytes: Vec<u8>,
+    /// What keeps it.
+    pub store: Arc<dyn VariableStore>,
+}
+
+/// Keeps UEFI's variables from run to run.
+pub trait VariableStore: Send + Sync {
+    /// The flash has these bytes at `offset` now. Called from a vCPU's thread, for each program or
+    /// erase of the flash.
+    fn changed(&self, offset: u64, bytes: &[u8]);
+}
+
+/// What firmware may boot from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BootKind {
+    /// Disks.
+    Disk,
+    /// CD-ROMs.
+    Cdrom,
+    /// Network cards.
+    Net,
 }
 
 /// A disk of a machine.
@@ -112,6 +162,8 @@ impl MachineSpec {
             describe_hpet: false,
             legacy: true,
             display: None,
+            firmware: None,
+            debugcon: None,
             debug_exit: false,
             testdev: false,
         }

@@ -92,7 +92,7 @@ impl Vm {
             cmdline: "console=ttyS0 quiet panic=-1".into(),
             modules: Vec::new(),
         };
-        let first = self.machine.boot(&mut images).unwrap();
+        let first = self.machine.boot(Some(&mut images)).unwrap();
         self.vcpus[0].load(&first).unwrap();
         for (id, vcpu) in (0..).map(VcpuId).zip(&mut self.vcpus).skip(1) {
             vcpu.load(&VcpuState::at_reset(self.machine.profile(), id)).unwrap();

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use ahci::{Ahci, AhciWiring, PORTS_MAX};
+use ahci::{Ahci, AhciWiring, Drive, PORTS_MAX};
 use bus::Device;
 use nvme::{Nvme, NvmeConfig, NvmeWiring};
 use pci::DevFn;
 use virtio::Dispatch;
 
-use super::wiring::{Board, DISK_QUEUES_MAX, Outside};
-use crate::spec::{DiskSpec, MachineSpec};
+use super::wiring::{Board, DISK_QUEUES_MAX, FIRST_DISK, Outside};
+use crate::spec::{BootKind, DiskSpec, MachineSpec};
 
 /// A controller.
 pub(super) enum Controller {
@@ -43,6 +43,17 @@ impl Controller {
 /// How many places on the bus they take.
 pub(super) fn places(spec: &MachineSpec) -> usize {
     spec.sata.len().div_ceil(PORTS_MAX) + spec.nvme.len()
+}
+
+/// Drives to boot from, as Open Firmware calls them.
+pub(super) fn boot_paths(spec: &MachineSpec) -> impl Iterator<Item = (BootKind, String)> + '_ {
+    let first = usize::from(FIRST_DISK) + spec.disks.len();
+    spec.sata.iter().enumerate().map(move |(n, drive)| {
+        let (device, port) = (first + n / PORTS_MAX, n % PORTS_MAX);
+        let is_cdrom = matches!(drive, Drive::Cdrom { .. });
+        let kind = if is_cdrom { BootKind::Cdrom } else { BootKind::Disk };
+        (kind, format!("pci8086,2922@{device:x}/drive@{port:x}/disk@0"))
+    })
 }
 
 impl Board {

@@ -4,8 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use boot::layout::TESTDEV_RAM;
 use chipset::PageUnmapSink;
-use guest_memory::{FlatRange, FlatView, GuestMemory, PAGE_SIZE, RamOffset};
+use guest_memory::{FlatView, GuestMemory, PAGE_SIZE};
 
+use super::memory_map as cut;
 use crate::socket::Socket;
 
 /// The test device's way to the memory map.
@@ -44,7 +45,7 @@ impl PageUnmapSink for TestPages {
 fn without(view: &FlatView, page: u64) -> FlatView {
     let mut rest = FlatView::new();
     for range in view.iter() {
-        for piece in pieces(range, page) {
+        for piece in cut::without(range, page, page + PAGE_SIZE) {
             let inserted = rest.insert(piece);
             assert!(inserted.is_ok(), "pieces of a view do not overlap");
         }
@@ -52,25 +53,9 @@ fn without(view: &FlatView, page: u64) -> FlatView {
     rest
 }
 
-/// What is left of a range without the page.
-fn pieces(range: &FlatRange, page: u64) -> Vec<FlatRange> {
-    let end = range.gpa + range.size;
-    if !(range.gpa..end).contains(&page) {
-        return vec![*range];
-    }
-    let piece = |gpa: u64, end: u64| FlatRange {
-        gpa,
-        size: end - gpa,
-        at: RamOffset(range.at.0 + (gpa - range.gpa)),
-        backing: range.backing,
-    };
-    let around = [piece(range.gpa, page), piece(page + PAGE_SIZE, end)];
-    around.into_iter().filter(|piece| piece.size > 0).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use guest_memory::Backing;
+    use guest_memory::{Backing, FlatRange, RamOffset};
 
     use super::*;
 

@@ -7,8 +7,8 @@ use boot::Images;
 use boot::layout::{Layout, TESTDEV_RAM};
 use guest_memory::{Backing, FlatRange, GuestMemory, RamOffset};
 
-use super::{Contents, RAM, VRAM};
-use crate::spec::{BuildError, MachineSpec, StartError};
+use super::{Contents, RAM, VRAM, firmware};
+use crate::spec::{BuildError, FirmwareSpec, MachineSpec, StartError};
 
 const TESTDEV: &str = "testdev";
 
@@ -19,12 +19,25 @@ pub struct Extras {
     pub testdev: bool,
     /// The display adapter.
     pub display: bool,
+    /// Bytes of firmware's image.
+    pub image_bytes: u64,
+    /// Bytes of UEFI's variables.
+    pub variables_bytes: u64,
 }
 
 impl Extras {
     /// What this machine has.
     pub fn of(spec: &MachineSpec) -> Self {
-        Self { testdev: spec.testdev, display: spec.display.is_some() }
+        let none =
+            Self { testdev: spec.testdev, display: spec.display.is_some(), ..Self::default() };
+        spec.firmware.as_ref().map_or(none, |firmware| none.with_firmware(firmware))
+    }
+
+    /// The same with this firmware.
+    #[must_use]
+    pub fn with_firmware(self, firmware: &FirmwareSpec) -> Self {
+        let variables_bytes = firmware.variables.as_ref().map_or(0, |v| v.bytes.len() as u64);
+        Self { image_bytes: firmware.image.len() as u64, variables_bytes, ..self }
     }
 }
 
@@ -67,6 +80,7 @@ fn build_memory(layout: &Layout, extras: Extras) -> Result<Arc<GuestMemory>, Bui
     if extras.display {
         regions.push((VRAM, display::VRAM_BYTES));
     }
+    regions.extend(firmware::regions(&extras));
     let memory = GuestMemory::new(&regions)?;
     let mut view = layout.view(RamOffset(0));
     if let Some(region) = memory.region(TESTDEV) {

@@ -464,13 +464,13 @@ fn boots_twice(make: impl FnOnce(&mut Images<File>) -> Arc<Machine>) {
         modules: vec![Module { image: image("module"), args: String::new() }],
     };
     let machine = make(&mut images);
-    let first = machine.boot(&mut images).unwrap();
+    let first = machine.boot(Some(&mut images)).unwrap();
     assert_eq!(first.regs.rip, 0x10_0000);
     let memory = machine.memory();
     assert_eq!(memory.load::<u32>(RamOffset(0x10_1000)), 0x1bad_b002);
     assert_eq!(memory.load::<u64>(RamOffset(0xe_0000)), u64::from_le_bytes(*b"RSD PTR "));
     memory.store(RamOffset(0x20_0000), 5u64);
-    assert_eq!(machine.boot(&mut images).unwrap(), first);
+    assert_eq!(machine.boot(Some(&mut images)).unwrap(), first);
     assert_eq!(memory.load::<u64>(RamOffset(0x20_0000)), 0);
     assert_eq!(memory.load::<u32>(RamOffset(0x10_1000)), 0x1bad_b002);
 }

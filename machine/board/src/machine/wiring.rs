@@ -2,19 +2,21 @@
 
 use std::sync::Arc;
 
-use boot::Screen;
-use boot::layout::{self, Span, irq, port};
+use boot::layout::{self, Layout, Span, irq, port};
+use boot::{Described, Screen};
 use bus::{AddressSpace, BusDevice, Device, Line};
 use chipset::{
-    DebugExit, FwCfg, FwCfgItems, Hpet, I8042, IoApic, IrqLines, Pic, Pit, Pm, PortRange,
-    PowerEvent, PowerSink, ResetControl, Rtc, RtcConfig, TestDevice, TimerWidth, Uart, map_ports,
+    DebugCon, DebugExit, Flash, FwCfg, FwCfgItems, Hpet, I8042, IoApic, IrqLines, Pic, Pit, Pm,
+    PortRange, PowerEvent, PowerSink, ResetControl, Rtc, RtcConfig, TestDevice, TimerWidth, Uart,
+    map_ports,
 };
 use display::{Vga, VgaConfig};
 use engine::IndexRegister;
 use guest_memory::{Backing, GuestMemory};
 use machine_clock::MachineClock;
 use pci::{
-    ConfigPorts, DevFn, Ecam, Function, NoRoom, PciBus, Spaces, Windows, host_bridge, lpc_bridge,
+    AttributeSink, ConfigPorts, DevFn, Ecam, Function, NoRoom, PciBus, Spaces, Windows,
+    host_bridge, lpc_bridge,
 };
 use virtio::{
     Balloon, Block, BlockConfig, Console, Doorbells, Entropy, Input, InputKind, Net, Ports,
@@ -24,17 +26,18 @@ use virtio::{
 use super::VRAM;
 use super::clock_part::ClockPart;
 use super::controllers::{self, Controller};
+use super::firmware::{self, Shadow};
 use super::memory_map::{MemoryMap, Piece};
 use super::pages::TestPages;
 use crate::event::{MachineEvent, MachineOwner};
 use crate::sections::Parts;
 use crate::socket::Socket;
-use crate::spec::{BuildError, DiskSpec, DisplaySpec, MachineSpec, NetSpec};
+use crate::spec::{BuildError, DiskSpec, DisplaySpec, FirmwareSpec, MachineSpec, NetSpec};
 
 /// Places on the PCI bus. Disks come right after the host bridge, network cards from the other end.
-const HOST_BRIDGE: DevFn = DevFn::new(0, 0);
-const FIRST_DISK: u8 = 1;
-const FIRST_NET: u8 = 24;
+pub(super) const HOST_BRIDGE: DevFn = DevFn::new(0, 0);
+pub(super) const FIRST_DISK: u8 = 1;
+pub(super) const FIRST_NET: u8 = 24;
 const VSOCK: DevFn = DevFn::new(25, 0);
 const BALLOON: DevFn = DevFn::new(26, 0);
 const PORTS: DevFn = DevFn::new(27, 0);
@@ -44,10 +47,14 @@ const TABLET: DevFn = DevFn::new(28, 1);
 const KEYBOARD: DevFn = DevFn::new(28, 2);
 const CONSOLE: DevFn = DevFn::new(29, 0);
 const ENTROPY: DevFn = DevFn::new(30, 0);
-const LPC_BRIDGE: DevFn = DevFn::new(31, 0);
+pub(super) const LPC_BRIDGE: DevFn = DevFn::new(31, 0);
 
 /// More queues than this gain a disk nothing and cost the guest's start.
 pub(super) const DISK_QUEUES_MAX: u32 = 4;
+
+/// Where the power-management ports are in a machine without an LPC bridge.
+const PM_PORTS: [PortRange; 1] =
+    [PortRange { base: port::PM.base, size: port::PM.size, offset: 0 }];
 
 /// Whose writes can wait: the RTC's and the IOAPIC's, and diagnostic codes, which nobody reads. Not
 /// PCI's, which has the reset control in it.
@@ -81,6 +88,8 @@ pub(super) struct Board {
     /// Disk controllers, and where they are.
     pub(super) controllers: Vec<(DevFn, Controller)>,
     pub(super) parts: Parts,
+    pub(super) has_firmware: bool,
+    map: Arc<MemoryMap>,
 }
 
 /// What they are wired to outside.
@@ -89,8 +98,8 @@ pub(super) struct Outside<'a> {
     pub(super) clock: &'a Arc<MachineClock>,
     pub(super) socket: &'a Arc<Socket>,
     pub(super) owner: &'a Arc<dyn MachineOwner>,
-    /// Where RAM ends below 4 GiB.
-    pub(super) low_ram: Span,
+    pub(super) layout: Layout,
+    pub(super) described: Described,
 }
 
 /// Devices that end runs tell the owner.
@@ -120,7 +129,7 @@ impl Board {
     /// Wires the machine. The clock is the first part, because restored devices ask it for the
     /// time; the interrupt controllers are the last, because they keep their levels and edges
     /// whatever restored devices drive.
-    pub(super) fn new(spec: MachineSpec, outside: &Outside<'_>) -> Result<Self, BuildError> {
+    pub(super) fn new(mut spec: MachineSpec, outside: &Outside<'_>) -> Result<Self, BuildError> {
         let (ports, mmio) = (AddressSpace::new(), AddressSpace::new());
         let pic = Pic::new(Line::new(outside.socket.clone(), 0));
         let inputs =
@@ -157,23 +166,28 @@ impl Board {
             virtio: Vec::new(),
             controllers: Vec::new(),
             parts: Parts::default(),
+            has_firmware: spec.firmware.is_some(),
+            map: MemoryMap::new(outside.memory.clone(), outside.socket.clone()),
         };
         board.parts.push("clock", Arc::new(ClockPart(clock.clone())));
-        board.add_timers(&irqs, outside, spec.rtc_start_unix_s)?;
-        board.add_port("pm", pm, port::PM)?;
+        board.add_timers(&irqs, outside, &spec)?;
+        // With an LPC bridge, the ports are where its registers say.
         let legacy = spec.legacy;
+        board.add_ports("pm", pm.clone(), if legacy { &[] } else { &PM_PORTS })?;
         board.add_ports("i8042", i8042, if legacy { chipset::i8042::PORTS } else { &[] })?;
         board.add_port("com1", uart, port::COM1)?;
         board.add_power(&spec, power)?;
-        let items = FwCfgItems::new(spec.profile.topology().cores as u16, spec.memory_bytes);
-        let fw_cfg = FwCfg::new(outside.memory.clone(), items);
-        board.add_ports("fw-cfg", fw_cfg, chipset::fw_cfg::PORTS)?;
+        board.add_fw_cfg(&mut spec, outside)?;
         if spec.testdev {
             let pages = TestPages::new(outside.memory.clone(), outside.socket.clone());
             let testdev = TestDevice::new(irqs.clone(), pages);
             board.add_ports("testdev", testdev, chipset::testdev::PORTS)?;
         }
-        board.add_bridges(legacy)?;
+        let firmware = spec.firmware.take();
+        board.add_bridges(legacy, firmware.is_some(), outside, pm)?;
+        if let Some(firmware) = firmware {
+            board.add_flash(firmware, outside)?;
+        }
         if let Some(display) = &spec.display {
             board.add_display(display, outside)?;
         }
@@ -190,7 +204,7 @@ impl Board {
     /// edges of being wired.
     pub(super) fn reset(&self) -> Result<(), NoRoom> {
         self.parts.reset();
-        self.pci.assign_bars(&windows())
+        if self.has_firmware { Ok(()) } else { self.pci.assign_bars(&windows()) }
     }
 
     /// Timers ask for time only while they are heard. The HPET is between the others and the
@@ -199,7 +213,7 @@ impl Board {
         &mut self,
         irqs: &Arc<IrqLines>,
         outside: &Outside<'_>,
-        start_unix_s: i64,
+        spec: &MachineSpec,
     ) -> Result<(), BuildError> {
         let clock = outside.clock;
         let hpet = Hpet::new(clock, irqs.clone(), outside.socket.clone());
@@ -212,7 +226,12 @@ impl Board {
                 pit.unmasked();
             }
         });
-        let rtc = Rtc::new(clock, line(irq::RTC), &RtcConfig { start_unix_s, cmos: Vec::new() });
+        let sized = || boot::cmos(&outside.layout, outside.described.cpus);
+        let config = RtcConfig {
+            start_unix_s: spec.rtc_start_unix_s,
+            cmos: spec.firmware.as_ref().map(|_| sized()).unwrap_or_default(),
+        };
+        let rtc = Rtc::new(clock, line(irq::RTC), &config);
         self.add_ports("pit", pit, chipset::pit::PORTS)?;
         self.add_ports("rtc", rtc, chipset::rtc::PORTS)?;
         self.add_mmio("hpet", hpet, layout::HPET)
@@ -284,17 +303,65 @@ impl Board {
         Spaces { memory: self.mmio.clone(), io: self.ports.clone() }
     }
 
+    /// What firmware and test guests ask for, and where firmware says what it does.
+    fn add_fw_cfg(
+        &mut self,
+        spec: &mut MachineSpec,
+        outside: &Outside<'_>,
+    ) -> Result<(), BuildError> {
+        let mut items = FwCfgItems::new(spec.profile.topology().cores as u16, spec.memory_bytes);
+        let kinds = spec.firmware.as_ref().map(|firmware| firmware.boot_order.clone());
+        let order = firmware::boot_order(&kinds.unwrap_or_default(), spec);
+        if let Some(firmware) = &mut spec.firmware {
+            let Outside { layout, described, .. } = *outside;
+            firmware::add_items(&mut items, firmware, &order, layout, described, &self.pci);
+        }
+        let fw_cfg = FwCfg::new(outside.memory.clone(), items);
+        self.add_ports("fw-cfg", fw_cfg, chipset::fw_cfg::PORTS)?;
+        if let Some(sink) = spec.debugcon.take() {
+            self.add_ports("debugcon", DebugCon::new(sink), chipset::debugcon::PORTS)?;
+        }
+        Ok(())
+    }
+
     /// The bridges as functions are for firmware and old systems. To others the tables say where
-    /// ECAM is, and that there is a host bridge.
-    fn add_bridges(&self, legacy: bool) -> Result<(), BuildError> {
+    /// ECAM is, and that there is a host bridge. Firmware sets ECAM and the power-management ports
+    /// up; without, they are there.
+    fn add_bridges(
+        &self,
+        legacy: bool,
+        firmware: bool,
+        outside: &Outside<'_>,
+        pm: Arc<Pm>,
+    ) -> Result<(), BuildError> {
         if !legacy {
             let mapped = self.mmio.map(layout::ECAM.base, Ecam::SIZE, Ecam::new(&self.pci));
             return mapped.map_err(|source| BuildError::Mapping { device: "ecam", source });
         }
-        let host = host_bridge(&self.pci, self.mmio.clone(), Some(layout::ECAM.base));
+        let (mut shadow, mut ecam, mut pm_base) = (None, None, None);
+        if firmware {
+            let memory = Shadow::new(&self.map, outside.memory);
+            let mapped = self.mmio.map(firmware::SHADOW, firmware::SHADOW_SIZE, memory.clone());
+            mapped.map_err(|source| BuildError::Mapping { device: "shadow RAM", source })?;
+            shadow = Some(memory as Arc<dyn AttributeSink>);
+        } else {
+            (ecam, pm_base) = (Some(layout::ECAM.base), Some(port::PM.base as u16));
+        }
+        let host = host_bridge(&self.pci, self.mmio.clone(), ecam, shadow);
         self.plug(HOST_BRIDGE, host);
-        self.plug(LPC_BRIDGE, lpc_bridge(&self.spaces(), port::PM1A_EVENT.base as u16));
+        self.plug(LPC_BRIDGE, lpc_bridge(&self.spaces(), pm, pm_base));
         Ok(())
+    }
+
+    /// The image, which is only read, and flash for the variables.
+    fn add_flash(&mut self, spec: FirmwareSpec, outside: &Outside<'_>) -> Result<(), BuildError> {
+        let store = spec.variables.map(|variables| variables.store);
+        let Some((place, array, base)) = firmware::show_image(&self.map, outside.memory, store)
+        else {
+            return Ok(());
+        };
+        let flash = Flash::new(outside.memory.clone(), array, place);
+        self.add_mmio("flash", flash, layout::Span::new(base, array.size_bytes))
     }
 
     pub(super) fn plug(&self, at: DevFn, function: Arc<Function>) {
@@ -309,10 +376,10 @@ impl Board {
         let Some(vram) = region.map(|region| region.at) else {
             panic!("a machine with a display has memory for it");
         };
-        let map = MemoryMap::new(outside.memory.clone(), outside.socket.clone());
+        let map = &self.map;
         let Span { base: gpa, size } = layout::VGA_WINDOW;
         map.overlay().set(vec![Piece { gpa, size, memory: None }]);
-        let (buffer, low_ram) = (map.overlay(), outside.low_ram);
+        let (buffer, low_ram) = (map.overlay(), outside.layout.low_ram());
         let placed = move |base: Option<u64>| {
             let span = base.map(|base| Span::new(base, display::VRAM_BYTES));
             let free = span.filter(|s| s.base >= low_ram.end() && s.end() <= layout::IOAPIC.base);
