@@ -10,8 +10,8 @@ use clap::{Parser, ValueEnum};
 use errchain::first_paragraph;
 use rfb::Place;
 use vmm::{
-    CdromSpec, ConsoleSpec, CpuModel, DiskSpec, EngineChoice, ModuleSpec, NetSpec, NetworkSpec,
-    OnReset, SeedSpec, ViewerSpec, VmSpec, VsockSpec,
+    BootKind, CdromSpec, ConsoleSpec, CpuModel, DiskSpec, EngineChoice, FirmwareSource, ModuleSpec, NetSpec,
+    NetworkSpec, OnReset, SeedSpec, ViewerSpec, VmSpec, VsockSpec,
 };
 
 use crate::ending::{self, Ending};
@@ -32,9 +32,21 @@ pub struct Options {
     /// Guest memory, with its unit: 512M, 4G
     #[arg(long, value_name = "SIZE", default_value = "512M")]
     memory: Size,
+    /// What the VM starts from: bios, uefi or an image [default: the kernel, or without one bios]
+    #[arg(long, value_name = "FIRMWARE")]
+    firmware: Option<Firmware>,
+    /// Keep UEFI's variables in this file, which is made if it is not there
+    #[arg(long, value_name = "FILE")]
+    uefi_vars: Option<PathBuf>,
+    /// What firmware tries to boot from, in this order: disk, cdrom, net
+    #[arg(long = "boot", value_name = "KIND[,KIND]…")]
+    boot_order: Option<BootOrder>,
+    /// Where firmware's debug output (port 0x402) goes: file=PATH or none
+    #[arg(long, value_name = "TO", default_value = "none")]
+    debugcon: Console,
     /// Kernel: a Linux bzImage or vmlinux, or a PVH or Multiboot ELF
     #[arg(long, value_name = "FILE")]
-    kernel: PathBuf,
+    kernel: Option<PathBuf>,
     /// Initial RAM disk of a Linux kernel
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
@@ -93,9 +105,9 @@ pub struct Options {
     /// Add the test device of bare-metal CPU tests
     #[arg(long)]
     testdev: bool,
-    /// What a reset of the guest, or a CPU's triple fault, does
-    #[arg(long, value_name = "WHAT", value_enum, default_value_t = Reset::End)]
-    on_reset: Reset,
+    /// What a reset of the guest, or a CPU's triple fault, does [default: end, with firmware restart]
+    #[arg(long, value_name = "WHAT", value_enum)]
+    on_reset: Option<Reset>,
     /// Let the guest's time follow from its instructions: repeatable runs (emu only)
     #[arg(long)]
     deterministic: bool,
@@ -140,6 +152,33 @@ impl FromStr for Cpus {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         text.parse().map(Self).map_err(|_| "a VM has 1 to 32 CPUs")
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Firmware(FirmwareSource);
+
+impl FromStr for Firmware {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(Self(match text {
+            "bios" => FirmwareSource::Bios,
+            "uefi" => FirmwareSource::Uefi,
+            "" => return Err("give bios, uefi or the path of an image".to_owned()),
+            path => FirmwareSource::File(path.into()),
+        }))
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct BootOrder(Vec<BootKind>);
+
+impl FromStr for BootOrder {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        vmm::boot_order(text).map(Self)
     }
 }
 
@@ -326,8 +365,9 @@ impl Options {
 
     /// What VM is asked for.
     pub fn spec(&self) -> Result<VmSpec, Ending> {
-        if (&self.serial.0, &self.console.0) == (&ConsoleSpec::Stdio, &ConsoleSpec::Stdio) {
-            let message = "--serial and --console cannot both be stdio: say --serial none";
+        let consoles = [&self.serial, &self.console, &self.debugcon];
+        if consoles.iter().filter(|console| console.0 == ConsoleSpec::Stdio).count() > 1 {
+            let message = "only one of --serial, --console and --debugcon can be stdio";
             return Err(Ending::usage(message.to_owned()));
         }
         let image = self.image.as_deref().map(DiskSpec::of_image).transpose()?;
@@ -336,6 +376,10 @@ impl Options {
             cpus: self.cpus.0,
             cpu: self.cpu,
             memory_bytes: self.memory.0,
+            firmware: self.firmware.as_ref().map(|firmware| firmware.0.clone()),
+            uefi_vars: self.uefi_vars.clone(),
+            boot_order: self.boot_order.as_ref().map(|order| order.0.clone()).unwrap_or_default(),
+            debugcon: self.debugcon.0.clone(),
             kernel: self.kernel.clone(),
             initrd: self.initrd.clone(),
             modules: self.modules.iter().map(|module| module.0.clone()).collect(),
@@ -355,10 +399,10 @@ impl Options {
             debug_exit: self.debug_exit,
             testdev: self.testdev,
             deterministic: self.deterministic,
-            on_reset: match self.on_reset {
+            on_reset: self.on_reset.map(|what| match what {
                 Reset::End => OnReset::End,
                 Reset::Restart => OnReset::Restart,
-            },
+            }),
         })
     }
 }
@@ -413,7 +457,7 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_command_line_is_said_in_one_line() {
         for bad in [
-            &["trinevm"][..],
+            &["trinevm", "--boot", "floppy"][..],
             &["trinevm", "--kernel", "k", "--memory", "lots"],
             &["trinevm", "--kernel", "k", "--wings", "2"],
             &["trinevm", "--kernel", "k", "--engine", "warp"],

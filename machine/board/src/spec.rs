@@ -105,9 +105,12 @@ pub struct Variables {
 
 /// Keeps UEFI's variables from run to run.
 pub trait VariableStore: Send + Sync {
-    /// The flash has these bytes at `offset` now. Called from a vCPU's thread, for each program or
-    /// erase of the flash.
-    fn changed(&self, offset: u64, bytes: &[u8]);
+    /// The flash is to have these bytes at `offset` from now on. Called from a vCPU's thread, for each
+    /// program or erase of the flash.
+    ///
+    /// # Errors
+    /// When they cannot be kept: the guest is told that its operation has failed.
+    fn change(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()>;
 }
 
 /// What firmware may boot from.

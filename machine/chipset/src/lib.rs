@@ -46,7 +46,7 @@ pub use hpet::Hpet;
 pub use i8042::{I8042, Key, Motion};
 pub use ioapic::{IoApic, RouteSink};
 pub use irq_lines::IrqLines;
-pub use pflash::{Flash, FlashArray, FlashSink};
+pub use pflash::{Flash, FlashArray, FlashSink, NotKept};
 pub use pic::Pic;
 pub use pit::Pit;
 pub use pm::{Pm, TimerWidth};

@@ -11,6 +11,8 @@ use storage::OpenError;
 use vsock::VsockError;
 use x86_state::{ProfileError, VcpuId};
 
+use crate::FirmwareError;
+
 /// Why a VM cannot be, or cannot go on. Never the guest's doing.
 #[derive(Debug, thiserror::Error)]
 pub enum VmError {
@@ -41,6 +43,9 @@ pub enum VmError {
     /// The guest cannot be told what it is to be told.
     #[error(transparent)]
     Seed(#[from] cloud_seed::SeedError),
+    /// Firmware cannot be used.
+    #[error(transparent)]
+    Firmware(#[from] FirmwareError),
     /// A network cannot be used.
     #[error(transparent)]
     Net(#[from] NetError),
@@ -144,6 +149,7 @@ impl VmError {
             | Self::Seed(_)
             | Self::Disk(_)
             | Self::Vsock(_)
+            | Self::Firmware(_)
             | Self::Profile(_)
             | Self::Start(StartError::Boot(_))
             | Self::NoPassword(_)

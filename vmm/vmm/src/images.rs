@@ -10,21 +10,22 @@ use boot::{BootError, Image, Images, Module};
 
 use crate::{VmError, VmSpec};
 
-/// Opens the images of `spec`.
+/// Opens the images of `spec`, if it has a kernel.
 ///
 /// # Errors
 /// When one is not there or is no file.
-pub(crate) fn open(spec: &VmSpec) -> Result<Images<File>, VmError> {
+pub(crate) fn open(spec: &VmSpec) -> Result<Option<Images<File>>, VmError> {
+    let Some(kernel) = &spec.kernel else { return Ok(None) };
     let initrd = spec.initrd.as_deref().map(|path| image("initrd", path)).transpose()?;
     let module = |spec: &crate::ModuleSpec| {
         Ok(Module { image: image("module", &spec.path)?, args: spec.args.clone() })
     };
-    Ok(Images {
-        kernel: image("kernel", &spec.kernel)?,
+    Ok(Some(Images {
+        kernel: image("kernel", kernel)?,
         initrd,
         cmdline: spec.cmdline.clone(),
         modules: spec.modules.iter().map(module).collect::<Result<_, VmError>>()?,
-    })
+    }))
 }
 
 /// The look through an initrd, which takes a while: beside the rest of a launch.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use board::{DisplaySpec, Extras, Machine, MachineSpec, Prepared, StartError};
+use board::{DisplaySpec, Extras, FirmwareSpec, Machine, MachineSpec, Prepared, StartError};
 use boot::Images;
 use engine::{Engine, EngineKind};
 use engine_emu::EmuEngine;
@@ -18,10 +18,10 @@ use x86_state::{CpuProfile, ProfileError, Topology};
 use crate::agent::AgentService;
 use crate::images::{self, InitrdCheck};
 use crate::{
-    Console, ConsoleSpec, Desk, EngineChoice, Engines, Inbox, Io, IoThread, Output, Vm, VmConfig,
-    VmError, VmSpec,
+    Console, ConsoleSpec, Desk, EngineChoice, Engines, Inbox, Io, IoThread, OnReset, Output, Vm,
+    VmConfig, VmError, VmSpec,
 };
-use crate::{disks, networks, viewers};
+use crate::{disks, firmware, networks, viewers};
 
 /// The TSC's rate where there is no KVM to say the host's: one tick a nanosecond.
 const TSC_KHZ_WITHOUT_KVM: u32 = 1_000_000;
@@ -62,6 +62,11 @@ pub struct Launched {
 /// left behind then.
 pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
     let mut images = images::open(&spec)?;
+    let firmware = firmware::open(&spec, images.as_mut())?;
+    if firmware.is_some() {
+        // What there is of a kernel, firmware has now.
+        images = None;
+    }
     check_host_memory(spec.memory_bytes)?;
     let initrd = InitrdCheck::begin(&spec)?;
     let hw = Arc::new(HwEngine::new());
@@ -73,7 +78,7 @@ pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
         let _ = tell.send(asked.tsc_khz().unwrap_or(TSC_KHZ_WITHOUT_KVM));
     };
     let (dispatch, threads) = dispatch(&spec, ask)?;
-    let memory = prepare(&spec, &mut images)?;
+    let memory = prepare(&spec, firmware.as_ref(), images.as_mut())?;
     let tsc_khz = told.recv().unwrap_or(TSC_KHZ_WITHOUT_KVM);
     let profile = cpu_profile(&hw, &spec, tsc_khz)?;
     let engines = engines(hw);
@@ -82,8 +87,18 @@ pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
 
     let mut parts = machine_spec(&spec, profile)?;
     // A screen comes with a keyboard.
-    parts.legacy =
-        spec.display || !boot::reads_tables(&mut images.kernel).map_err(StartError::Boot)?;
+    parts.legacy = match &mut images {
+        Some(images) => {
+            spec.display || !boot::reads_tables(&mut images.kernel).map_err(StartError::Boot)?
+        }
+        None => true,
+    };
+    let restarts = if firmware.is_some() { OnReset::Restart } else { OnReset::End };
+    let on_reset = spec.on_reset.unwrap_or(restarts);
+    if firmware.is_some() {
+        parts.display = parts.display.map(|_| DisplaySpec { rom: firmware::vga_rom(), mode: None });
+    }
+    parts.firmware = firmware;
     let mut serial = Console::new(&spec.serial)?;
     parts.serial = serial.sink();
     let mut virtio = match &spec.console {
@@ -94,6 +109,11 @@ pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
     let agent = spec.agent.then(AgentService::new);
     parts.ports = agent.iter().map(|agent| agent.port()).collect();
     parts.vsock = networks::open_vsock(&spec, &dispatch)?;
+    let debugcon = match &spec.debugcon {
+        ConsoleSpec::None => None,
+        to => Some(Console::new(to)?),
+    };
+    parts.debugcon = debugcon.as_ref().map(Console::sink);
     parts.nets = networks::open(&spec, &dispatch)?;
     parts.dispatch = dispatch;
     let machine = Machine::build_with(parts, memory, inbox.clone())?;
@@ -107,7 +127,7 @@ pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
     if let (Some(agent), Some(device)) = (&agent, machine.ports().cloned()) {
         agent.connect(device);
     }
-    let consoles: Vec<_> = [Some(serial), virtio].into_iter().flatten().collect();
+    let consoles: Vec<_> = [Some(serial), virtio, debugcon].into_iter().flatten().collect();
     let outputs: Vec<_> = consoles.iter().filter_map(|c| c.output().cloned()).collect();
     let clock = machine.clock().clone();
     let no_event = |source| VmError::Host { operation: "make an event", source };
@@ -119,7 +139,7 @@ pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
         chosen,
         engines,
         images,
-        on_reset: spec.on_reset,
+        on_reset,
         outputs: outputs_of,
         desk: desk.clone(),
         agent,
@@ -131,10 +151,15 @@ pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
 }
 
 /// Guest memory with what is to be booted in it.
-fn prepare(spec: &VmSpec, images: &mut Images<File>) -> Result<Prepared, VmError> {
-    let extras = Extras { testdev: spec.testdev, display: spec.display };
+fn prepare(
+    spec: &VmSpec,
+    firmware: Option<&FirmwareSpec>,
+    images: Option<&mut Images<File>>,
+) -> Result<Prepared, VmError> {
+    let extras = Extras { testdev: spec.testdev, display: spec.display, ..Extras::default() };
+    let extras = firmware.map_or(extras, |firmware| extras.with_firmware(firmware));
     let mut memory = Prepared::new(spec.memory_bytes, extras)?;
-    memory.load(images)?;
+    images.map(|images| memory.load(images)).transpose()?;
     Ok(memory)
 }
 

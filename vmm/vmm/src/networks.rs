@@ -71,8 +71,7 @@ fn identity(spec: &VmSpec) -> String {
         NetworkSpec::Tap(name) => Some(name.clone()),
         NetworkSpec::User(_) | NetworkSpec::Bridge(_) => None,
     });
-    let files =
-        std::iter::once(&spec.kernel).chain(spec.disks.iter().map(|disk| &disk.options.path));
+    let files = spec.kernel.iter().chain(spec.disks.iter().map(|disk| &disk.options.path));
     let files = files.map(|path| fs::canonicalize(path).unwrap_or_else(|_| path.clone()));
     let names = files.map(|path| path.display().to_string());
     std::iter::once(host).chain(names).chain(taps).collect::<Vec<_>>().join("\n")

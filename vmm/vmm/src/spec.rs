@@ -6,7 +6,7 @@ use x86_state::CpuModel;
 
 use net::{Forward, Mac, Rate};
 
-use crate::{CdromSpec, DiskSpec, EngineChoice, OnReset, SeedSpec};
+use crate::{BootKind, CdromSpec, DiskSpec, EngineChoice, FirmwareSource, OnReset, SeedSpec};
 
 /// A VM, as an operator asks for it. Nothing is checked yet: [`launch`](crate::launch()) does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,8 +19,16 @@ pub struct VmSpec {
     pub cpu: CpuModel,
     /// RAM in bytes.
     pub memory_bytes: u64,
+    /// What it starts from. Without it, from the kernel; without both, from a BIOS.
+    pub firmware: Option<FirmwareSource>,
+    /// Where UEFI's variables are kept. Without it, they go with the VM.
+    pub uefi_vars: Option<PathBuf>,
+    /// What firmware is to boot from; empty leaves it to the firmware.
+    pub boot_order: Vec<BootKind>,
+    /// Where what firmware writes to its debug console goes.
+    pub debugcon: ConsoleSpec,
     /// Kernel image.
-    pub kernel: PathBuf,
+    pub kernel: Option<PathBuf>,
     /// Initial RAM disk of a Linux kernel.
     pub initrd: Option<PathBuf>,
     /// Modules of a Multiboot kernel.
@@ -57,8 +65,8 @@ pub struct VmSpec {
     pub testdev: bool,
     /// Time follows from executed instructions.
     pub deterministic: bool,
-    /// What a reset does.
-    pub on_reset: OnReset,
+    /// What a reset does. Without it, a VM that boots from firmware starts anew and another ends.
+    pub on_reset: Option<OnReset>,
 }
 
 /// A place where viewers are let in, and the file with the password that they must know.

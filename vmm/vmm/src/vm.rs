@@ -53,8 +53,8 @@ pub struct VmConfig {
     pub chosen: Chosen,
     /// What it can move to.
     pub engines: Engines,
-    /// What the guest starts from.
-    pub images: Images<File>,
+    /// What the guest starts from, if not from firmware.
+    pub images: Option<Images<File>>,
     /// What becomes of it after a reset.
     pub on_reset: OnReset,
     /// Where output goes: for its counters.
@@ -143,7 +143,7 @@ impl Vm {
 
     /// Everything as after power-up, and the guest's first instruction next.
     fn boot(&mut self) -> Result<(), VmError> {
-        let first = self.machine.boot(&mut self.config.images)?;
+        let first = self.machine.boot(self.config.images.as_mut())?;
         let profile = self.machine.profile();
         let mut states = vec![first];
         for id in 1..profile.topology().cores {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use boot::layout::Layout;
 use boot::{BootDevice, Described, DirectBoot, FirmwareFiles, Moved};
 use bus::BusDevice;
-use chipset::{FlashArray, FlashSink, FwCfgItems};
+use chipset::{FlashArray, FlashSink, FwCfgItems, NotKept};
 use guest_memory::{Backing, GuestMemory, RamOffset};
 use pci::{AttributeSink, Attributes, DevFn, PciBus, Segment, ecam_base, pm_base};
 
@@ -69,8 +69,8 @@ impl FlashSink for FlashPlace {
         self.overlay.set(variables.into_iter().chain([self.image]).collect());
     }
 
-    fn changed(&self, offset: u64, bytes: &[u8]) {
-        self.store.changed(offset, bytes);
+    fn change(&self, offset: u64, bytes: &[u8]) -> Result<(), NotKept> {
+        self.store.change(offset, bytes).map_err(|_| NotKept)
     }
 }
 

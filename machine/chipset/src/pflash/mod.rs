@@ -34,12 +34,19 @@ const BUFFER_DATA: u8 = 0xe9;
 /// The same, all data given: [`CONFIRM`] follows.
 const BUFFER_CONFIRM: u8 = 0xea;
 
+/// What was to be there for ever will not be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotKept;
+
 /// The board, as seen from flash. Called under the device's lock.
 pub trait FlashSink: Send + Sync {
     /// The array is to be mapped for reading, or not at all. Told again after reset and restore.
     fn show(&self, shown: bool);
-    /// The array has these bytes at `offset` now, for ever.
-    fn changed(&self, offset: u64, bytes: &[u8]);
+    /// The array is to have these bytes at `offset` from now on, for ever.
+    ///
+    /// # Errors
+    /// When it will not: the guest's operation then fails.
+    fn change(&self, offset: u64, bytes: &[u8]) -> Result<(), NotKept>;
 }
 
 /// Where the array is in guest memory.
@@ -115,13 +122,11 @@ impl Flash {
         match state.pending {
             0 => state.begin(value),
             PROGRAM | PROGRAM_ALTERNATE => {
-                self.program(offset, &[value]);
-                state.done(0);
+                state.done(self.program(offset, &[value]));
             }
             BLOCK_ERASE if value == CONFIRM => {
                 let block = offset / BLOCK_SIZE * BLOCK_SIZE;
-                self.put(block, &[0xff; BLOCK_SIZE as usize]);
-                state.done(0);
+                state.done(self.put(block, &[0xff; BLOCK_SIZE as usize], SR_ERASE_ERROR));
             }
             LOCK_SETUP if matches!(value, LOCK | CONFIRM) => state.done(0),
             BUFFERED_PROGRAM if usize::from(value) < BUFFER_SIZE => {
@@ -131,8 +136,7 @@ impl Flash {
             }
             BUFFER_DATA => state.buffered(offset, value),
             BUFFER_CONFIRM if value == CONFIRM => {
-                self.program(state.buffer_at, &state.buffer);
-                state.done(0);
+                state.done(self.program(state.buffer_at, &state.buffer));
             }
             _ if value == READ_ARRAY => {
                 state.pending = 0;
@@ -142,19 +146,22 @@ impl Flash {
         }
     }
 
-    /// Programming clears bits, and sets none.
-    fn program(&self, offset: u64, bytes: &[u8]) {
+    /// Programming clears bits, and sets none. Returns errors.
+    fn program(&self, offset: u64, bytes: &[u8]) -> u8 {
         let fits = (self.array.size_bytes - offset).min(bytes.len() as u64) as usize;
         let mut new = [0; BUFFER_SIZE];
         let new = &mut new[..fits];
         self.memory.read(self.at(offset), new);
         new.iter_mut().zip(bytes).for_each(|(old, byte)| *old &= byte);
-        self.put(offset, new);
+        self.put(offset, new, SR_PROGRAM_ERROR)
     }
 
-    fn put(&self, offset: u64, bytes: &[u8]) {
+    fn put(&self, offset: u64, bytes: &[u8], error: u8) -> u8 {
+        if self.sink.change(offset, bytes).is_err() {
+            return error;
+        }
         self.memory.write(self.at(offset), bytes);
-        self.sink.changed(offset, bytes);
+        0
     }
 
     fn show(&self, state: &mut State, shown: bool) {

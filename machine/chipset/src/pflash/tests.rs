@@ -19,9 +19,10 @@ impl FlashSink for Told {
         self.shown.lock().unwrap().push(shown);
     }
 
-    fn changed(&self, offset: u64, bytes: &[u8]) {
+    fn change(&self, offset: u64, bytes: &[u8]) -> Result<(), NotKept> {
         let mut file = self.file.lock().unwrap();
-        file[offset as usize..offset as usize + bytes.len()].copy_from_slice(bytes);
+        let at = offset as usize..offset as usize + bytes.len();
+        file.get_mut(at).map(|old| old.copy_from_slice(bytes)).ok_or(NotKept)
     }
 }
 
@@ -119,6 +120,18 @@ fn wrong_sequences_set_both_errors_and_change_nothing() {
         r.out(0, &[CLEAR_STATUS, READ_STATUS]);
         assert_eq!(inb(&*r.flash, 0), 0);
     }
+}
+
+#[test]
+fn what_cannot_be_kept_fails_and_changes_nothing() {
+    let r = rig();
+    r.told.file.lock().unwrap().clear(); // the disk is full
+    r.out(0x10, &[PROGRAM, 0]);
+    assert_eq!(inb(&*r.flash, 0), SR_READY | SR_PROGRAM_ERROR);
+    r.out(0, &[CLEAR_STATUS, BLOCK_ERASE, CONFIRM]);
+    assert_eq!(inb(&*r.flash, 0), SR_READY | SR_ERASE_ERROR);
+    outb(&*r.flash, 0, READ_ARRAY);
+    assert_eq!(inb(&*r.flash, 0x10), 0xf0);
 }
 
 #[test]

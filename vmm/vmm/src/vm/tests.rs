@@ -39,7 +39,7 @@ fn start(on_reset: OnReset) -> Running {
         cmdline: String::new(),
         modules: Vec::new(),
     };
-    let (outputs, threads) = Default::default();
+    let (images, (outputs, threads)) = (Some(images), Default::default());
     let (desk, agent) = (None, None);
     let config = VmConfig { chosen, engines, images, on_reset, outputs, desk, agent, threads };
     let vm = Vm::new(machine, inbox.clone(), config).unwrap();
