@@ -45,7 +45,7 @@ pub(crate) fn read_constant(profile: &CpuProfile, number: u32) -> Option<u64> {
         msr::IA32_BIOS_SIGN_ID => Some(msr::MICROCODE_REVISION),
         msr::IA32_MTRRCAP => Some(msr::MTRRCAP),
         msr::IA32_MCG_CAP => Some(msr::MCG_CAP),
-        msr::IA32_MCG_STATUS => Some(0),
+        msr::IA32_PLATFORM_ID | msr::IA32_MCG_STATUS => Some(0),
         _ => None,
     }
 }

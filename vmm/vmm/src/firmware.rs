@@ -328,7 +328,7 @@ mod tests {
     fn images_that_cannot_be_firmware_are_refused() {
         let dir = tempdir().unwrap();
         let path = dir.path().join("image");
-        let mut refused = |bytes: &[u8]| {
+        let refused = |bytes: &[u8]| {
             fs::write(&path, bytes).unwrap();
             read_image(&path).map(|image| image.len()).map_err(|error| error.to_string())
         };

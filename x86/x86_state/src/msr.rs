@@ -2,6 +2,8 @@
 
 /// Time-stamp counter.
 pub const IA32_TSC: u32 = 0x10;
+/// Which of a family's platforms this is, read-only: zero. UEFI firmware reads it on every Intel CPU.
+pub const IA32_PLATFORM_ID: u32 = 0x17;
 /// Local APIC base, enable and x2APIC bits.
 pub const IA32_APIC_BASE: u32 = 0x1b;
 /// Feature control; locked and empty in every profile.

@@ -248,7 +248,10 @@ impl CpuProfile {
         }
         matches!(
             number,
-            IA32_TSC | IA32_APIC_BASE | IA32_TSC_ADJUST | IA32_BIOS_SIGN_ID
+            IA32_TSC
+                | IA32_PLATFORM_ID
+                | IA32_APIC_BASE
+                | IA32_TSC_ADJUST | IA32_BIOS_SIGN_ID
                 | IA32_ARCH_CAPABILITIES
                 | IA32_MTRRCAP
                 | IA32_SYSENTER_CS

@@ -54,6 +54,7 @@ pub(super) fn constants_of_the_profile_are_read(subject: &Subject) {
     let mut machine = Machine::new(subject, 1);
     let constants = [
         (msr::IA32_ARCH_CAPABILITIES, machine.profile.arch_capabilities()),
+        (msr::IA32_PLATFORM_ID, 0),
         (msr::IA32_BIOS_SIGN_ID, msr::MICROCODE_REVISION),
         (msr::IA32_MTRRCAP, msr::MTRRCAP),
         (msr::IA32_MCG_CAP, msr::MCG_CAP),

@@ -63,6 +63,7 @@ impl<E: Env> Cpu<E> {
             IA32_APIC_BASE | IA32_TSC_DEADLINE | X2APIC_FIRST..=X2APIC_LAST => {
                 return self.env.apic_read_msr(number);
             }
+            IA32_PLATFORM_ID => 0,
             IA32_BIOS_SIGN_ID => MICROCODE_REVISION,
             IA32_ARCH_CAPABILITIES => self.env.arch_capabilities(),
             IA32_MTRRCAP => MTRRCAP,
