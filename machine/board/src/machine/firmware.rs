@@ -241,6 +241,3 @@ pub(super) fn regions(extras: &Extras) -> impl Iterator<Item = (&'static str, u6
     let regions = [(FIRMWARE, extras.image_bytes), (VARIABLES, extras.variables_bytes)];
     regions.into_iter().filter(|(_, size_bytes)| *size_bytes > 0)
 }
-
-#[cfg(test)]
-mod tests;
