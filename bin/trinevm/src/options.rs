@@ -10,8 +10,8 @@ use clap::{Parser, ValueEnum};
 use errchain::first_paragraph;
 use rfb::Place;
 use vmm::{
-    BootKind, CdromSpec, ConsoleSpec, CpuModel, DiskSpec, EngineChoice, FirmwareSource, ModuleSpec, NetSpec,
-    NetworkSpec, OnReset, SeedSpec, ViewerSpec, VmSpec, VsockSpec,
+    BootKind, CdromSpec, ConsoleSpec, CpuModel, DiskSpec, EngineChoice, FirmwareSource, ModuleSpec,
+    NetSpec, NetworkSpec, OnReset, SeedSpec, ViewerSpec, VmSpec, VsockSpec,
 };
 
 use crate::ending::{self, Ending};

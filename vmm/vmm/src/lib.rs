@@ -43,8 +43,8 @@ mod spec;
 mod viewers;
 mod vm;
 
-pub use cloud_seed::SeedSpec;
 pub use board::BootKind;
+pub use cloud_seed::SeedSpec;
 pub use console::Console;
 pub use desk::Desk;
 pub use disks::{CdromSpec, DiskBus, DiskSpec};
