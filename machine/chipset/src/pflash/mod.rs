@@ -3,7 +3,7 @@
 //! The array is guest memory. While reads are of the array it is mapped for reading, and only writes
 //! come here; while they are of something else, all accesses do. Firmware switches twice for each
 //! run of bytes it programs, and a change of the map costs more than many reads: the array is
-//! mapped again only when [`READS_BEFORE_SHOWN`] reads of it have come here.
+//! mapped again only when `READS_BEFORE_SHOWN` reads of it have come here.
 //!
 //! Deviation: clearing the status clears "ready" too, until the next operation. OVMF knows flash
 //! from ROM by that, since QEMU's does so.
