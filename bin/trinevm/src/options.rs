@@ -367,7 +367,8 @@ impl Options {
     pub fn spec(&self) -> Result<VmSpec, Ending> {
         let consoles = [&self.serial, &self.console, &self.debugcon];
         if consoles.iter().filter(|console| console.0 == ConsoleSpec::Stdio).count() > 1 {
-            let message = "only one of --serial, --console and --debugcon can be stdio";
+            let message = "only one of --serial, --console and --debugcon can be stdio: \
+                           say --serial none, say";
             return Err(Ending::usage(message.to_owned()));
         }
         let image = self.image.as_deref().map(DiskSpec::of_image).transpose()?;

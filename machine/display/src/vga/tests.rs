@@ -180,11 +180,14 @@ fn text_has_nine_dots_two_colours_and_a_cursor() {
     };
     assert_eq!(pixel(0xc1, 7, 0), pixel(0xc1, 8, 0));
     assert_ne!(pixel(0x43, 7, 0), pixel(0x43, 8, 0));
-    // The cursor is at cell 0, rows 13 and 14.
+    // The cursor, rows 13 and 14, in a cell that is not black on black as the first.
+    rig.vga.write(0x3d4, &[0x0f, 15]);
+    let with = rig.picture();
     rig.vga.write(0x3d4, &[0x0a, 0x20]);
     let without = rig.picture();
-    let differs = |row: usize| picture.pixels[row * 720..][..9] != without.pixels[row * 720..][..9];
-    assert_eq!((0..16).filter(|row| differs(*row)).collect::<Vec<_>>(), [13, 14]);
+    let cell = |picture: &Picture, row: usize| picture.pixels[row * 720 + 15 * 9..][..9].to_vec();
+    let differs = |row: &usize| cell(&with, *row) != cell(&without, *row);
+    assert_eq!((0..16).filter(differs).collect::<Vec<_>>(), [13, 14]);
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn reported_pages_are_the_hosts_and_only_whole_ones() {
     assert_eq!(b.m.memory.resident_bytes(), before - 3 * PAGE);
     let freed: Vec<u64> = (0..16).filter(|page| b.is_zero(gpa + page * PAGE)).collect();
     assert_eq!(freed, [0, 1, 5]);
-    b.send(REPORTING, &[writable(1 << 60, u32::MAX), writable(RAM_SIZE - PAGE, u32::MAX)]);
+    b.send(REPORTING, &[writable(1 << 60, 1 << 31), writable(RAM_SIZE - PAGE, i32::MAX as u32)]);
     assert!(!b.m.needs_reset());
 }
 
