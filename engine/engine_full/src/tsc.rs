@@ -21,6 +21,10 @@ const FIRST: Duration = Duration::from_millis(2);
 const GOOD_FOR_NS: f64 = 1e9;
 /// What a new line may make up for in that time, in nanoseconds: more is not drift.
 const DRIFT_MAX_NS: f64 = 200_000.0;
+/// Who waits for the clock waits no longer.
+const AHEAD_MAX: Duration = Duration::from_millis(1);
+/// A new line is no less steep than this part of the true one.
+const STEEP_MIN: f64 = 0.5;
 /// One host tick's guest ticks are a number below two, in units of `1 / ONE`.
 const ONE: f64 = (1u64 << 63) as f64;
 
@@ -134,9 +138,20 @@ impl GuestTsc {
         }
     }
 
-    /// A vCPU has stopped.
+    /// A vCPU has stopped. The last one waits until the clock, while it goes, has come to what the
+    /// guest has seen: that is where an engine begins that takes over.
     pub(crate) fn end(&self) {
-        self.state().running -= 1;
+        let mut state = self.state();
+        state.running -= 1;
+        if state.running > 0 || state.line.rate == 0 {
+            return;
+        }
+        let seen = state.line.at(host_tsc());
+        let ahead = || seen.wrapping_sub(engine_soft::ticks(self.clock.now_ns(), self.khz)) as i64;
+        let begin = Instant::now();
+        while ahead() > 0 && self.clock.is_running() && begin.elapsed() < AHEAD_MAX {
+            std::hint::spin_loop();
+        }
     }
 
     /// Which line is in force.
@@ -163,7 +178,7 @@ impl GuestTsc {
         due
     }
 
-    /// `on`: where the last one has come to, if that is near the clock.
+    /// `on`: where the last one has come to, unless that is far behind the clock.
     fn draw(&self, state: &mut State, on: bool) {
         let host_rate = host_rate();
         let (host, ns) = beside(|| self.clock.now_ns());
@@ -171,8 +186,8 @@ impl GuestTsc {
         let guest_rate = f64::from(self.khz) / 1e6;
         let at = state.line.at(host);
         let behind = true_ticks.wrapping_sub(at) as i64 as f64 / guest_rate;
-        let (base, rate) = if on && behind.abs() < DRIFT_MAX_NS {
-            (at, guest_rate / host_rate * (1.0 + behind / GOOD_FOR_NS))
+        let (base, rate) = if on && behind < DRIFT_MAX_NS {
+            (at, guest_rate / host_rate * (1.0 + behind / GOOD_FOR_NS).max(STEEP_MIN))
         } else {
             (true_ticks, guest_rate / host_rate)
         };
@@ -215,6 +230,21 @@ mod tests {
         let off = (ticks as i64 / 2 - ns as i64).abs();
         assert!(off < 2_000_000, "{off} ns away");
         tsc.end();
+    }
+
+    #[test]
+    fn a_line_before_the_clock_is_waited_for_and_never_drawn_back() {
+        let clock = MachineClock::new(TimeSource::Host);
+        clock.start();
+        let Some(tsc) = GuestTsc::new(clock.clone(), 1_000_000) else { return };
+        tsc.begin();
+        tsc.state().line.base += 400_000;
+        let before = tsc.ticks().unwrap();
+        tsc.draw(&mut tsc.state(), true);
+        let seen = tsc.ticks().unwrap();
+        assert!(seen >= before);
+        tsc.end();
+        assert!(clock.now_ns() >= seen);
     }
 
     #[test]
