@@ -14,8 +14,15 @@ pub struct Options {
 }
 
 /// Programs the tests use: the nested machine, guests, oracles.
-const PACKAGES: &[&str] =
-    &["acpica-tools", "busybox-static", "cpio", "qemu-system-x86", "xz-utils"];
+const PACKAGES: &[&str] = &[
+    "acpica-tools",
+    "busybox-static",
+    "cpio",
+    "iproute2",
+    "qemu-system-x86",
+    "qemu-utils",
+    "xz-utils",
+];
 
 /// Runs them.
 pub fn run(options: &Options) -> anyhow::Result<()> {
