@@ -62,6 +62,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "vmm_rpc",
         ],
     ),
+    ("platform/store", &["support"]),
     ("bin/trinevm", &["support", "vmm", "vmm_rpc", "rfb"]),
     ("bin/trine", &["support", "vmm_rpc", "images", "image_build"]),
     ("tests/isa", &["x86", "engine", "engine_emu", "engine_hw", "harness"]),
@@ -79,6 +80,7 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("gpt", &["image_build"]),
     ("yaml-rust2", &["cloud_seed"]),
     ("indicatif", &["trine"]),
+    ("rusqlite", &["store"]),
     ("anyhow", &["trine", "trinevm", "xtask"]),
 ];
 
