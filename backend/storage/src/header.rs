@@ -52,7 +52,7 @@ const REFCOUNT_TABLE_BYTES_MAX: u64 = 8 << 20;
 const BACKING_NAME_MAX: u32 = 1023;
 const SNAPSHOTS_MAX: u32 = 65536;
 /// Bits 9 to 55 of L1 and refcount table entries are an offset.
-const ENTRY_OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
+pub(crate) const ENTRY_OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 
 /// Incompatible features.
 const DIRTY: u64 = 1 << 0;
@@ -60,6 +60,14 @@ const CORRUPT: u64 = 1 << 1;
 const DATA_FILE: u64 = 1 << 2;
 const COMPRESSION: u64 = 1 << 3;
 const EXTENDED_L2: u64 = 1 << 4;
+
+/// Version 2 counts in 16 bits.
+const REFCOUNT_ORDER_V2: u32 = 4;
+
+/// Header extensions.
+const EXTENSION_END: u32 = 0;
+const EXTENSION_BACKING_FORMAT: u32 = 0xe279_2aca;
+const EXTENSION_FEATURE_NAMES: u32 = 0x6803_f857;
 
 /// Why a qcow2 file is not used.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +105,34 @@ pub(crate) struct Header {
     pub(crate) size_bytes: u64,
     /// The name of its backing file.
     pub(crate) backing: Option<String>,
+    /// Where its tables are.
+    pub(crate) tables: Tables,
+}
+
+/// Where an image's tables are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tables {
+    /// Bits of an offset in a cluster.
+    pub(crate) cluster_bits: u32,
+    /// A count has two to the power of this bits.
+    pub(crate) refcount_order: u32,
+    /// The L1 table: offset and bytes.
+    pub(crate) l1: (u64, u64),
+    /// The refcount table: offset and bytes.
+    pub(crate) refcounts: (u64, u64),
+    /// More than the tables and the disk may own clusters: snapshots, bitmaps.
+    pub(crate) has_other_owners: bool,
+}
+
+impl Tables {
+    pub(crate) fn cluster_bytes(&self) -> u64 {
+        1 << self.cluster_bits
+    }
+
+    /// Counts in a refcount block.
+    pub(crate) fn counts_per_block(&self) -> u64 {
+        (self.cluster_bytes() * 8) >> self.refcount_order
+    }
 }
 
 struct Fields<'a>(&'a [u8; HEADER_SIZE]);
@@ -164,7 +200,12 @@ pub(crate) fn check(file: &File, write: bool) -> Result<Header, Qcow2Error> {
     ensure(area.holds_tables(fields.u64(40), l1_bytes)?, Damaged("L1 table"))?;
     ensure(area.holds_tables(refcounts.0, refcounts.1)?, Damaged("refcount table"))?;
     let backing = backing_name(file, fields.u64(8), fields.u32(16), cluster_bytes)?;
-    Ok(Header { size_bytes, backing })
+    let has_other_owners =
+        snapshots != 0 || version > 2 && has_extensions(file, header_bytes, cluster_bytes)?;
+    let refcount_order = if version == 2 { REFCOUNT_ORDER_V2 } else { fields.u32(96) };
+    let l1 = (fields.u64(40), l1_bytes);
+    let tables = Tables { cluster_bits, refcount_order, l1, refcounts, has_other_owners };
+    Ok(Header { size_bytes, backing, tables })
 }
 
 fn check_features(features: u64, write: bool) -> Result<(), Qcow2Error> {
@@ -174,6 +215,24 @@ fn check_features(features: u64, write: bool) -> Result<(), Qcow2Error> {
     ensure(features & COMPRESSION == 0, Unsupported("a compression other than zlib"))?;
     ensure(features & EXTENDED_L2 == 0, Unsupported("extended L2 entries"))?;
     ensure(features & !(CORRUPT | DIRTY) == 0, Unsupported("a feature of a later version"))
+}
+
+/// There are header extensions of a kind that can have clusters: any but the names of the backing
+/// file's format and of features.
+fn has_extensions(file: &File, at: u64, cluster_bytes: u64) -> Result<bool, Qcow2Error> {
+    let mut at = at.next_multiple_of(8);
+    while at + 8 <= cluster_bytes {
+        let mut bytes = [0; 8];
+        file.read_exact_at(&mut bytes, at).map_err(Qcow2Error::Host)?;
+        let [a, b, c, d, size @ ..] = bytes;
+        match u32::from_be_bytes([a, b, c, d]) {
+            EXTENSION_END => return Ok(false),
+            EXTENSION_BACKING_FORMAT | EXTENSION_FEATURE_NAMES => {}
+            _ => return Ok(true),
+        }
+        at += 8 + u64::from(u32::from_be_bytes(size)).next_multiple_of(8);
+    }
+    Ok(false)
 }
 
 fn backing_name(

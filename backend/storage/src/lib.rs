@@ -14,6 +14,7 @@
 mod error;
 mod header;
 mod lane;
+mod leaks;
 mod limits;
 mod open;
 mod overlay;

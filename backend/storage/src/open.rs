@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use crate::limits::Limited;
 use crate::overlay::Overlay;
 use crate::qcow2::{Layer, Qcow2Disk};
-use crate::{Disk, Limits, OpenError, RawDisk, header};
+use crate::{Disk, Limits, OpenError, RawDisk, header, leaks};
 
 /// Most layers of an image: each costs a look in every one above it.
 const LAYERS_MAX: usize = 64;
@@ -161,7 +161,13 @@ impl DiskOptions {
             }
             // The library reads through descriptors that may be direct: the header is not aligned.
             let looked = if direct { open_file(path, false, false)? } else { clone(&file, path)? };
-            match (header::check(&looked, write).map_err(refused)?.backing, last) {
+            let header = header::check(&looked, write).map_err(refused)?;
+            if write {
+                // What a writer that was killed has left.
+                let file = if direct { &open_file(path, true, false)? } else { &file };
+                leaks::reclaim(file, &header.tables).map_err(refused)?;
+            }
+            match (header.backing, last) {
                 (Some(name), true) => {
                     return Err(refused(crate::Qcow2Error::BackingNotNamed(name)));
                 }

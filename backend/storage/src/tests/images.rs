@@ -239,3 +239,59 @@ fn a_limit_holds_back_what_is_too_fast_until_somebody_is_in_a_hurry() {
     }
     assert!(start.elapsed() < Duration::from_secs(3));
 }
+
+/// Where the count of a cluster is, in an image whose counts have 16 bits.
+fn count_at(file: &File, cluster: u64) -> u64 {
+    let word = |at| {
+        let mut bytes = [0; 8];
+        file.read_exact_at(&mut bytes, at).unwrap();
+        u64::from_be_bytes(bytes)
+    };
+    word(word(48)) + cluster * 2
+}
+
+#[test]
+fn clusters_that_belong_to_nobody_are_given_back_when_an_image_is_written_again() {
+    let dir = directory();
+    let path = qcow2(&dir, "a.qcow2", None);
+    let options = DiskOptions::new(&path);
+    let disk = options.open().unwrap();
+    fill(&*disk, 0, 512, 1);
+    disk.flush().unwrap();
+    drop(disk);
+    let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let clusters = file.metadata().unwrap().len().div_ceil(CLUSTER);
+    let count = |cluster| {
+        let mut bytes = [0; 2];
+        file.read_exact_at(&mut bytes, count_at(&file, cluster)).unwrap();
+        u16::from_be_bytes(bytes)
+    };
+    let before: Vec<_> = (0..clusters + 3).map(count).collect();
+    let lose = |cluster| file.write_all_at(&9u16.to_be_bytes(), count_at(&file, cluster)).unwrap();
+    lose(clusters + 2);
+    lose(clusters - 1);
+    drop(DiskOptions { read_only: true, ..options.clone() }.open().unwrap());
+    assert_eq!(count(clusters + 2), 9);
+    let disk = options.open().unwrap();
+    assert_eq!((0..clusters + 3).map(count).collect::<Vec<_>>(), before);
+    assert_eq!(look(&*disk, 0, 512), vec![1; 512]);
+}
+
+#[test]
+fn an_image_whose_clusters_have_more_owners_than_are_counted_is_not_written() {
+    let dir = directory();
+    let path = qcow2(&dir, "a.qcow2", None);
+    let options = DiskOptions::new(&path);
+    let disk = options.open().unwrap();
+    fill(&*disk, 0, 512, 1);
+    disk.flush().unwrap();
+    drop(disk);
+    let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    file.write_all_at(&[0; 2], count_at(&file, 1)).unwrap();
+    assert!(
+        refused(&options).contains("reference count table is damaged"),
+        "{}",
+        refused(&options)
+    );
+    assert!(DiskOptions { read_only: true, ..options }.open().is_ok());
+}
