@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bus::Device;
+use guest_memory::GuestMemory;
 use virtio::VirtioDevice;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -33,7 +34,20 @@ fn desc(input: &mut Input<'_>) -> Desc {
 /// Does what the input says to a machine with `device`. `host` is what happens on the host's
 /// side of the device meanwhile.
 pub fn drive(device: Arc<dyn VirtioDevice>, data: &[u8], host: impl Fn(&mut Input<'_>)) {
-    let m = Machine::new(device);
+    run(Machine::new(device), data, host);
+}
+
+/// The same to a machine whose memory the device knows.
+pub fn drive_over(
+    memory: Arc<GuestMemory>,
+    device: Arc<dyn VirtioDevice>,
+    data: &[u8],
+    host: impl Fn(&mut Input<'_>),
+) {
+    run(Machine::over(memory, device), data, host);
+}
+
+fn run(m: Machine, data: &[u8], host: impl Fn(&mut Input<'_>)) {
     let mut queues = m.start(!0);
     let mut input = Input(data);
     while !input.is_empty() {
