@@ -194,6 +194,59 @@ core::arch::global_asm!(
     ".popsection"
 );
 
+// A kernel in the lower half, as firmware and old systems are, whose user tries to read what it has
+// just written.
+core::arch::global_asm!(
+    ".pushsection .rodata.low, \"a\"",
+    ".globl low_start",
+    "low_start:",
+    "mov r15d, 200",
+    "xor r14d, r14d",
+    "1: mov [0x100200], r15",
+    "add r14, [0x100200]",
+    "call 5f",
+    "mov ecx, 0x200000",
+    "mov r11d, 2",
+    "sysretq",
+    "5: ret",
+    // The page fault.
+    ".balign 128",
+    "pop rax",
+    "add r14, rax",
+    "mov rax, cr2",
+    "add r14, rax",
+    "add r14, [0x200800]",
+    "add rsp, 40",
+    "dec r15d",
+    "jnz 1b",
+    "mov edx, 0x80",
+    "out dx, al",
+    "2: jmp 2b",
+    ".globl low_end",
+    "low_end:",
+    ".popsection"
+);
+
+/// Of the user: `mov [0x200800], r15; test r15d, 1; jz +8; mov [0x100300], r15;
+/// add r14, [0x100200]; hlt`.
+const LOW_USER: [u8; 36] = [
+    0x4c, 0x89, 0x3c, 0x25, 0x00, 0x08, 0x20, 0x00, 0x41, 0xf7, 0xc7, 1, 0, 0, 0, 0x74, 0x08, 0x4c,
+    0x89, 0x3c, 0x25, 0x00, 0x03, 0x10, 0x00, 0x4c, 0x03, 0x34, 0x25, 0x00, 0x02, 0x10, 0x00, 0xf4,
+    0xf4, 0xf4,
+];
+
+fn low_code() -> &'static [u8] {
+    unsafe extern "C" {
+        #[link_name = "low_start"]
+        static START: u8;
+        #[link_name = "low_end"]
+        static END: u8;
+    }
+    let (start, end) = (&raw const START, &raw const END);
+    // SAFETY: as in `code`.
+    unsafe { std::slice::from_raw_parts(start, end.offset_from_unsigned(start)) }
+}
+
 fn code() -> &'static [u8] {
     unsafe extern "C" {
         #[link_name = "privilege_start"]
@@ -263,4 +316,48 @@ fn a_kernel_and_its_user_do_the_same_translated_as_interpreted() {
     let controls = |state: &VcpuState| [state.cr0, state.cr2, state.cr3, state.cr4];
     assert_eq!(controls(&full), controls(&emu));
     assert_eq!(full_memory, emu_memory);
+}
+
+/// The last state, after a user has tried to read and write what is the kernel's beside it.
+fn run_low(engine: Arc<dyn Engine>) -> VcpuState {
+    const TSS: u64 = 0x6000;
+    const USER_PAGE: u64 = 2 << 20;
+    let subject = Subject { engine, tsc_khz: 2_000_000, beyond_host: Vec::new() };
+    let mut machine = Machine::new(&subject, 1);
+    machine.place(0, low_code());
+    for (at, bytes) in (USER_PAGE..).step_by(8).zip(LOW_USER.chunks(8)) {
+        let mut word = [0; 8];
+        word[..bytes.len()].copy_from_slice(bytes);
+        machine.write(at, u64::from_le_bytes(word));
+    }
+    machine.write(PML4, PDPT | 7);
+    machine.write(PDPT, Machine::DIRECTORIES[0] | 7);
+    machine.write(Machine::DIRECTORIES[0], 0x183);
+    machine.write(Machine::DIRECTORIES[0] + 8, USER_PAGE | 0x187);
+    machine.write(GDT + 0x18, 0x00cf_f300_0000_ffff);
+    machine.write(GDT + 0x20, 0x00af_fb00_0000_ffff);
+    machine.write(TSS + 4, DATA.end);
+    let mut state = machine.long_mode(0);
+    state.regs.gpr[Gpr::Rsp as usize] = DATA.end;
+    state.gdtr.limit = 0x27;
+    state.tr.base = TSS;
+    state.efer |= Efer::SCE.bits();
+    state.msrs.star = 0x0010_0008 << 32;
+    machine.vcpus[0].load(&state).unwrap();
+    machine.run_until_done();
+    machine.vcpus[0].save().unwrap()
+}
+
+#[test]
+fn a_user_never_reaches_what_a_kernel_beside_it_uses() {
+    assert_eq!(low_code()[Machine::HANDLER as usize], 0x58, "the handler");
+    let profile = CpuProfile::portable(Topology { cores: 1 }, 2_000_000).unwrap();
+    if let Err(lacks) = FullEngine.check(&profile) {
+        println!("NOT RUN: {}", lacks.reason);
+        return;
+    }
+    let (emu, full) = (run_low(Arc::new(EmuEngine)), run_low(Arc::new(FullEngine)));
+    assert_eq!((emu.regs.gpr[15], emu.cr2), (0, 0x10_0300), "the guest came to its end");
+    assert_eq!(full.regs, emu.regs);
+    assert_eq!(full.cr2, emu.cr2);
 }

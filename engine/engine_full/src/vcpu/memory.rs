@@ -4,6 +4,7 @@ use guest_memory::RamOffset;
 use x86_exec::{Access, Fault, Mode as CpuMode, PageAt, Privilege};
 use x86_mmu::Flush;
 use x86_state::Exception;
+use x86_state::bits::Cr4;
 
 use super::{FullVcpu, Onward, PAGE_MASK, memory_at};
 use crate::cache::Site;
@@ -59,10 +60,16 @@ impl FullVcpu {
         selector: Selector,
     ) -> Option<()> {
         let upper = linear >> 63 != 0;
-        if found.user == upper || !upper && selector == Selector::Supervisor {
+        if upper && found.user || !upper && selector == Selector::Supervisor {
+            return None;
+        }
+        let low_supervisor = !upper && !found.user;
+        // With SMAP a kernel has no business there; what it does there all the same is rare.
+        if low_supervisor && self.soft.cpu.cr4 & Cr4::SMAP.bits() != 0 {
             return None;
         }
         let at = memory_at(found)?;
+        self.low_supervisor |= low_supervisor;
         let page = (at >> 12) as u32;
         let memory = &self.complex.soft.memory;
         let host = memory.host_base() as u64 + (at & !PAGE_MASK);

@@ -58,6 +58,9 @@ pub(crate) struct FullVcpu {
     rip: u64,
     /// What the TSC is read by, and which one that is.
     tsc_line: (u32, Line),
+    /// The views of address spaces may have supervisor pages in their lower halves: of a system that
+    /// runs there, as firmware does. User code may not run with them.
+    low_supervisor: bool,
 }
 
 /// Where the page's memory is: RAM or ROM.
@@ -128,6 +131,7 @@ impl FullVcpu {
             mirrored: u64::MAX,
             rip: 0,
             tsc_line: (0, Line::default()),
+            low_supervisor: false,
         };
         if let Some(tsc) = &vcpu.complex.tsc {
             vcpu.soft.cpu.env.time.set_tsc_source(tsc.clone());
@@ -266,15 +270,22 @@ impl FullVcpu {
 
     /// Runs translated code at a place, and finds out why it came back.
     fn go(&mut self, target: u64) -> Onward {
+        if self.soft.cpu.cpl == 3 && std::mem::take(&mut self.low_supervisor) {
+            self.views.flush_local();
+        }
         let peer = &self.complex.peers[self.soft.index()];
         let [gs, fs] = self.views.bases(self.selector());
         let space = self.views.bases(Selector::Space);
         let barred = self.soft.cpu.cr4 & Cr4::SMAP.bits() != 0;
-        let kernel = if barred { self.views.bases(Selector::Supervisor) } else { space };
+        let supervisor = self.views.bases(Selector::Supervisor);
+        let kernel = if barred { supervisor } else { space };
+        // User code that is entered without a return to here finds nothing in the lower half, and
+        // comes here for it.
+        let user = if self.low_supervisor { supervisor } else { space };
         let context = self.views.context();
         context.target = target;
         context.view_fs = fs;
-        context.space_bases = space;
+        context.space_bases = user;
         context.kernel_bases = kernel;
         if !peer.begin() {
             return Onward::Guest(self.rip);

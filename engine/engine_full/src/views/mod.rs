@@ -6,7 +6,7 @@
 //!
 //! | view | lower half of addresses | upper half |
 //! | --- | --- | --- |
-//! | of an address space (PCID) | its user pages | the kernel's |
+//! | of an address space (PCID) | its user pages, or those of a supervisor who runs there | the kernel's |
 //! | of the supervisor, who may not touch user pages (SMAP) | always empty | the kernel's |
 //!
 //! The upper half's arrays exist once and are mapped into every view, as is the context below it.
@@ -195,9 +195,9 @@ impl Views {
             upper_local: Vec::new(),
             miss,
         };
-        for space in &views.spaces {
+        for view in views.spaces.iter().map(|space| &space.view).chain([&views.supervisor]) {
             // SAFETY: the table is as long as this, and nothing else knows it yet.
-            unsafe { std::slice::from_raw_parts_mut(space.view.jumps(), JUMPS) }.fill(miss);
+            unsafe { std::slice::from_raw_parts_mut(view.jumps(), JUMPS) }.fill(miss);
         }
         let context = views.context();
         context.jumps.fill(miss);
