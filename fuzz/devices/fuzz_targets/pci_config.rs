@@ -4,12 +4,12 @@
 
 use std::sync::Arc;
 
-use bus::{AddressSpace, BusDevice, Device, NoMsi};
+use bus::{AddressSpace, BusDevice, Device, LineSink, NoMsi};
 use fuzz_devices::Input;
 use libfuzzer_sys::fuzz_target;
 use pci::{
     Bar, BarKind, Capability, ConfigPorts, DevFn, Function, FunctionSpec, Identity, Inert, Msix,
-    MsixBar, MsixPlace, PciBus, Spaces, host_bridge, lpc_bridge,
+    MsixBar, MsixPlace, PciBus, PirqRouter, Spaces, host_bridge, lpc_bridge,
 };
 
 const ECAM: u64 = 0xe000_0000;
@@ -50,14 +50,22 @@ impl BusDevice for Nothing {
     fn write(&self, _offset: u64, _data: &[u8]) {}
 }
 
+/// Where PIRQs lead.
+struct NoInputs;
+
+impl LineSink for NoInputs {
+    fn set_line(&self, _input: u32, _level: bool) {}
+}
+
 fuzz_target!(|data: &[u8]| {
     let spaces = Spaces { memory: AddressSpace::new(), io: AddressSpace::new() };
     let bus = PciBus::new();
+    let pirqs = PirqRouter::new(Arc::new(NoInputs), 16);
     let added = [
         bus.add(DevFn::new(0, 0), host_bridge(&bus, spaces.memory.clone(), Some(ECAM), None)),
         bus.add(DevFn::new(1, 0), function(&spaces)),
         bus.add(DevFn::new(1, 7), function(&spaces)),
-        bus.add(DevFn::new(31, 0), lpc_bridge(&spaces, Arc::new(Nothing), Some(0x600))),
+        bus.add(DevFn::new(31, 0), lpc_bridge(&spaces, Arc::new(Nothing), Some(0x600), pirqs)),
     ];
     assert!(added.iter().all(Result::is_ok));
     let ports = ConfigPorts::new(&bus, None);

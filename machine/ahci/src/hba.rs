@@ -7,7 +7,8 @@ use bus::{BusDevice, Device, MsiSink, Saved, Section, SectionError};
 use evloop::EventLoop;
 use guest_memory::GuestMemory;
 use pci::{
-    Bar, BarKind, Capability, Function, FunctionDevice, FunctionSpec, Identity, MsiVector, Spaces,
+    Bar, BarKind, Capability, Function, FunctionDevice, FunctionSpec, Identity, Intx, MsiVector,
+    Spaces,
 };
 use storage::{Disk, Lane};
 
@@ -76,6 +77,7 @@ struct Hba {
     // Wiring.
     memory: Arc<GuestMemory>,
     msi: Arc<MsiVector>,
+    intx: Arc<Intx>,
     /// One for each port with a medium.
     lanes: OnceLock<Vec<Option<Lane<Box<Job>>>>>,
     /// How often each port was to be looked at since somebody began to.
@@ -110,12 +112,13 @@ impl Ahci {
     /// When there are more than [`PORTS_MAX`]: the board's mistake.
     pub fn new(drives: Vec<Drive>, wiring: &AhciWiring) -> Arc<Self> {
         assert!(drives.len() <= PORTS_MAX, "{} drives at one controller", drives.len());
-        let msi = MsiVector::new(wiring.msi.clone());
+        let (msi, intx) = (MsiVector::new(wiring.msi.clone()), Intx::new());
         let registers = Registers::at_reset(&drives);
         let hba = Arc::new(Hba {
             drives,
             memory: wiring.memory.clone(),
             msi: msi.clone(),
+            intx: intx.clone(),
             lanes: OnceLock::new(),
             turns: Default::default(),
             registers: Mutex::new(registers),
@@ -150,6 +153,7 @@ impl Ahci {
             }],
             capabilities: vec![Capability::read_only(CAPABILITY_SATA, vec![0x10, 0, 0, 0, 0, 0])],
             msi: Some(msi),
+            intx: Some(intx),
             ..FunctionSpec::default()
         };
         let function = Function::new(&spec, &wiring.spaces, hba.clone());
@@ -372,9 +376,12 @@ impl Hba {
     }
 
     fn interrupt(&self, mut registers: MutexGuard<'_, Registers>) {
-        if registers.sync() && registers.ghc & GHC_IE != 0 {
+        let new = registers.sync();
+        let enabled = registers.ghc & GHC_IE != 0;
+        if new && enabled {
             self.msi.notify();
         }
+        self.intx.update(|| enabled && registers.is != 0);
     }
 
     fn finish(&self, port: usize, done: &mut storage::Done<Box<Job>>) {
@@ -413,6 +420,7 @@ impl Hba {
             new.state.cd = old.state.cd.clone();
         }
         *registers = fresh;
+        self.interrupt(registers);
     }
 
     fn follow(&self, effect: Effect) {
@@ -485,6 +493,8 @@ impl Device for Ahci {
             port.clear_list();
             port.state = state;
         }
+        let wanted = registers.ghc & GHC_IE != 0 && registers.is != 0;
+        self.hba.intx.update(|| wanted);
         Ok(())
     }
 }

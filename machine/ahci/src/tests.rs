@@ -368,3 +368,30 @@ fn a_saved_controller_goes_on_where_it_was() {
     rig.ahci.resume();
     rig.wait("the command", || rig.port(0, PXCI) == 0);
 }
+
+/// The status register's bit: the device wants an interrupt by its pin.
+fn wants_interrupt(rig: &Rig) -> bool {
+    rig.config_read(4) >> 19 & 1 != 0
+}
+
+#[test]
+fn the_pin_is_driven_from_a_command_s_end_until_the_driver_has_seen_it() {
+    let rig = rig(false);
+    rig.start(0);
+    rig.set(0, PXIS, !0);
+    rig.write(IS, !0);
+    assert!(!wants_interrupt(&rig));
+    rig.command(0, h2d(spec::ata::FLUSH_EXT, 0, 0), &[]);
+    assert!(wants_interrupt(&rig));
+    rig.write(GHC, GHC_AE);
+    assert!(!wants_interrupt(&rig), "the controller's interrupts are off");
+    rig.write(GHC, GHC_AE | GHC_IE);
+    let (saved, other) = (rig.ahci.save(), self::rig(false));
+    other.ahci.restore(&saved).unwrap();
+    assert!(wants_interrupt(&other));
+    rig.set(0, PXIS, !0);
+    rig.write(IS, !0);
+    assert!(!wants_interrupt(&rig));
+    other.ahci.reset();
+    assert!(!wants_interrupt(&other));
+}

@@ -174,11 +174,24 @@ pub mod irq {
     pub const SCI: u32 = 9;
     /// The mouse.
     pub const MOUSE: u32 = 12;
+    /// PCI's PIRQ A; B to H follow.
+    pub const PIRQ_A: u32 = 16;
     /// How many the IOAPIC has.
     pub const IOAPIC_INPUTS: u32 = 24;
     /// How many it has in a machine without legacy: those of ISA. Linux saves and restores
     /// every entry on its way to x2APIC, at eight accesses each.
     pub const IOAPIC_INPUTS_WITHOUT_LEGACY: u32 = 16;
+
+    /// The PIRQ, from 0 for A, of an interrupt pin, from 0 for INTA, of a device on the bus: as
+    /// firmware expects of a Q35. Devices 0 to 24 rotate through E to H. For 25 to 31 the root
+    /// complex's registers would say; this machine has none, and they have what is in those
+    /// registers after reset (ICH9 datasheet, 10.1.40).
+    pub const fn pirq(device: u8, pin: usize) -> usize {
+        match device {
+            0..25 => 4 + (device as usize + pin) % 4,
+            _ => pin % 4,
+        }
+    }
 }
 
 /// The memory size cannot be.
@@ -356,6 +369,13 @@ mod tests {
             assert!(all[i + 1..].iter().all(|b| !a.overlaps(b)), "{a:x?}");
         }
         assert_eq!(PCI_WINDOW.end(), 0x1_0000);
+    }
+
+    #[test]
+    fn devices_rotate_through_four_pirqs_and_the_last_seven_have_the_others() {
+        use irq::pirq;
+        assert_eq!([pirq(0, 0), pirq(1, 0), pirq(3, 0), pirq(4, 0), pirq(24, 1)], [4, 5, 7, 4, 5]);
+        assert_eq!([pirq(25, 0), pirq(28, 1), pirq(31, 3)], [0, 1, 3]);
     }
 
     #[test]

@@ -1,18 +1,25 @@
 //! The wiring of interrupt lines: each goes to both controllers.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bus::LineSink;
 
-use crate::{Callback, IoApic, Pic};
+use crate::{Callback, IoApic, Pic, lock};
 
 /// IRQs of the board. Inputs 0 to 15 are the ISA IRQs, wired to the PIC and to the IOAPIC; inputs
 /// 16 to 23 reach the IOAPIC only. IRQ 0 is input 2 of the IOAPIC, where the PIC's cascade would
 /// be: the ACPI tables say so in an interrupt source override.
+///
+/// *Lock*: a leaf but for driving the controllers' inputs.
 pub struct IrqLines {
     pic: Arc<Pic>,
     ioapic: Arc<IoApic>,
+    /// What devices of ISA and what PCI's interrupt router drive, which may share an input.
+    driven: Mutex<[u32; 2]>,
 }
+
+/// The inputs, for PCI's interrupt router.
+pub struct PciLines(Arc<IrqLines>);
 
 const PIT_IRQ: u32 = 0;
 const CASCADE_IRQ: u32 = 2;
@@ -20,7 +27,24 @@ const CASCADE_IRQ: u32 = 2;
 impl IrqLines {
     /// Wires both controllers.
     pub fn new(pic: Arc<Pic>, ioapic: Arc<IoApic>) -> Arc<Self> {
-        Arc::new(Self { pic, ioapic })
+        Arc::new(Self { pic, ioapic, driven: Mutex::default() })
+    }
+
+    /// The same inputs, for whoever shares them with devices of ISA.
+    pub fn for_pci(self: &Arc<Self>) -> Arc<PciLines> {
+        Arc::new(PciLines(self.clone()))
+    }
+
+    fn drive(&self, who: usize, input: u32, level: bool) {
+        if input == CASCADE_IRQ {
+            return;
+        }
+        let bit = 1u32.checked_shl(input).unwrap_or(0);
+        let mut driven = lock(&self.driven);
+        driven[who] = if level { driven[who] | bit } else { driven[who] & !bit };
+        let level = level || driven.iter().any(|levels| levels & bit != 0);
+        self.pic.set_line(input, level);
+        self.ioapic.set_line(gsi(input), level);
     }
 
     /// An interrupt on this line could get through a controller now. A periodic source that is
@@ -42,11 +66,13 @@ fn gsi(irq: u32) -> u32 {
 
 impl LineSink for IrqLines {
     fn set_line(&self, input: u32, level: bool) {
-        if input == CASCADE_IRQ {
-            return;
-        }
-        self.pic.set_line(input, level);
-        self.ioapic.set_line(gsi(input), level);
+        self.drive(0, input, level);
+    }
+}
+
+impl LineSink for PciLines {
+    fn set_line(&self, input: u32, level: bool) {
+        self.0.drive(1, input, level);
     }
 }
 
@@ -95,6 +121,25 @@ mod tests {
         }
         let vectors: Vec<_> = rig.wires.take_msis().iter().map(|msi| msi.vector()).collect();
         assert_eq!(vectors, [0x32, 0x30 + 17]);
+    }
+
+    #[test]
+    fn an_input_that_isa_and_pci_share_is_low_when_neither_drives_it() {
+        let rig = rig();
+        let register = ioapic::spec::IOREDTBL + 2 * 9;
+        outb(&*rig.ioapic, ioapic::spec::IOREGSEL, register);
+        outl(&*rig.ioapic, ioapic::spec::IOWIN, 0x8039); // level-triggered
+        let pci = rig.lines.for_pci();
+        let sent = || rig.wires.take_msis().len();
+        rig.lines.set_line(9, true);
+        pci.set_line(9, true);
+        assert_eq!(sent(), 1);
+        rig.lines.set_line(9, false);
+        rig.ioapic.eoi(0x39);
+        assert_eq!(sent(), 1, "PCI's is still there");
+        pci.set_line(9, false);
+        rig.ioapic.eoi(0x39);
+        assert_eq!(sent(), 0);
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub use fw_cfg::{FwCfg, FwCfgError, FwCfgItems};
 pub use hpet::Hpet;
 pub use i8042::{I8042, Key, Motion};
 pub use ioapic::{IoApic, RouteSink};
-pub use irq_lines::IrqLines;
+pub use irq_lines::{IrqLines, PciLines};
 pub use pflash::{Flash, FlashArray, FlashSink, NotKept};
 pub use pic::Pic;
 pub use pit::Pit;

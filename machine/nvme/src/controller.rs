@@ -7,7 +7,7 @@ use bus::{BusDevice, Device, MsiSink, Saved, Section, SectionError};
 use evloop::EventLoop;
 use guest_memory::{DmaMemory, GuestMemory};
 use pci::{
-    Bar, BarKind, Function, FunctionDevice, FunctionSpec, Identity, Msix, MsixPlace, Spaces,
+    Bar, BarKind, Function, FunctionDevice, FunctionSpec, Identity, Intx, Msix, MsixPlace, Spaces,
 };
 use storage::{Disk, Done, Lane};
 use vm_memory::{Bytes, GuestAddress};
@@ -57,6 +57,7 @@ struct Core {
     // Wiring.
     memory: Arc<GuestMemory>,
     msix: Arc<Msix>,
+    intx: Arc<Intx>,
     /// One for each I/O submission queue.
     lanes: OnceLock<Vec<Lane<Box<Job>>>>,
     /// How often queues were to be looked at since somebody began to.
@@ -95,12 +96,13 @@ impl Nvme {
     pub fn new(config: NvmeConfig, wiring: &NvmeWiring) -> Arc<Self> {
         assert!((1..=64).contains(&config.queues), "{} pairs of queues", config.queues);
         let vectors = config.queues + 1; // one for the admin queue
-        let msix = Msix::new(vectors, wiring.msi.clone());
+        let (msix, intx) = (Msix::new(vectors, wiring.msi.clone()), Intx::new());
         let core = Arc::new(Core {
             inside: Mutex::new(Inside::at_reset(config.queues)),
             config,
             memory: wiring.memory.clone(),
             msix: msix.clone(),
+            intx: intx.clone(),
             lanes: OnceLock::new(),
             turns: AtomicU32::new(0),
             bus_master: AtomicBool::new(false),
@@ -138,6 +140,7 @@ impl Nvme {
                 table: MSIX_TABLE as u32,
                 pending: MSIX_PENDING as u32,
             }),
+            intx: Some(intx),
             ..FunctionSpec::default()
         };
         let function = Function::new(&spec, &wiring.spaces, core.clone());
@@ -195,6 +198,17 @@ impl Inside {
             ..Cq::default()
         };
         state.csts |= CSTS_RDY;
+    }
+
+    /// The pin is to be driven: a queue that wants interrupts has completions that the driver has
+    /// not seen (7.5.1).
+    fn wants_interrupt(&self) -> bool {
+        let State { cqs, intm, .. } = &self.state;
+        let wants = |cq: &Cq| {
+            let unmasked = |vector: u16| vector < 32 && intm >> vector & 1 == 0;
+            cq.entries > 0 && cq.head != cq.tail && cq.vector.is_some_and(unmasked)
+        };
+        cqs.iter().any(wants)
     }
 
     /// There is room for the completion of another command, those in flight counted.
@@ -271,6 +285,7 @@ impl Inside {
         match offset {
             CAP | 0x04 => half(CAP_VALUE, CAP),
             VS => VS_VALUE,
+            INTMS | INTMC => state.intm,
             CC => state.cc,
             CSTS => state.csts,
             AQA => state.aqa,
@@ -285,6 +300,8 @@ impl Inside {
         let low = |old: u64| old & !0xffff_ffff | u64::from(value & !0xfff);
         let high = |old: u64| old & 0xffff_ffff | u64::from(value) << 32;
         match offset {
+            INTMS => state.intm |= value,
+            INTMC => state.intm &= !value,
             CC => return self.write_cc(value),
             AQA => state.aqa = value & 0x0fff_0fff,
             ASQ => state.asq = low(state.asq),
@@ -344,6 +361,10 @@ impl Core {
         self.lanes().iter().for_each(Lane::drain);
     }
 
+    fn drive_pin(&self) {
+        self.intx.update(|| self.inside().wants_interrupt());
+    }
+
     /// Has all queues looked at. Commands may end meanwhile and make room for others: whoever began
     /// to look goes on, so that nobody calls himself.
     fn run(&self) {
@@ -401,6 +422,7 @@ impl Core {
             }
         }
         drop(guard);
+        self.drive_pin();
         self.lanes().iter().for_each(Lane::submit);
     }
 
@@ -421,6 +443,7 @@ impl Core {
             }
         }
         drop(inside);
+        self.drive_pin();
         self.run();
     }
 
@@ -516,6 +539,7 @@ impl BusDevice for Core {
         for (n, word) in (0u64..).zip(data.as_chunks::<4>().0) {
             let effect = self.inside().write(offset + 4 * n, u32::from_le_bytes(*word));
             self.follow(effect);
+            self.drive_pin();
         }
     }
 }
@@ -535,6 +559,7 @@ impl Device for Nvme {
         self.core.drain();
         let spare = std::mem::take(&mut self.core.inside().spare);
         *self.core.inside() = Inside { spare, ..Inside::at_reset(self.core.config.queues) };
+        self.core.drive_pin();
     }
 
     fn save(&self) -> Section {
@@ -564,6 +589,8 @@ impl Device for Nvme {
         let mut inside = self.core.inside();
         inside.state = state;
         inside.in_flight = vec![0; count];
+        drop(inside);
+        self.core.drive_pin();
         Ok(())
     }
 }

@@ -3,6 +3,9 @@
 /// Registers (3.1).
 pub(crate) const CAP: u64 = 0x00;
 pub(crate) const VS: u64 = 0x08;
+/// Which vectors' interrupts by pin are masked: set, and clear.
+pub(crate) const INTMS: u64 = 0x0c;
+pub(crate) const INTMC: u64 = 0x10;
 pub(crate) const CC: u64 = 0x14;
 pub(crate) const CSTS: u64 = 0x1c;
 pub(crate) const AQA: u64 = 0x24;

@@ -10,6 +10,8 @@ pub(crate) struct State {
     pub(crate) aqa: u32,
     pub(crate) asq: u64,
     pub(crate) acq: u64,
+    /// Vectors whose interrupts by pin are masked.
+    pub(crate) intm: u32,
     /// By their identifiers; the first are the admin queues.
     pub(crate) sqs: Vec<Sq>,
     pub(crate) cqs: Vec<Cq>,
@@ -56,6 +58,7 @@ saved_form! {
             loaded cqs.into_iter().map(Cq::try_from).collect::<Result<_, _>>()?;
         #[n(7)] events: Vec<u16>;
         #[n(8)] features: Vec<u32>;
+        #[n(9)] intm: Option<u32>, saved Some(intm), loaded intm.unwrap_or_default();
     }
 }
 

@@ -275,3 +275,33 @@ fn a_saved_controller_goes_on_where_it_was() {
     rig.nvme.resume();
     assert_eq!(rig.end(1), (5, 0));
 }
+
+/// The status register's bit: the device wants an interrupt by its pin.
+fn wants_interrupt(rig: &Rig) -> bool {
+    rig.spaces.io.write(0xcf8, &0x8000_0804u32.to_le_bytes());
+    let mut data = [0; 4];
+    rig.spaces.io.read(0xcfc, &mut data);
+    u32::from_le_bytes(data) >> 19 & 1 != 0
+}
+
+#[test]
+fn the_pin_is_driven_while_completions_are_unseen_and_their_vector_unmasked() {
+    let rig = rig(false);
+    rig.start();
+    assert!(!wants_interrupt(&rig));
+    rig.put(1, nvm::FLUSH, 9, (0, 0), [0; 4]);
+    rig.ring(1);
+    assert!(wants_interrupt(&rig));
+    rig.write(INTMS, 2); // the queue's vector is 1
+    assert_eq!((rig.read(INTMS), rig.read(INTMC)), (2, 2));
+    assert!(!wants_interrupt(&rig));
+    rig.write(INTMC, 2);
+    assert!(wants_interrupt(&rig));
+    let (saved, other) = (rig.nvme.save(), self::rig(false));
+    other.nvme.restore(&saved).unwrap();
+    assert!(wants_interrupt(&other));
+    assert_eq!(rig.end(1), (9, 0));
+    assert!(!wants_interrupt(&rig));
+    other.nvme.reset();
+    assert!(!wants_interrupt(&other));
+}

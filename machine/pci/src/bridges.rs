@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bus::{AddressSpace, BusDevice, Mapping};
 
 use crate::function::{Function, FunctionDevice, FunctionSpec, Identity, Register};
+use crate::pirq::{PIRQS, PirqRouter, ROUTE_OFF};
 use crate::registers::ConfigBytes;
 use crate::{Ecam, PciBus, Spaces};
 
@@ -32,7 +33,7 @@ const ACPI_CNTL: usize = 0x44;
 const ACPI_ENABLE: u8 = 1 << 7;
 /// LPC: base and enable of the root complex's registers, of which there are none.
 const RCBA: usize = 0xf0;
-/// LPC: interrupt routing of PIRQ A to D and E to H; bit 7 is "not routed".
+/// LPC: interrupt routing of PIRQ A to D and E to H.
 const PIRQ: [usize; 2] = [0x60, 0x68];
 
 /// What reads and writes of a segment below 1 MiB reach (3 Series datasheet, 5.1.10).
@@ -140,9 +141,10 @@ pub fn ecam_base(host_bridge: &Function) -> Option<u64> {
     (pciexbar & PCIEXBAR_ENABLE != 0).then_some(pciexbar & PCIEXBAR_BASE)
 }
 
-/// Moves the power-management ports as PMBASE and ACPI_CNTL say.
+/// Moves the power-management ports as PMBASE and ACPI_CNTL say, and routes PIRQs.
 struct LpcBridge {
     pm: Mutex<Mapping>,
+    pirqs: Arc<PirqRouter>,
 }
 
 impl LpcBridge {
@@ -157,12 +159,23 @@ impl FunctionDevice for LpcBridge {
         let base = u16::from_le_bytes([config[PMBASE], config[PMBASE + 1]]) & PMBASE_MASK;
         let enabled = config[ACPI_CNTL] & ACPI_ENABLE != 0 && base != 0;
         self.place(enabled.then_some(base));
+        let mut routes = [ROUTE_OFF; PIRQS];
+        for (routes, at) in routes.chunks_mut(4).zip(PIRQ) {
+            routes.copy_from_slice(&config[at..at + 4]);
+        }
+        self.pirqs.set_routes(routes);
     }
 }
 
 /// The LPC bridge (8086:2918), for device 31. `pm` answers at the power-management ports: at
-/// `pm_base` after reset (`None` leaves it to firmware), and wherever firmware moves them.
-pub fn lpc_bridge(spaces: &Spaces, pm: Arc<dyn BusDevice>, pm_base: Option<u16>) -> Arc<Function> {
+/// `pm_base` after reset (`None` leaves it to firmware), and wherever firmware moves them; `pirqs`
+/// are routed as its registers say.
+pub fn lpc_bridge(
+    spaces: &Spaces,
+    pm: Arc<dyn BusDevice>,
+    pm_base: Option<u16>,
+    pirqs: Arc<PirqRouter>,
+) -> Arc<Function> {
     let enable = if pm_base.is_some() { ACPI_ENABLE } else { 0 };
     let mut registers = vec![
         Register {
@@ -175,13 +188,13 @@ pub fn lpc_bridge(spaces: &Spaces, pm: Arc<dyn BusDevice>, pm_base: Option<u16>)
     ];
     registers.extend(PIRQ.map(|offset| Register {
         offset,
-        value: vec![0x80; 4],
+        value: vec![ROUTE_OFF; 4],
         writable: vec![0x8f; 4],
     }));
     let spec =
         FunctionSpec { identity: chipset(0x2918, 0x06_0100), registers, ..FunctionSpec::default() };
     let pm = Mutex::new(Mapping::new(spaces.io.clone(), PM_SIZE, pm));
-    let device = Arc::new(LpcBridge { pm });
+    let device = Arc::new(LpcBridge { pm, pirqs });
     device.place(pm_base);
     Function::new(&spec, spaces, device)
 }

@@ -3,13 +3,13 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bus::{AddressSpace, BusDevice, Device, Mapping, Section, SectionError};
+use bus::{AddressSpace, BusDevice, Device, Line, Mapping, Section, SectionError};
 
 use crate::registers::{ConfigBytes, Registers};
 use crate::rom::Rom;
 use crate::spec::*;
 use crate::state::FunctionState;
-use crate::{MsiVector, Msix, Spaces, msi};
+use crate::{Intx, MsiVector, Msix, Pin, Spaces, msi};
 
 /// What a function is, to drivers that look for it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -114,6 +114,8 @@ pub struct FunctionSpec {
     pub msix: Option<MsixPlace>,
     /// MSI, if it has it. The capability is the first.
     pub msi: Option<Arc<MsiVector>>,
+    /// Its interrupt pin, if it has one.
+    pub intx: Option<Arc<Intx>>,
     /// Other registers.
     pub registers: Vec<Register>,
     /// The image in its expansion ROM, 16 MiB at most; without one it has no ROM.
@@ -153,6 +155,7 @@ pub struct Function {
     window: Option<(usize, usize, usize)>,
     msix: Option<(usize, Arc<Msix>)>,
     msi: Option<(usize, Arc<MsiVector>)>,
+    intx: Option<Arc<Intx>>,
     // Wiring.
     device: Arc<dyn FunctionDevice>,
     // State.
@@ -226,6 +229,7 @@ impl Function {
             window,
             msix,
             msi,
+            intx: spec.intx.clone(),
             device,
             state: Mutex::new(State { registers, bars, rom }),
         })
@@ -239,6 +243,10 @@ impl Function {
     pub fn config_read(&self, register: usize, data: &mut [u8]) {
         let state = self.state();
         state.registers.read(register, data);
+        if let Some(intx) = &self.intx {
+            show(register, data, STATUS, if intx.is_wanted() { STATUS_INTERRUPT } else { 0 });
+            show(register, data, INTERRUPT_PIN, intx.register());
+        }
         if let Some(capability) = self.through_window(&state, register, data.len()) {
             drop(state);
             self.device.window_read(&capability, data);
@@ -283,17 +291,30 @@ impl Function {
             }
         }
         let master = command & COMMAND_BUS_MASTER != 0;
+        let mut silent = command & COMMAND_INTX_OFF != 0;
         if let Some((at, msix)) = &self.msix {
             msix.set_bus_master(master);
             msix.set_control(registers.u16(at + 2));
+            silent |= registers.u16(at + 2) & MSIX_CONTROL_ENABLE != 0;
         }
         if let Some((at, msi)) = &self.msi {
             let mut body = [0; msi::BODY_SIZE];
             registers.read(at + 2, &mut body);
             msi.follow(&body, master);
+            silent |= registers.u16(at + 2) & msi::CONTROL_ENABLE != 0;
+        }
+        if let Some(intx) = &self.intx {
+            intx.set_silent(silent);
         }
         if (command ^ command_before) & COMMAND_BUS_MASTER != 0 {
             self.device.bus_master_set(master);
+        }
+    }
+
+    /// Wires its interrupt pin, if it has one, to `line`. Without a wire it has none.
+    pub fn connect_intx(&self, pin: Pin, line: Line) {
+        if let Some(intx) = &self.intx {
+            intx.connect(pin, line);
         }
     }
 
@@ -326,6 +347,13 @@ impl Function {
         let at = BAR0 + 4 * need.index;
         let wide = matches!(need.kind, BarKind::Memory64 | BarKind::Memory64Prefetchable);
         self.config_write(at, &address.to_le_bytes()[..if wide { 8 } else { 4 }]);
+    }
+}
+
+/// Lays bits over what was read, if the byte `at` was among it.
+fn show(register: usize, data: &mut [u8], at: usize, bits: u8) {
+    if let Some(byte) = at.checked_sub(register).and_then(|index| data.get_mut(index)) {
+        *byte |= bits;
     }
 }
 

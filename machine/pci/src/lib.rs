@@ -6,8 +6,8 @@
 //! the function into a [`PciBus`] and maps [`ConfigPorts`] and, through [`host_bridge`], ECAM.
 //!
 //! *Invariants*: a BAR is mapped exactly while its space is enabled in the command register and
-//! it does not collide. Without bus mastering no message is sent; it waits. There is no INTx: all
-//! functions of this board use MSI-X.
+//! it does not collide. Without bus mastering no message is sent; it waits. While messages are on, the
+//! interrupt pin is silent.
 //!
 //! What this crate may not know: what functions do, engines, guest memory.
 //!
@@ -16,8 +16,10 @@
 mod assign;
 mod bridges;
 mod function;
+mod intx;
 mod msi;
 mod msix;
+mod pirq;
 mod registers;
 mod rom;
 pub mod spec;
@@ -32,8 +34,10 @@ pub use function::{
     Bar, BarKind, Capability, Function, FunctionDevice, FunctionSpec, Identity, Inert, MsixPlace,
     Register,
 };
+pub use intx::{Intx, Pin};
 pub use msi::MsiVector;
 pub use msix::{Msix, MsixBar};
+pub use pirq::{PIRQS, PirqRouter};
 pub use registers::ConfigBytes;
 pub use topology::{ConfigPorts, DevFn, Ecam, PciBus, Taken};
 

@@ -22,6 +22,7 @@ pub(crate) const SUBSYSTEM_ID: usize = 0x2e;
 pub(crate) const ROM_BAR: usize = 0x30;
 pub(crate) const CAPABILITIES_POINTER: usize = 0x34;
 pub(crate) const INTERRUPT_LINE: usize = 0x3c;
+pub(crate) const INTERRUPT_PIN: usize = 0x3d;
 /// First byte a function can use as it likes.
 pub(crate) const DEVICE_SPECIFIC: usize = 0x40;
 
@@ -32,10 +33,14 @@ pub(crate) const COMMAND_IO: u16 = 1 << 0;
 /// BARs in memory are decoded.
 pub const COMMAND_MEMORY: u16 = 1 << 1;
 pub(crate) const COMMAND_BUS_MASTER: u16 = 1 << 2;
-/// Parity and SERR enables are kept though nothing ever fails; INTx disable because Linux sets it.
+/// The interrupt pin is not driven.
+pub(crate) const COMMAND_INTX_OFF: u16 = 1 << 10;
+/// Parity and SERR enables are kept though nothing ever fails.
 pub(crate) const COMMAND_WRITABLE: u16 =
-    COMMAND_IO | COMMAND_MEMORY | COMMAND_BUS_MASTER | 1 << 6 | 1 << 8 | 1 << 10;
+    COMMAND_IO | COMMAND_MEMORY | COMMAND_BUS_MASTER | 1 << 6 | 1 << 8 | COMMAND_INTX_OFF;
 
+/// The function wants an interrupt by its pin.
+pub(crate) const STATUS_INTERRUPT: u8 = 1 << 3;
 pub(crate) const STATUS_CAPABILITIES: u16 = 1 << 4;
 
 pub(crate) const BAR_IO: u32 = 1;

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use bus::{BusDevice, Device, MsiSink};
+use bus::{BusDevice, Device, LineSink, MsiSink};
 use x86_state::Msi;
 
 use super::*;
@@ -19,6 +19,17 @@ struct Messages(Mutex<Vec<Msi>>);
 impl MsiSink for Messages {
     fn send_msi(&self, msi: Msi) {
         self.0.lock().unwrap().push(msi);
+    }
+}
+
+/// Levels of interrupt controllers' inputs.
+#[derive(Default)]
+struct Levels(Mutex<u32>);
+
+impl LineSink for Levels {
+    fn set_line(&self, input: u32, level: bool) {
+        let mut levels = self.0.lock().unwrap();
+        *levels = *levels & !(1 << input) | u32::from(level) << input;
     }
 }
 
@@ -61,6 +72,8 @@ struct Machine {
     messages: Arc<Messages>,
     told: Arc<Told>,
     function: Arc<Function>,
+    intx: Arc<Intx>,
+    levels: Arc<Levels>,
 }
 
 fn machine() -> Machine {
@@ -71,6 +84,7 @@ fn machine() -> Machine {
     // Table and pending bits at the end of the BAR, as a function would show them by itself.
     let place = MsixPlace { table: TABLE as u32, pending: PENDING as u32, ..place };
     let bar = |index, kind, size_bytes, device| Bar { index, kind, size_bytes, device };
+    let intx = Intx::new();
     let spec = FunctionSpec {
         identity: Identity { vendor_id: 0x1af4, device_id: 0x1042, ..Identity::default() },
         bars: vec![
@@ -88,17 +102,20 @@ fn machine() -> Machine {
             },
         ],
         msix: Some(place),
+        intx: Some(intx.clone()),
         ..FunctionSpec::default()
     };
     let told = Arc::new(Told::default());
     let function = Function::new(&spec, &spaces, told.clone());
-    let bus = PciBus::new();
+    let levels = Arc::new(Levels::default());
+    let (bus, pirqs) = (PciBus::new(), PirqRouter::new(levels.clone(), 16));
+    function.connect_intx(Pin::of(AT), pirqs.line(AT, 5));
     bus.add(DevFn::new(0, 0), host_bridge(&bus, spaces.memory.clone(), Some(ECAM), None)).unwrap();
-    bus.add(DevFn::new(31, 0), lpc_bridge(&spaces, Arc::new(PmPorts), Some(0x600))).unwrap();
+    bus.add(DevFn::new(31, 0), lpc_bridge(&spaces, Arc::new(PmPorts), Some(0x600), pirqs)).unwrap();
     bus.add(AT, function.clone()).unwrap();
     let ports = ConfigPorts::new(&bus, None);
     spaces.io.map(ConfigPorts::BASE, ConfigPorts::SIZE, ports.clone()).unwrap();
-    Machine { spaces, bus, ports, msix, messages, told, function }
+    Machine { spaces, bus, ports, msix, messages, told, function, intx, levels }
 }
 
 /// Reads as the offset.
@@ -479,4 +496,50 @@ fn firmware_is_asked_where_it_has_put_ecam() {
     bridge.config_write(0x64, &[0; 4]);
     bridge.config_write(0x60, &0xb000_0001u32.to_le_bytes());
     assert_eq!(ecam_base(&bridge), Some(0xb000_0000));
+}
+
+#[test]
+fn the_pin_is_driven_while_the_device_wants_it_and_neither_messages_nor_the_command_forbid() {
+    let m = machine();
+    let levels = || *m.levels.0.lock().unwrap();
+    let byte = |register| {
+        let mut data = [0];
+        m.function.config_read(register, &mut data);
+        data[0]
+    };
+    assert_eq!((byte(spec::INTERRUPT_PIN), byte(spec::STATUS) & 8), (1, 0));
+    m.intx.update(|| true);
+    assert_eq!((levels(), byte(spec::STATUS) & 8), (1 << 21, 8));
+
+    m.function.config_write(spec::COMMAND, &[0, 4]);
+    assert_eq!((levels(), byte(spec::STATUS) & 8), (0, 8), "the status shows it all the same");
+    m.function.config_write(spec::COMMAND, &[0, 0]);
+    assert_eq!(levels(), 1 << 21);
+    m.function.config_write(0x42, &[0, 0x80]); // MSI-X is the first capability
+    assert_eq!(levels(), 0);
+    m.function.config_write(0x42, &[0, 0]);
+    assert_eq!(levels(), 1 << 21);
+    m.intx.update(|| false);
+    assert_eq!((levels(), byte(spec::STATUS) & 8), (0, 0));
+}
+
+#[test]
+fn a_function_without_a_wire_has_no_pin() {
+    let spaces = Spaces { memory: AddressSpace::new(), io: AddressSpace::new() };
+    let with_pin = FunctionSpec { intx: Some(Intx::new()), ..FunctionSpec::default() };
+    let function = Function::new(&with_pin, &spaces, Arc::new(Inert));
+    let mut data = [0xff];
+    function.config_read(spec::INTERRUPT_PIN, &mut data);
+    assert_eq!(data, [0]);
+}
+
+#[test]
+fn the_lpc_bridge_routes_what_a_pin_drives_to_isa() {
+    let m = machine();
+    m.intx.update(|| true);
+    let bridge = m.bus.functions().pop().unwrap().1;
+    bridge.config_write(0x68, &[0x80, 11, 0x80, 0x80]);
+    assert_eq!(*m.levels.0.lock().unwrap(), 1 << 21 | 1 << 11);
+    bridge.reset();
+    assert_eq!(*m.levels.0.lock().unwrap(), 1 << 21);
 }

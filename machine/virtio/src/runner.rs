@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use evloop::{Event, EventLoop, Interest, Registration};
 use guest_memory::{DmaMemory, GuestMemory};
-use pci::Msix;
+use pci::{Intx, Msix};
 
 use crate::ring::Ring;
 use crate::spec::{NO_VECTOR, status};
@@ -47,6 +47,7 @@ pub(crate) struct Runner {
     pub(crate) device: Arc<dyn VirtioDevice>,
     pub(crate) memory: Arc<GuestMemory>,
     pub(crate) msix: Arc<Msix>,
+    pub(crate) intx: Arc<Intx>,
     /// Where queues are served; none when that is inside the doorbell.
     loops: Vec<EventLoop>,
     // State.
@@ -124,6 +125,7 @@ impl Runner {
             device,
             memory,
             msix,
+            intx: Intx::new(),
             loops: match dispatch {
                 Dispatch::Inline => Vec::new(),
                 Dispatch::Loops(loops) => loops.clone(),
@@ -285,8 +287,14 @@ impl Runner {
         Ok(())
     }
 
+    /// Drives the interrupt pin as the ISR says.
+    pub(crate) fn drive_pin(&self) {
+        self.intx.update(|| self.isr.load(Ordering::Acquire) != 0);
+    }
+
     fn interrupt(&self, slot: &Slot) {
         self.isr.fetch_or(ISR_QUEUE, Ordering::AcqRel);
+        self.drive_pin();
         self.interrupts.fetch_add(1, Ordering::Relaxed);
         self.msix.notify(slot.vector.load(Ordering::Acquire));
     }
@@ -294,6 +302,7 @@ impl Runner {
     fn interrupt_config(&self) {
         if self.status.load(Ordering::SeqCst) & status::DRIVER_OK != 0 {
             self.isr.fetch_or(ISR_CONFIG, Ordering::AcqRel);
+            self.drive_pin();
             self.msix.notify(self.config_vector.load(Ordering::Acquire));
         }
     }
@@ -331,6 +340,7 @@ impl Runner {
         // A request that was in flight may have broken the device meanwhile.
         self.status.store(0, Ordering::SeqCst);
         self.isr.store(0, Ordering::Release);
+        self.drive_pin();
         self.config_vector.store(NO_VECTOR, Ordering::Release);
         *lock(&self.broken) = None;
         self.device.reset();

@@ -15,8 +15,8 @@ use engine::IndexRegister;
 use guest_memory::{Backing, GuestMemory};
 use machine_clock::MachineClock;
 use pci::{
-    AttributeSink, ConfigPorts, DevFn, Ecam, Function, NoRoom, PciBus, Spaces, Windows,
-    host_bridge, lpc_bridge,
+    AttributeSink, ConfigPorts, DevFn, Ecam, Function, NoRoom, PciBus, Pin, PirqRouter, Spaces,
+    Windows, host_bridge, lpc_bridge,
 };
 use virtio::{
     Balloon, Block, BlockConfig, Console, Doorbells, Entropy, Input, InputKind, Net, Ports,
@@ -84,6 +84,8 @@ pub(super) struct Board {
     pub(super) blocks: Vec<Arc<Block>>,
     pub(super) nets: Vec<Arc<Net>>,
     pub(super) pci: Arc<PciBus>,
+    /// Where interrupt pins of functions lead, in a machine with an LPC bridge.
+    pirqs: Option<Arc<PirqRouter>>,
     pub(super) virtio: Vec<Arc<VirtioPci>>,
     /// Disk controllers, and where they are.
     pub(super) controllers: Vec<(DevFn, Controller)>,
@@ -163,6 +165,7 @@ impl Board {
             blocks: Vec::new(),
             nets: Vec::new(),
             pci: PciBus::new(),
+            pirqs: spec.legacy.then(|| PirqRouter::new(irqs.for_pci(), irq::PIRQ_A)),
             virtio: Vec::new(),
             controllers: Vec::new(),
             parts: Parts::default(),
@@ -184,7 +187,7 @@ impl Board {
             board.add_ports("testdev", testdev, chipset::testdev::PORTS)?;
         }
         let firmware = spec.firmware.take();
-        board.add_bridges(legacy, firmware.is_some(), outside, pm)?;
+        board.add_bridges(firmware.is_some(), outside, pm)?;
         if let Some(firmware) = firmware {
             board.add_flash(firmware, outside)?;
         }
@@ -329,15 +332,14 @@ impl Board {
     /// up; without, they are there.
     fn add_bridges(
         &self,
-        legacy: bool,
         firmware: bool,
         outside: &Outside<'_>,
         pm: Arc<Pm>,
     ) -> Result<(), BuildError> {
-        if !legacy {
+        let Some(pirqs) = self.pirqs.clone() else {
             let mapped = self.mmio.map(layout::ECAM.base, Ecam::SIZE, Ecam::new(&self.pci));
             return mapped.map_err(|source| BuildError::Mapping { device: "ecam", source });
-        }
+        };
         let (mut shadow, mut ecam, mut pm_base) = (None, None, None);
         if firmware {
             let memory = Shadow::new(&self.map, outside.memory);
@@ -349,7 +351,7 @@ impl Board {
         }
         let host = host_bridge(&self.pci, self.mmio.clone(), ecam, shadow);
         self.plug(HOST_BRIDGE, host);
-        self.plug(LPC_BRIDGE, lpc_bridge(&self.spaces(), pm, pm_base));
+        self.plug(LPC_BRIDGE, lpc_bridge(&self.spaces(), pm, pm_base, pirqs));
         Ok(())
     }
 
@@ -365,6 +367,11 @@ impl Board {
     }
 
     pub(super) fn plug(&self, at: DevFn, function: Arc<Function>) {
+        if let Some(pirqs) = &self.pirqs {
+            let pin = Pin::of(at);
+            let pirq = irq::pirq(at.device(), pin.index());
+            function.connect_intx(pin, pirqs.line(at, pirq));
+        }
         let plugged = self.pci.add(at, function);
         assert!(plugged.is_ok(), "two functions at {at}");
     }

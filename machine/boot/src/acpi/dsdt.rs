@@ -7,6 +7,7 @@ use acpi_tables::aml::{
 };
 use acpi_tables::sdt::Sdt;
 
+use super::interrupts;
 use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID, Places};
 use crate::Described;
 use crate::layout::{self, SLEEP_TYPE_S5, Span, irq, port};
@@ -25,8 +26,14 @@ pub(super) fn dsdt(described: Described, places: &Places) -> Vec<u8> {
     if described.hpet {
         hpet(&mut devices);
     }
+    if described.legacy {
+        interrupts::links(&mut devices);
+    }
     pci_host(&mut devices, described.legacy, places);
     let mut body = Scope::raw(Path::new("\\_SB_"), devices);
+    if described.legacy {
+        interrupts::mode(&mut body);
+    }
     sleep_states(&mut body);
 
     let mut table = Sdt::new(*b"DSDT", HEADER_SIZE, REVISION, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
@@ -34,7 +41,7 @@ pub(super) fn dsdt(described: Described, places: &Places) -> Vec<u8> {
     table.as_slice().to_vec()
 }
 
-fn name(path: &str, value: &dyn Aml) -> Name {
+pub(super) fn name(path: &str, value: &dyn Aml) -> Name {
     Name::new(Path::new(path), value)
 }
 
@@ -93,8 +100,8 @@ fn hpet(body: &mut Vec<u8>) {
     .to_aml_bytes(body);
 }
 
-/// The host bridge with its windows, and what is on ISA. There is no `_PRT`,
-/// because no function has INTx.
+/// The host bridge with its windows, and what is on ISA. Without an LPC bridge there is no `_PRT`,
+/// because no function has an interrupt pin.
 fn pci_host(body: &mut Vec<u8>, legacy: bool, places: &Places) {
     let config = port::PCI_CONFIG;
     let bus = AddressSpace::new_bus_number(0u16, layout::PCI_BUSES as u16 - 1);
@@ -112,6 +119,7 @@ fn pci_host(body: &mut Vec<u8>, legacy: bool, places: &Places) {
     windows.extend(low.iter().map(|window| window as &dyn Aml));
     let windows = ResourceTemplate::new(windows);
     let isa = isa(legacy);
+    let routing = if legacy { interrupts::routing() } else { Vec::new() };
     Device::new(
         Path::new("PCI0"),
         vec![
@@ -121,6 +129,7 @@ fn pci_host(body: &mut Vec<u8>, legacy: bool, places: &Places) {
             &name("_SEG", &ZERO),
             &name("_BBN", &ZERO),
             &name("_CRS", &windows),
+            &Raw(routing),
             &Raw(isa),
         ],
     )
@@ -128,7 +137,7 @@ fn pci_host(body: &mut Vec<u8>, legacy: bool, places: &Places) {
 }
 
 /// Bytes that are AML already.
-struct Raw(Vec<u8>);
+pub(super) struct Raw(pub(super) Vec<u8>);
 
 impl Aml for Raw {
     fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
@@ -164,10 +173,11 @@ fn isa(legacy: bool) -> Vec<u8> {
     if !legacy {
         return devices;
     }
-    let mut lpc = Vec::new();
-    let children = Raw(devices);
-    Device::new(Path::new("LPC_"), vec![&name("_ADR", &LPC_ADDRESS), &children])
-        .to_aml_bytes(&mut lpc);
+    let mut children = Vec::new();
+    interrupts::registers(&mut children);
+    children.extend(devices);
+    let (address, children, mut lpc) = (name("_ADR", &LPC_ADDRESS), Raw(children), Vec::new());
+    Device::new(Path::new("LPC_"), vec![&address, &children]).to_aml_bytes(&mut lpc);
     lpc
 }
 

@@ -1,12 +1,13 @@
 //! ACPI tables: what the board is, told to an operating system.
 //!
 //! Everything said here is true of the board: a fixed-hardware ACPI machine that is always in ACPI
-//! mode, with PM1a, PM timer, reset register and S5; with 8042, RTC and 16550; without VGA, legacy
-//! INTx on PCI, sleep states other than S5, or general-purpose events.
+//! mode, with PM1a, PM timer, reset register and S5; with 8042, RTC and 16550; without VGA,
+//! sleep states other than S5, or general-purpose events.
 //!
 //! ACPI 6.5: chapter 5 (tables), 19 (AML); PCI Firmware Specification 3.3 (MCFG); IA-PC HPET 1.0a.
 
 mod dsdt;
+mod interrupts;
 pub(crate) mod loader;
 
 use acpi_tables::Aml;

@@ -73,7 +73,14 @@ fn iasl_reads_every_table_and_compiles_them_again() {
         }
     }
     let dsl = std::fs::read_to_string(folder.join("DSDT.dsl")).unwrap();
-    for expected in ["Device (PCI0)", "Device (C003)", "Name (\\_S5", "EisaId (\"PNP0501\")"] {
+    for expected in [
+        "Device (PCI0)",
+        "Device (C003)",
+        "Name (\\_S5",
+        "Method (_PRT",
+        "Device (LNKH)",
+        "EisaId (\"PNP0501\")",
+    ] {
         assert!(dsl.contains(expected), "{expected} is not in {dsl}");
     }
     std::fs::remove_dir_all(folder).unwrap();

@@ -1,4 +1,4 @@
-//! The PCI transport (4.1), modern only, MSI-X only.
+//! The PCI transport (4.1), modern only, with MSI-X, and the interrupt pin for drivers without.
 
 mod common;
 mod spec;
@@ -105,6 +105,7 @@ impl VirtioPci {
         let identity = identity(&*device);
         let (runner, registrations) =
             Runner::new(device, wiring.memory.clone(), msix.clone(), &wiring.dispatch)?;
+        let intx = runner.intx.clone();
         let transport = Arc::new(Transport {
             runner,
             doorbells: wiring.doorbells.clone(),
@@ -126,6 +127,7 @@ impl VirtioPci {
                 table: MSIX_TABLE as u32,
                 pending: MSIX_PENDING as u32,
             }),
+            intx: Some(intx),
             ..FunctionSpec::default()
         };
         let function = Function::new(&spec, &wiring.spaces, transport.clone());
@@ -265,7 +267,10 @@ impl BusDevice for Transport {
     fn read(&self, offset: u64, data: &mut [u8]) {
         match offset {
             COMMON..ISR => self.read_common(offset - COMMON, data),
-            ISR => data.fill(self.runner.isr.swap(0, Ordering::AcqRel)),
+            ISR => {
+                data.fill(self.runner.isr.swap(0, Ordering::AcqRel));
+                self.runner.drive_pin();
+            }
             DEVICE..NOTIFY => {
                 data.fill(0);
                 self.runner.device.config_read(offset - DEVICE, data);

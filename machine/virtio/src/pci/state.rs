@@ -140,6 +140,7 @@ impl VirtioPciState {
         }
         runner.status.store(self.status, Ordering::SeqCst);
         runner.isr.store(self.isr, Ordering::Release);
+        runner.drive_pin();
         runner.config_vector.store(self.config_vector, Ordering::Release);
         runner.config_generation.store(self.config_generation, Ordering::Release);
         Ok(())

@@ -424,3 +424,23 @@ fn a_machine_that_is_dropped_is_gone() {
     drop(m);
     assert_eq!(Arc::strong_count(&counter), 1);
 }
+
+#[test]
+fn the_pin_is_driven_until_the_isr_is_read() {
+    let (m, _) = machine();
+    let wants_interrupt = || {
+        let mut data = [0; 2];
+        m.device.function().config_read(6, &mut data);
+        data[0] & 8 != 0
+    };
+    let mut queues = m.start(PLAIN);
+    assert!(!wants_interrupt());
+    queues[1].add(&m, &[BUFFER]);
+    queues[1].ring(&m);
+    assert!(wants_interrupt());
+    assert_eq!((m.read(m.isr, 1), wants_interrupt()), (1, false));
+    queues[1].add(&m, &[BUFFER]);
+    queues[1].ring(&m);
+    m.device.reset();
+    assert!(!wants_interrupt());
+}
