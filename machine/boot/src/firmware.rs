@@ -3,7 +3,7 @@
 //! Names and contents are those of QEMU's machines, which SeaBIOS, OVMF and others know (QEMU,
 //! `docs/specs/fw_cfg.rst`, `hw/i386`; SeaBIOS, `docs/Runtime_config.md`).
 
-use crate::acpi::loader::{LOADER_FILE, RSDP_FILE, TABLES_FILE, script};
+use crate::acpi::loader::{LOADER_FILE, RSDP_FILE, TABLES_FILE, clear_sums, script};
 use crate::acpi::{self, Places, Tables};
 use crate::layout::{self, HIGH_RAM_BASE, Layout, RangeKind, Span, port};
 use crate::{BootError, Described, Image, Source, smbios};
@@ -59,7 +59,8 @@ impl FirmwareFiles {
 
     /// Its bytes: always as many.
     pub fn bytes(self, layout: &Layout, described: Described, moved: &Moved) -> Vec<u8> {
-        let tables: Tables = acpi::build(described, &places(layout, moved), 0);
+        let mut tables: Tables = acpi::build(described, &places(layout, moved), 0);
+        clear_sums(&mut tables);
         let (mut bytes, size) = match self {
             Self::Loader => (script(&tables), SCRIPT_SIZE),
             Self::Rsdp => return tables.rsdp,

@@ -59,6 +59,17 @@ pub(crate) fn script(tables: &Tables) -> Vec<u8> {
     script
 }
 
+/// Takes out the sums: of two ways to make them right, one takes what is there into account and the
+/// other does not. Zero suits both.
+pub(crate) fn clear_sums(tables: &mut Tables) {
+    for table in &tables.sums {
+        tables.bytes[(table.at + TABLE_SUM) as usize] = 0;
+    }
+    for (sum, _) in RSDP_SUMS {
+        tables.rsdp[sum as usize] = 0;
+    }
+}
+
 fn name(file: &str) -> [u8; NAME_SIZE] {
     let mut name = [0; NAME_SIZE];
     name[..file.len()].copy_from_slice(file.as_bytes());

@@ -45,7 +45,7 @@ fn run(layout: &Layout, moved: &Moved) -> (Vec<u8>, Vec<u8>) {
             3 => {
                 let (at, start, size) = (word(60), word(64), word(68));
                 let bytes = &mut files.get_mut(&first).unwrap().1;
-                bytes[at] = 0;
+                // As OVMF does it, which trusts that there is none yet.
                 let sum = bytes[start..start + size].iter().fold(0u8, |s, b| s.wrapping_add(*b));
                 bytes[at] = sum.wrapping_neg();
             }
