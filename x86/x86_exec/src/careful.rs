@@ -68,6 +68,12 @@ impl<E: Env> Cpu<E> {
 
     /// Executes one instruction with all that debugging asks for (SDM vol. 3B, 18.3.1).
     pub(crate) fn step_carefully(&mut self) -> Step {
+        if self.debug_hits & Dr6::BT.bits() != 0 {
+            // Before the new task's first instruction (SDM vol. 3B, 18.3.1.5).
+            let payload = std::mem::take(&mut self.debug_hits);
+            self.fault = FaultInfo { exception: Exception::Db, error_code: 0, payload };
+            return Step::Raised;
+        }
         let trap = self.system_flag(Rflags::TF);
         let resume = self.system_flag(Rflags::RF);
         let shadow = std::mem::replace(&mut self.shadow, InterruptShadow::None);

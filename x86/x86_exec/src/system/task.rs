@@ -80,13 +80,12 @@ impl<E: Env> Cpu<E> {
     pub(super) fn switch_task(&mut self, selector: Selector, link: Link) -> Result<(), Fault> {
         let (descriptor, segment) = self.task_segment(selector, link)?;
         let new = layout(segment.kind() & 8 != 0);
-        let mut image = [0; 0x68];
-        for (i, byte) in image[..new.size].iter_mut().enumerate() {
-            let at = segment.base.wrapping_add(i as u64);
-            *byte = self.read_linear(at, Privilege::Supervisor)?;
-        }
+        // Faults come before anything is saved.
+        self.read_task(segment.base, new)?;
         self.probe_linear(segment.base, 2, Access::Write, Privilege::Supervisor)?;
         self.save_task(link)?;
+        // A task that switches to itself, or to one that overlaps it, finds what was saved.
+        let image = self.read_task(segment.base, new)?;
         if link != Link::Nest {
             self.set_busy(self.tr.selector, false)?;
         }
@@ -104,6 +103,15 @@ impl<E: Env> Cpu<E> {
             // itself again when the caller delivers the fault this returns.
             Err(fault) => self.deliver_fault().map_err(|_| fault),
         }
+    }
+
+    fn read_task(&mut self, base: u64, layout: &Layout) -> Result<[u8; 0x68], Fault> {
+        let mut image = [0; 0x68];
+        for (i, byte) in image[..layout.size].iter_mut().enumerate() {
+            let at = base.wrapping_add(i as u64);
+            *byte = self.read_linear(at, Privilege::Supervisor)?;
+        }
+        Ok(image)
     }
 
     fn task_segment(
@@ -200,13 +208,14 @@ impl<E: Env> Cpu<E> {
         if layout.word == 4 && self.cr0 & Cr0::PG.bits() != 0 {
             self.load_cr3(layout.get(image, CR3_AT).into(), false)?;
         }
-        if layout.word == 4 && image[TRAP_AT] & 1 != 0 {
-            self.debug_hits |= Dr6::BT.bits();
-        }
         self.load_task_ldt(ldt)?;
         self.load_task_segments()?;
         if self.rip > u64::from(self.segment(SegReg::Cs).limit) {
             return Err(self.gp0());
+        }
+        // A fault of the switch comes instead of the trap.
+        if layout.word == 4 && image[TRAP_AT] & 1 != 0 {
+            self.debug_hits |= Dr6::BT.bits();
         }
         self.check_events = true;
         Ok(())
