@@ -16,6 +16,7 @@ pub struct Options {
 /// Programs the tests use: the nested machine, guests, oracles.
 const PACKAGES: &[&str] = &[
     "acpica-tools",
+    "bochs",
     "busybox-static",
     "cpio",
     "iproute2",

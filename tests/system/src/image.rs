@@ -41,7 +41,7 @@ pub(crate) const CASES: u64 = 0x14_0000;
 pub(crate) const CASE_SIZE: u64 = 512;
 /// Where in a case its second part is.
 const SECOND: u64 = 256;
-const IMAGE_END: u64 = 0x20_0000;
+pub(crate) const IMAGE_END: u64 = 0x20_0000;
 
 /// Where a case's code is.
 #[derive(Debug, Clone, Copy)]
@@ -83,8 +83,20 @@ impl Image {
         room: u64,
         make: impl FnOnce(&mut CodeAssembler) -> Asm,
     ) {
+        self.code_for(bits, at, at, room, make);
+    }
+
+    /// Code that is run at another offset than where it is put.
+    pub(crate) fn code_for(
+        &mut self,
+        bits: u32,
+        at: u64,
+        offset: u64,
+        room: u64,
+        make: impl FnOnce(&mut CodeAssembler) -> Asm,
+    ) {
         let mut asm = CodeAssembler::new(bits).expect("a width there is");
-        let code = make(&mut asm).and_then(|()| asm.assemble(at));
+        let code = make(&mut asm).and_then(|()| asm.assemble(offset));
         let code = code.unwrap_or_else(|e| panic!("{:?}: {e}", self.names.last()));
         assert!(code.len() as u64 <= room, "{:?}: {} bytes", self.names.last(), code.len());
         self.put(at, &code);
@@ -122,7 +134,9 @@ impl Image {
             if second.is_none() { a.int(REPORT) } else { Ok(()) }
         });
         if let Some((bits, second)) = second {
-            self.code(bits, case.second, SECOND, |a| {
+            // 16-bit code is run from elsewhere, or by offsets: its jumps are near.
+            let offset = if bits == 16 { 0 } else { case.second };
+            self.code_for(bits, case.second, offset, SECOND, |a| {
                 second(a)?;
                 a.int(REPORT)
             });

@@ -1,5 +1,5 @@
 //! Bare-metal guests that make every kind of system event, run unchanged by `trine run --engine
-//! emu` and by QEMU's TCG, and the records they send compared.
+//! emu` and by QEMU's TCG or Bochs, and the records they send compared.
 //!
 //! A guest is a row of *cases*: a few instructions each, begun in one known state, ended by the
 //! first exception or by [`REPORT`]. Whatever ends a case, the handler sends what it found (the
@@ -8,21 +8,23 @@
 //!
 //! What this crate may not know: our crates. It tests the program `trine`.
 //!
-//! Follows the SDM, volume 3A. Where TCG is known to be wrong, the record is masked in one place
+//! Follows the SDM, volume 3A. Where an oracle is known to be wrong, the record is masked in one place
 //! ([`Layout::forgive`]), by name.
 
+mod bochs;
 mod image;
 mod long;
 mod oracle;
 mod protected;
 mod random;
+mod real;
 mod record;
 
 pub use image::{Case, REPORT};
 pub use long::Long;
-pub use oracle::{Outcome, compare};
+pub use oracle::{Oracle, Outcome, check, compare};
 pub use protected::Protected;
-pub use random::Random;
+pub use random::{Random, setting};
 pub use record::{Layout, Record};
 
 /// What making a guest can fail with: code that has no encoding.

@@ -5,10 +5,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::{Layout, Record};
+use crate::{Layout, Record, bochs};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const QEMU: &str = "qemu-system-x86_64";
+
+/// Whom `emu` is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Oracle {
+    /// QEMU's TCG: fast, without segment limits.
+    Tcg,
+    /// Bochs: one CPU, with all of segmentation, debug registers, PCIDs and the APIC's timers.
+    Bochs,
+}
 
 /// What came of a comparison.
 #[derive(Debug)]
@@ -19,12 +28,13 @@ pub enum Outcome {
     NotRun(String),
 }
 
-/// Runs the guest on `emu` and on QEMU's TCG; `known` names cases in which TCG is wrong, and how.
-/// A case named there must differ.
+/// Runs the guest on `emu` and on the oracle; `known` names cases in which the oracle is wrong, and
+/// how. A case named there must differ.
 ///
 /// # Panics
 /// When the guest does not run to its end.
 pub fn compare(
+    oracle: Oracle,
     (image, names): &(Vec<u8>, Vec<String>),
     layout: &Layout,
     known: &[(&str, &str)],
@@ -33,40 +43,74 @@ pub fn compare(
     let path = |name: &str| dir.path().join(name);
     fs::write(path("guest"), image).expect("room for the guest");
 
+    if let Some(folder) = std::env::var_os("SYSTEM_KEEP") {
+        fs::write(Path::new(&folder).join(&names[0]), image).expect("a folder for guests");
+    }
+    let program = if oracle == Oracle::Tcg { QEMU } else { bochs::PROGRAM };
+    if Command::new(program).arg("--help").output().is_err() {
+        return Outcome::NotRun(format!("{program} is not installed"));
+    }
     let mut ours = Command::new(trine());
     ours.args(["run", "--engine", "emu", "--memory", "64M", "--cpus", "2"]);
     ours.args(["--debug-exit", "--kernel"]);
     ours.arg(path("guest")).arg(format!("--serial=file={}", path("ours").display()));
-    let ours = records(ours, &path("ours"), layout);
+    let ours = records(ours, &path("ours"), layout, names.len());
     assert!(ours.len() == names.len(), "emu ends in {:?}", names.get(ours.len()));
 
-    let mut theirs = Command::new(QEMU);
-    theirs.args(["-machine", "pc,accel=tcg", "-cpu", "max,vendor=GenuineIntel", "-m", "64M"]);
-    // The second CPU waits; it makes TCG's locked instructions atomic, as to faults too.
-    theirs.args(["-smp", "2"]);
-    theirs.args(["-display", "none", "-nodefaults", "-no-reboot", "-kernel"]).arg(path("guest"));
-    theirs.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-serial"]);
-    theirs.arg(format!("file:{}", path("theirs").display()));
-    if Command::new(QEMU).arg("--version").output().is_err() {
-        return Outcome::NotRun(format!("{QEMU} is not installed"));
-    }
-    let theirs = records(theirs, &path("theirs"), layout);
-    assert!(theirs.len() == names.len(), "TCG ends in {:?}", names.get(theirs.len()));
+    let theirs = match oracle {
+        Oracle::Tcg => tcg(&path("guest"), &path("theirs")),
+        Oracle::Bochs => bochs::command(dir.path(), &path("theirs")),
+    };
+    let theirs = records(theirs, &path("theirs"), layout, names.len());
+    assert!(theirs.len() == names.len(), "{oracle:?} ends in {:?}", names.get(theirs.len()));
 
     let mut reports = Vec::new();
     for (name, (mut ours, mut theirs)) in names.iter().zip(ours.into_iter().zip(theirs)) {
-        layout.forgive(&mut ours);
-        layout.forgive(&mut theirs);
+        layout.forgive(oracle, &mut ours);
+        layout.forgive(oracle, &mut theirs);
         let wrong = known.iter().find(|(case, _)| name.starts_with(case));
         match (ours == theirs, wrong) {
             (false, None) => {
                 reports.push(format!("{name}:{}", layout.differences(&ours, &theirs)));
             }
-            (true, Some((_, how))) => reports.push(format!("{name}: TCG is right, not: {how}")),
+            (true, Some((_, how))) => {
+                reports.push(format!("{name}: {oracle:?} is right, not: {how}"));
+            }
             _ => {}
         }
     }
     Outcome::Compared(reports)
+}
+
+/// Compares several guests.
+///
+/// # Panics
+/// When any case differs.
+pub fn check(
+    oracle: Oracle,
+    guests: impl IntoIterator<Item = (Vec<u8>, Vec<String>)>,
+    layout: &Layout,
+    known: &[(&str, &str)],
+) {
+    let mut reports = Vec::new();
+    for guest in guests {
+        match compare(oracle, &guest, layout, known) {
+            Outcome::Compared(more) => reports.extend(more),
+            Outcome::NotRun(why) => return eprintln!("NOT RUN: {why}"),
+        }
+    }
+    assert!(reports.is_empty(), "{} differ:\n{}", reports.len(), reports.join("\n"));
+}
+
+fn tcg(guest: &Path, serial: &Path) -> Command {
+    let mut command = Command::new(QEMU);
+    command.args(["-machine", "pc,accel=tcg", "-cpu", "max,vendor=GenuineIntel", "-m", "64M"]);
+    // The second CPU waits; it makes TCG's locked instructions atomic, as to faults too.
+    command.args(["-smp", "2"]);
+    command.args(["-display", "none", "-nodefaults", "-no-reboot", "-kernel"]).arg(guest);
+    command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-serial"]);
+    command.arg(format!("file:{}", serial.display()));
+    command
 }
 
 /// The `trine` program that was built with this test.
@@ -77,16 +121,25 @@ fn trine() -> PathBuf {
     program
 }
 
-fn records(mut command: Command, serial: &Path, layout: &Layout) -> Vec<Record> {
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("a process");
+/// What the guest sends until it ends or has sent so many records.
+fn records(mut command: Command, serial: &Path, layout: &Layout, count: usize) -> Vec<Record> {
+    let sent = || fs::read(serial).unwrap_or_default();
+    let whole = (count * layout.size()) as u64;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("a process");
     let begin = Instant::now();
     while child.try_wait().expect("a child").is_none() {
-        if begin.elapsed() > LIMIT {
+        let complete = fs::metadata(serial).is_ok_and(|file| file.len() >= whole);
+        if complete || begin.elapsed() > LIMIT {
             child.kill().expect("a child");
             child.wait().expect("a child");
             break;
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    layout.parse(&fs::read(serial).unwrap_or_default())
+    layout.parse(&sent())
 }

@@ -3,7 +3,7 @@
 use iced_x86::code_asm::*;
 
 use crate::image::{self, *};
-use crate::{Asm, Layout};
+use crate::{Asm, Layout, real};
 
 /// PE, MP, ET and NE of CR0.
 const CR0: u32 = 0x33;
@@ -28,8 +28,8 @@ const TSS_16: u64 = TSS2 + 0x200;
 const TSS_INVALID: u64 = TSS2 + 0x300;
 const FAULT_ENTRY: u64 = HANDLER + 0x700;
 const INVALID_ENTRY: u64 = HANDLER + 0x780;
-/// Code below 1 MiB, for virtual-8086 mode.
-const LOW: u64 = 0x8000;
+/// Code below 1 MiB, for virtual-8086 mode and real mode.
+pub(crate) const LOW: u64 = 0x8000;
 /// Offset of the 16-bit gate's code segment.
 const GATE_16_BASE: u64 = 0x10_0000;
 
@@ -95,7 +95,12 @@ const NAMES: &[&str] = &[
     "tss busy",
     "link of the other",
     "other busy",
+    "memory",
 ];
+
+/// Memory cases write to, as a sum in each record: beginnings and sizes.
+const WRITTEN: [(u64, u64); 3] =
+    [(0x6000, 0x2000), (0xc000, 0xb000), (image::DATA - 0x1000, 0x3000)];
 
 /// A guest in 32-bit protected mode.
 pub struct Protected {
@@ -114,7 +119,15 @@ impl Default for Protected {
         pages(&mut image);
         image.stubs();
         image.code(32, Image::entry(), 0x800, enter);
-        image.code(32, START, 0x800, |a| a.jmp(NEXT));
+        image.code(32, START, 0x800, |a| {
+            a.mov(eax, 0x10)?;
+            a.mov(ds, eax)?;
+            a.mov(es, eax)?;
+            a.cld()?;
+            real::install(a)?;
+            a.jmp(NEXT)
+        });
+        real::put(&mut image);
         image.code(32, HANDLER, 0x700, handler);
         for (entry, vector) in [(FAULT_ENTRY, 8), (INVALID_ENTRY, 10)] {
             image.code(32, entry, 0x80, |a| {
@@ -191,10 +204,7 @@ impl Protected {
         code: &dyn Fn(&mut CodeAssembler) -> Asm,
     ) {
         let first = |a: &mut CodeAssembler, case: Case| {
-            a.mov(esi, case.second as u32)?;
-            a.mov(edi, LOW as u32)?;
-            a.mov(ecx, 64)?;
-            a.rep().movsd()?;
+            copy_low(a, case)?;
             for segment in [0x44, 0x33, 0x600, 0x600, 0x700, 0x800] {
                 a.push(segment)?;
             }
@@ -206,20 +216,45 @@ impl Protected {
         self.image.case(name.into(), first, Some((16, code)));
     }
 
+    /// A case in real mode, from 0800:.., its stack at 0700:0800, its data at 0600:0000. FS has a
+    /// limit of 4 GiB. There is room for a hundred.
+    pub fn real(&mut self, name: impl Into<String>, code: &dyn Fn(&mut CodeAssembler) -> Asm) {
+        let first = |a: &mut CodeAssembler, case: Case| {
+            copy_low(a, case)?;
+            a.lidt(ptr(real::TABLE_POINTER as u32))?;
+            to_16_bits(a, case)
+        };
+        let second = |a: &mut CodeAssembler| {
+            real::enter(a)?;
+            code(a)
+        };
+        self.image.case(name.into(), first, Some((16, &second)));
+    }
+
     /// A case in 16-bit protected mode, ring 0. There is room for a hundred.
     pub fn ring0_16(&mut self, name: impl Into<String>, code: &dyn Fn(&mut CodeAssembler) -> Asm) {
-        let first = |a: &mut CodeAssembler, case: Case| {
-            a.push(0x28)?;
-            a.push((case.second - CASES) as i32)?;
-            a.retf()
-        };
-        self.image.case(name.into(), first, Some((16, code)));
+        self.image.case(name.into(), to_16_bits, Some((16, code)));
     }
 
     /// The image and the names of the cases.
     pub fn finish(self) -> (Vec<u8>, Vec<String>) {
         self.image.finish()
     }
+}
+
+/// Puts the second part at [`LOW`].
+fn copy_low(a: &mut CodeAssembler, case: Case) -> Asm {
+    a.mov(esi, case.second as u32)?;
+    a.mov(edi, LOW as u32)?;
+    a.mov(ecx, 64)?;
+    a.rep().movsd()
+}
+
+/// Goes to the second part as 16-bit code.
+fn to_16_bits(a: &mut CodeAssembler, case: Case) -> Asm {
+    a.push(0x28)?;
+    a.push((case.second - CASES) as i32)?;
+    a.retf()
 }
 
 /// Goes to the second part, which is at so much above its place.
@@ -376,6 +411,8 @@ fn handler(a: &mut CodeAssembler) -> Asm {
     a.mov(ds, eax)?;
     a.mov(es, eax)?;
     a.mov(word(0), esp)?;
+    a.xor(eax, eax)?;
+    a.mov(dr7, eax)?; // what follows reads what cases watch
     for index in 0..PUSHED {
         a.mov(eax, dword_ptr(esp + index as i32 * 4))?;
         if index < 4 || index == 15 || index >= 18 {
@@ -404,6 +441,19 @@ fn handler(a: &mut CodeAssembler) -> Asm {
         a.mov(eax, dword_ptr(*at as u32))?;
         a.mov(word(6 + PUSHED + TSS_WORDS + index), eax)?;
     }
+    a.xor(edx, edx)?;
+    for (at, size) in WRITTEN {
+        a.mov(esi, at as u32)?;
+        a.mov(ecx, size as u32 / 4)?;
+        let mut again = a.create_label();
+        a.set_label(&mut again)?;
+        a.rol(edx, 1)?;
+        a.add(edx, dword_ptr(esi))?;
+        a.add(esi, 4)?;
+        a.dec(ecx)?;
+        a.jnz(again)?;
+    }
+    a.mov(word(NAMES.len() - 1), edx)?;
     a.mov(esi, RECORD as u32)?;
     a.mov(ecx, NAMES.len() as u32 * 4)?;
     let mut wait = a.create_label();
@@ -418,6 +468,26 @@ fn handler(a: &mut CodeAssembler) -> Asm {
     a.dec(ecx)?;
     a.jnz(wait)?;
     a.jmp(NEXT)
+}
+
+/// Memory that cases write to is as at first.
+fn restore_memory(a: &mut CodeAssembler) -> Asm {
+    a.cld()?;
+    let (data, size) = WRITTEN[2];
+    let returns = 0xc3c3_c3c3u32;
+    for (at, size, value) in [
+        (0, 0x9000, 0u32),
+        (WRITTEN[1].0, WRITTEN[1].1, 0),
+        (data, 0x1000, 0),
+        (image::DATA, 0x1000, returns),
+        (data + 0x2000, size - 0x2000, 0),
+    ] {
+        a.mov(eax, value)?;
+        a.mov(edi, at as u32)?;
+        a.mov(ecx, size as u32 / 4)?;
+        a.rep().stosd()?;
+    }
+    a.mov(word_ptr(Protected::REPORTS), i32::from(u16::from_le_bytes([0xcd, REPORT as u8])))
 }
 
 /// Begins the next case in the known state.
@@ -455,6 +525,7 @@ fn next(a: &mut CodeAssembler) -> Asm {
     {
         a.mov(byte_ptr(GDT as u32 + selector + 5), kind)?;
     }
+    restore_memory(a)?;
     // The saved registers of the first are forgotten.
     a.mov(edi, TSS as u32 + 32)?;
     a.mov(ecx, 16)?;

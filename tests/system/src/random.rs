@@ -24,3 +24,8 @@ impl Random {
         from[self.below(from.len() as u64) as usize]
     }
 }
+
+/// A number from the environment.
+pub fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
