@@ -38,7 +38,7 @@ use vm_memory::VolatileSlice;
 /// Bytes of the unit of sizes and addresses, whatever the medium's own is.
 pub const SECTOR_SIZE: u64 = 512;
 
-/// What does not change while a disk is open.
+/// What does not change while a disk is open, but for a size that grows by [`Disk::grow`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskInfo {
     /// Its size; whole sectors.
@@ -60,7 +60,7 @@ pub struct DiskInfo {
 /// and [`Disk::flush`] makes it survive the host. Ranges that overlap in concurrent calls are the
 /// guest's own race.
 pub trait Disk: Send + Sync {
-    /// What does not change.
+    /// What it is.
     fn info(&self) -> DiskInfo;
 
     /// Fills `buffers` from `offset` on.
@@ -94,6 +94,14 @@ pub trait Disk: Send + Sync {
     /// As for [`Disk::write`].
     fn write_zeroes(&self, offset: u64, size_bytes: u64, unmap: bool) -> io::Result<()>;
 
+    /// Makes it larger; what is new reads as zero.
+    ///
+    /// # Errors
+    /// When it cannot be so large, or not at all.
+    fn grow(&self, _size_bytes: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// While on, no request waits for a limit: what is in flight shall end soon.
     fn hurry(&self, _on: bool) {}
 
@@ -114,6 +122,17 @@ pub trait Disk: Send + Sync {
 fn check_range(disk_bytes: u64, offset: u64, size_bytes: u64) -> io::Result<()> {
     let inside = offset.checked_add(size_bytes).is_some_and(|end| end <= disk_bytes);
     if inside { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
+}
+
+/// # Errors
+/// When a disk of this size cannot become one of the other.
+fn check_growth(info: DiskInfo, size_bytes: u64) -> io::Result<()> {
+    if info.read_only {
+        return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+    }
+    let possible = size_bytes.is_multiple_of(SECTOR_SIZE)
+        && (info.size_bytes..=i64::MAX as u64).contains(&size_bytes);
+    if possible { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
 }
 
 /// Bytes of all buffers.

@@ -148,6 +148,10 @@ impl Disk for Limited {
         self.disk.info()
     }
 
+    fn grow(&self, size_bytes: u64) -> io::Result<()> {
+        self.disk.grow(size_bytes)
+    }
+
     fn read(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {
         self.wait(Direction::Read, total(buffers)?);
         self.disk.read(offset, buffers)

@@ -261,6 +261,10 @@ impl Disk for Adjusted {
         self.disk.info()
     }
 
+    fn grow(&self, size_bytes: u64) -> std::io::Result<()> {
+        self.disk.grow(size_bytes)
+    }
+
     fn read(&self, offset: u64, buffers: &[vm_memory::VolatileSlice<'_>]) -> std::io::Result<()> {
         self.disk.read(offset, buffers)
     }

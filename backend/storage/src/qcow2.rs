@@ -4,16 +4,18 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use imago::file::File as ImagoFile;
+use imago::format::PreallocateMode;
 use imago::io_buffers::{IoVector, IoVectorMut};
 use imago::qcow2::Qcow2;
 use imago::raw::Raw;
 use imago::{DenyImplicitOpenGate, FormatAccess, FormatDriverBuilder, StorageOpenOptions};
 use vm_memory::VolatileSlice;
 
-use crate::{Cache, Disk, DiskInfo, SECTOR_SIZE, check_range, total};
+use crate::{Cache, Disk, DiskInfo, SECTOR_SIZE, check_growth, check_range, total};
 
 type Access = FormatAccess<ImagoFile>;
 
@@ -56,7 +58,9 @@ impl Layer {
 /// *Lock*: requests share it, discards and a new size have it alone: they take mappings away that
 /// others would still be using.
 pub(crate) struct Qcow2Disk {
-    info: DiskInfo,
+    read_only: bool,
+    /// Grows.
+    size_bytes: AtomicU64,
     /// Every write is flushed.
     through: bool,
     access: RwLock<Access>,
@@ -64,17 +68,16 @@ pub(crate) struct Qcow2Disk {
 
 impl fmt::Debug for Qcow2Disk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Qcow2Disk({:?})", self.info)
+        write!(f, "Qcow2Disk({:?})", self.info())
     }
 }
 
 impl Qcow2Disk {
     pub(crate) fn new(top: Layer, path: &Path, write: bool, cache: Cache) -> io::Result<Self> {
         let access = top.open(path, write, cache == Cache::None)?;
-        let size_bytes = access.size();
-        let info = DiskInfo { size_bytes, block_size: SECTOR_SIZE as u32, read_only: !write };
+        let size_bytes = AtomicU64::new(access.size());
         let through = cache == Cache::Writethrough;
-        Ok(Self { info, through, access: RwLock::new(access) })
+        Ok(Self { read_only: !write, size_bytes, through, access: RwLock::new(access) })
     }
 
     /// A panic in the library, under this lock, leaves its caches in a state nobody knows: all
@@ -92,20 +95,31 @@ impl Qcow2Disk {
     }
 
     fn check_write(&self, offset: u64, size_bytes: u64) -> io::Result<()> {
-        if self.info.read_only {
+        if self.read_only {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }
-        check_range(self.info.size_bytes, offset, size_bytes)
+        check_range(self.info().size_bytes, offset, size_bytes)
     }
 }
 
 impl Disk for Qcow2Disk {
     fn info(&self) -> DiskInfo {
-        self.info
+        let size_bytes = self.size_bytes.load(Ordering::Acquire);
+        DiskInfo { size_bytes, block_size: SECTOR_SIZE as u32, read_only: self.read_only }
+    }
+
+    fn grow(&self, size_bytes: u64) -> io::Result<()> {
+        check_growth(self.info(), size_bytes)?;
+        let access = self.alone()?;
+        access.resize_grow(size_bytes, PreallocateMode::None)?;
+        access.flush()?;
+        access.sync()?;
+        self.size_bytes.fetch_max(size_bytes, Ordering::AcqRel);
+        Ok(())
     }
 
     fn read(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {
-        check_range(self.info.size_bytes, offset, total(buffers)?)?;
+        check_range(self.info().size_bytes, offset, total(buffers)?)?;
         let (vector, _guard) = IoVectorMut::from_volatile_slice(buffers);
         self.shared()?.readv(vector, offset)
     }
@@ -118,7 +132,7 @@ impl Disk for Qcow2Disk {
     }
 
     fn flush(&self) -> io::Result<()> {
-        if self.info.read_only {
+        if self.read_only {
             return Ok(());
         }
         let access = self.shared()?;

@@ -4,14 +4,16 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 use vm_memory::VolatileSlice;
 
 use crate::open::{lock, open_file};
-use crate::{Cache, Disk, DiskInfo, OpenError, SECTOR_SIZE, check_range, total, vectored};
+use crate::{
+    Cache, Disk, DiskInfo, OpenError, SECTOR_SIZE, check_growth, check_range, total, vectored,
+};
 
 /// Requests that pass the page cache by are made of multiples of this, in memory and on disk, where
 /// the host does not tell.
@@ -23,7 +25,10 @@ pub struct RawDisk {
     file: File,
     /// The same file past the page cache, for requests that are aligned.
     direct: Option<File>,
-    info: DiskInfo,
+    block_size: u32,
+    read_only: bool,
+    /// Grows.
+    size_bytes: AtomicU64,
     /// Every write is flushed.
     through: bool,
     /// The medium has no holes: do not ask again.
@@ -72,8 +77,19 @@ impl RawDisk {
         } else {
             SECTOR_SIZE as u32
         };
-        let info = DiskInfo { size_bytes, block_size, read_only };
-        Ok(Self { file, direct: None, info, through: false, no_holes: AtomicBool::new(false) })
+        Ok(Self {
+            file,
+            direct: None,
+            block_size,
+            read_only,
+            size_bytes: AtomicU64::new(size_bytes),
+            through: false,
+            no_holes: AtomicBool::new(false),
+        })
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes.load(Ordering::Acquire)
     }
 
     /// The file a request goes to.
@@ -98,10 +114,10 @@ impl RawDisk {
     }
 
     fn check_write(&self, offset: u64, size_bytes: u64) -> io::Result<()> {
-        if self.info.read_only {
+        if self.read_only {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }
-        check_range(self.info.size_bytes, offset, size_bytes)
+        check_range(self.size_bytes(), offset, size_bytes)
     }
 
     /// Asks the file system to do it; false when it cannot.
@@ -140,11 +156,26 @@ impl RawDisk {
 
 impl Disk for RawDisk {
     fn info(&self) -> DiskInfo {
-        self.info
+        let Self { block_size, read_only, .. } = *self;
+        DiskInfo { size_bytes: self.size_bytes(), block_size, read_only }
+    }
+
+    fn grow(&self, size_bytes: u64) -> io::Result<()> {
+        check_growth(self.info(), size_bytes)?;
+        // A block device has the size that it has, and may have become larger.
+        if self.file.metadata()?.file_type().is_block_device() {
+            if (&mut &self.file).seek(SeekFrom::End(0))? < size_bytes {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+        } else {
+            self.file.set_len(size_bytes)?;
+        }
+        self.size_bytes.fetch_max(size_bytes, Ordering::AcqRel);
+        Ok(())
     }
 
     fn read(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {
-        check_range(self.info.size_bytes, offset, total(buffers)?)?;
+        check_range(self.size_bytes(), offset, total(buffers)?)?;
         vectored::read(self.file_for(offset, buffers), offset, buffers)
     }
 

@@ -28,7 +28,14 @@ pub struct BalloonOptions {
 
 /// Bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Size(u64);
+pub struct Size(u64);
+
+impl Size {
+    /// How many.
+    pub fn bytes(self) -> u64 {
+        self.0
+    }
+}
 
 impl FromStr for Size {
     type Err = &'static str;

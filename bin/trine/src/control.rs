@@ -125,6 +125,9 @@ pub fn ask(command: Command) -> anyhow::Result<()> {
         | Command::Exec(_)
         | Command::Cp(_)
         | Command::Balloon(_)
+        | Command::Disk(_)
+        | Command::Net(_)
+        | Command::Set(_)
         | Command::Agent(_) => bail!("not a question to a VM"),
         Command::Status(options) => (options.target, Request::Status, options.json),
         Command::Pause(target) => (target, Request::Pause, false),
@@ -154,6 +157,7 @@ fn send(target: &Target, request: &Request, json: bool) -> anyhow::Result<()> {
             );
         }
         Ok(Reply::Status(status)) => print!("{}", table(&status)),
+        Ok(Reply::Plugged { .. } | Reply::Devices(_)) => bail!("the VM answers something else"),
         Ok(Reply::Screen { .. }) => bail!("the VM shows a screen that was not asked for"),
         Ok(Reply::Refused { message, .. }) => bail!("{message}"),
         Err(error) => return Err(error.into()),

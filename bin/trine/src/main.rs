@@ -6,6 +6,7 @@
 mod agent;
 mod balloon;
 mod control;
+mod devices;
 mod image;
 mod progress;
 mod run;
@@ -50,6 +51,14 @@ enum Command {
     Cp(agent::CopyOptions),
     /// Say how much memory a VM's guest shall do without, and how its memory is
     Balloon(balloon::BalloonOptions),
+    /// Give a running VM disks, or take them away
+    #[command(subcommand)]
+    Disk(devices::DiskCommand),
+    /// Give a running VM network cards, or take them away
+    #[command(subcommand)]
+    Net(devices::NetCommand),
+    /// Give a running VM more CPUs or memory
+    Set(devices::SetOptions),
     /// Ask a VM's guest agent
     Agent(agent::AgentOptions),
     /// End a VM at once
@@ -77,6 +86,9 @@ fn main() -> ExitCode {
         Command::Cp(options) => agent::copy(options).map(|()| ExitCode::SUCCESS),
         Command::Balloon(options) => balloon::balloon(options).map(|()| ExitCode::SUCCESS),
         Command::Agent(options) => agent::agent(options).map(|()| ExitCode::SUCCESS),
+        Command::Disk(command) => devices::disk(command).map(|()| ExitCode::SUCCESS),
+        Command::Net(command) => devices::net(command).map(|()| ExitCode::SUCCESS),
+        Command::Set(options) => devices::set(&options).map(|()| ExitCode::SUCCESS),
         Command::Image(command) => image::run(command).map(|()| ExitCode::SUCCESS),
         command => control::ask(command).map(|()| ExitCode::SUCCESS),
     };

@@ -11,7 +11,7 @@ use errchain::first_paragraph;
 use rfb::Place;
 use vmm::{
     BootKind, CdromSpec, ConsoleSpec, CpuModel, DiskSpec, EngineChoice, FirmwareSource, ModuleSpec,
-    NetSpec, NetworkSpec, OnReset, SeedSpec, ViewerSpec, VmSpec, VsockSpec,
+    NetSpec, OnReset, SeedSpec, ViewerSpec, VmSpec, VsockSpec,
 };
 
 use crate::ending::{self, Ending};
@@ -23,15 +23,15 @@ pub struct Options {
     /// Who executes the guest's CPUs: auto, hw, full or emu
     #[arg(long, value_name = "ENGINE", default_value = "auto")]
     engine: EngineChoice,
-    /// Number of CPUs, 1 to 32
-    #[arg(long, value_name = "N", default_value = "1", allow_hyphen_values = true)]
-    cpus: Cpus,
+    /// Number of CPUs, 1 to 32; with ",max=N", so many can come later
+    #[arg(long, value_name = "N[,max=N]", default_value = "1", allow_hyphen_values = true)]
+    cpus: UpTo<Cpus>,
     /// What they are: portable, less features of it, as in portable,-xsave
     #[arg(long, value_name = "PROFILE", default_value = "portable")]
     cpu: CpuModel,
-    /// Guest memory, with its unit: 512M, 4G
-    #[arg(long, value_name = "SIZE", default_value = "512M")]
-    memory: Size,
+    /// Guest memory, with its unit: 512M, 4G; with ",max=SIZE", so much can come later
+    #[arg(long, value_name = "SIZE[,max=SIZE]", default_value = "512M")]
+    memory: UpTo<Size>,
     /// What the VM starts from: bios, uefi or an image [default: the kernel, or without one bios]
     #[arg(long, value_name = "FIRMWARE")]
     firmware: Option<Firmware>,
@@ -143,15 +143,38 @@ enum Switch {
     Off,
 }
 
-/// How many CPUs. Whether a VM can have so many is not known here.
+/// How much of something there is, and how much there can be, if more can come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct UpTo<T> {
+    now: T,
+    most: Option<T>,
+}
+
+impl<T: FromStr<Err = String> + PartialOrd> FromStr for UpTo<T> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some((now, most)) = text.split_once(',') else {
+            return Ok(Self { now: text.parse()?, most: None });
+        };
+        let most = most.strip_prefix("max=").ok_or("give it as in 1,max=4 or 512M,max=2G")?;
+        let (now, most): (T, T) = (now.parse()?, most.parse()?);
+        if most < now {
+            return Err("max= is less than there is from the beginning".to_owned());
+        }
+        Ok(Self { now, most: Some(most) })
+    }
+}
+
+/// How many CPUs. Whether a VM can have so many is not known here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 struct Cpus(u32);
 
 impl FromStr for Cpus {
-    type Err = &'static str;
+    type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse().map(Self).map_err(|_| "a VM has 1 to 32 CPUs")
+        text.parse().map(Self).map_err(|_| "a VM has 1 to 32 CPUs".to_owned())
     }
 }
 
@@ -183,7 +206,7 @@ impl FromStr for BootOrder {
 }
 
 /// Bytes, given with a unit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 struct Size(u64);
 
 impl FromStr for Size {
@@ -221,28 +244,7 @@ impl FromStr for Net {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut parts = text.split(',');
-        let (mut mac, mut rate, mut spoof) = (None, None, false);
-        let mut to = match parts.next().unwrap_or_default() {
-            "none" if text == "none" => return Ok(Self(None)),
-            "user" => NetworkSpec::User(Vec::new()),
-            other => match other.split_once('=') {
-                Some(("tap", name)) => NetworkSpec::Tap(name.to_owned()),
-                Some(("bridge", name)) => NetworkSpec::Bridge(name.to_owned()),
-                _ => return Err("give user, tap=NAME, bridge=NAME or none".to_owned()),
-            },
-        };
-        for part in parts {
-            match (part.split_once('=').unwrap_or((part, "")), &mut to) {
-                (("hostfwd", text), NetworkSpec::User(forwards)) => forwards.push(parsed(text)?),
-                (("mac", text), _) => mac = Some(parsed(text)?),
-                (("rate", text), _) => rate = Some(parsed(text)?),
-                (("spoof", ""), _) => spoof = true,
-                (("hostfwd", _), _) => return Err("only user has hostfwd=".to_owned()),
-                _ => return Err(format!("'{part}' is not mac=, rate=, hostfwd= or spoof")),
-            }
-        }
-        Ok(Self(Some(NetSpec { to, mac, rate, spoof })))
+        if text == "none" { Ok(Self(None)) } else { text.parse().map(|net| Self(Some(net))) }
     }
 }
 
@@ -374,9 +376,13 @@ impl Options {
         let image = self.image.as_deref().map(DiskSpec::of_image).transpose()?;
         Ok(VmSpec {
             engine: self.engine,
-            cpus: self.cpus.0,
+            cpus: self.cpus.now.0,
+            cpus_max: self.cpus.most.map(|cpus| cpus.0),
             cpu: self.cpu,
-            memory_bytes: self.memory.0,
+            memory_bytes: self.memory.now.0,
+            memory_bytes_max: self.memory.most.map(|memory| memory.0),
+            // Nobody else can ask for it.
+            hotplug: self.control.is_some(),
             firmware: self.firmware.as_ref().map(|firmware| firmware.0.clone()),
             uefi_vars: self.uefi_vars.clone(),
             boot_order: self.boot_order.as_ref().map(|order| order.0.clone()).unwrap_or_default(),
@@ -410,6 +416,8 @@ impl Options {
 
 #[cfg(test)]
 mod tests {
+    use vmm::NetworkSpec;
+
     use super::*;
 
     #[test]
@@ -419,6 +427,18 @@ mod tests {
         for bad in ["", "M", "512", "0M", "-1M", "1.5G", "99999999999999T", "12Q", "1 G"] {
             assert!(bad.parse::<Size>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn there_can_be_more_than_there_is_and_not_less() {
+        let up_to = |now, most| UpTo { now: Cpus(now), most };
+        assert_eq!("2".parse(), Ok(up_to(2, None)));
+        assert_eq!("2,max=4".parse(), Ok(up_to(2, Some(Cpus(4)))));
+        for bad in ["2,", "2,4", "2,max=", "2,max=1", ",max=2"] {
+            assert!(bad.parse::<UpTo<Cpus>>().is_err(), "{bad}");
+        }
+        let memory = UpTo { now: Size(512 << 20), most: Some(Size(2 << 30)) };
+        assert_eq!("512M,max=2G".parse(), Ok(memory));
     }
 
     #[test]

@@ -20,13 +20,13 @@ mod state_file;
 mod vcpu_state;
 
 pub use event::{EventLog, MachineEvent, MachineOwner};
-pub use machine::{BusCounters, Extras, Machine, Prepared, RAM, VRAM};
+pub use machine::{BusCounters, Card, Extras, MORE_RAM, Machine, Prepared, RAM, Slot, VRAM};
 pub use profile_state::ProfileMismatch;
 pub use sections::RestoreError;
 pub use socket::{Socket, Unplugged};
 pub use spec::{
-    BootKind, BuildError, DiskSpec, DisplaySpec, FirmwareSpec, MachineSpec, NetSpec, StartError,
-    VariableStore, Variables,
+    BootKind, BuildError, DiskSpec, DisplaySpec, FirmwareSpec, HotplugSpec, MachineSpec, NetSpec,
+    PlugError, StartError, VariableStore, Variables,
 };
 pub use state_file::{StateFileError, pack, unpack};
 pub use statecodec::NamedSection;

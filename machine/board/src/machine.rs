@@ -3,26 +3,29 @@
 mod clock_part;
 mod controllers;
 mod firmware;
+mod growth;
 mod memory_map;
 mod pages;
 mod prepared;
+mod slots;
 mod wiring;
 
 pub use prepared::{Extras, Prepared};
+pub use slots::{Card, Slot};
 
 use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use boot::layout::Layout;
-use boot::{Described, Entry, Images};
+use boot::{Described, Entry, Images, Room};
 use chipset::{I8042, Uart};
 use display::Vga;
 use engine::Bus;
 use guest_memory::GuestMemory;
 use machine_clock::MachineClock;
 use statecodec::NamedSection;
-use virtio::{Balloon, Block, Console, Input, Net, Ports, VirtioPci};
+use virtio::{Balloon, Console, Input, Ports, VirtioPci};
 use x86_state::{CpuProfile, VcpuId, VcpuState, Vector};
 
 use crate::event::MachineOwner;
@@ -33,6 +36,8 @@ use wiring::{Board, Outside};
 
 /// Name of the memory region that is the guest's RAM.
 pub const RAM: &str = "ram";
+/// Name of the memory region that is RAM to come later, if there is any.
+pub const MORE_RAM: &str = "more-ram";
 /// Name of the memory region that is the display adapter's frame buffer, if there is one.
 pub const VRAM: &str = "vram";
 
@@ -110,8 +115,14 @@ impl Machine {
         let socket = Socket::new(owner.clone());
         socket.set_memory_or_fail(memory.view());
         let profile = spec.profile.clone();
+        let cores = profile.topology().cores;
+        let room = match spec.hotplug {
+            Some(spec) => Some(Room { cpus: cores, blocks: layout.blocks(spec.memory_bytes_max)? }),
+            None => None,
+        };
         let described = Described {
-            cpus: profile.topology().cores,
+            cpus: spec.hotplug.map_or(cores, |spec| spec.cpus.clamp(1, cores)),
+            room,
             hpet: spec.describe_hpet,
             legacy: spec.legacy,
         };
@@ -153,7 +164,8 @@ impl Machine {
             (Contents::Loaded(entry), _) => entry,
             (Contents::Used, Some(ram)) => {
                 self.memory.clear(ram)?;
-                self.memory.region(VRAM).map_or(Ok(()), |vram| self.memory.clear(vram))?;
+                let others = [VRAM, MORE_RAM].map(|name| self.memory.region(name));
+                others.into_iter().flatten().try_for_each(|region| self.memory.clear(region))?;
                 boot::load(&dma, &self.layout, images)?
             }
             _ => boot::load(&dma, &self.layout, images)?,
@@ -226,13 +238,13 @@ impl Machine {
     /// Ends service of virtio queues and disk controllers: when it returns, no device changes guest memory. To be
     /// called with vCPUs standing still, before anything is saved.
     pub fn pause_io(&self) {
-        self.board.virtio.iter().for_each(|device| device.pause());
+        self.virtio().iter().for_each(|device| device.pause());
         self.board.controllers.iter().for_each(|(_, controller)| controller.pause());
     }
 
     /// Begins it again, with what came meanwhile. Also to be called after a restore.
     pub fn resume_io(&self) {
-        self.board.virtio.iter().for_each(|device| device.resume());
+        self.virtio().iter().for_each(|device| device.resume());
         self.board.controllers.iter().for_each(|(_, controller)| controller.resume());
     }
 
@@ -281,19 +293,11 @@ impl Machine {
         self.board.balloon.as_ref()
     }
 
-    /// The disks, in their order, for their counters.
-    pub fn disks(&self) -> &[Arc<Block>] {
-        &self.board.blocks
-    }
-
-    /// The network cards, in their order, for their counters and links.
-    pub fn nets(&self) -> &[Arc<Net>] {
-        &self.board.nets
-    }
-
     /// All virtio devices, for their counters.
-    pub fn virtio(&self) -> &[Arc<VirtioPci>] {
-        &self.board.virtio
+    pub fn virtio(&self) -> Vec<Arc<VirtioPci>> {
+        let slots = self.slots();
+        let cards = slots.iter().map(|slot| slot.device().clone());
+        self.board.virtio.iter().cloned().chain(cards).collect()
     }
 
     /// How often vCPUs have reached the bus.
@@ -339,5 +343,7 @@ impl Bus for Machine {
 
 #[cfg(test)]
 mod display_tests;
+#[cfg(test)]
+mod growth_tests;
 #[cfg(test)]
 mod tests;

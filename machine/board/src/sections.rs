@@ -1,6 +1,6 @@
 //! Saving and restoring every part of a machine, by instance path.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bus::{Device, SectionError};
 use statecodec::NamedSection;
@@ -24,20 +24,48 @@ pub enum RestoreError {
     },
 }
 
-/// The parts that have state, in the order they are saved and restored.
+/// The first of the interrupt controllers, as the board calls it.
+pub(crate) const INTERRUPT_CONTROLLER: &str = "pic";
+
+/// A part, and what it is called.
+type Part = (String, Arc<dyn Device>);
+
+/// The parts that have state, in the order they are saved and restored. Some come and go.
+///
+/// *Lock*: never held while a part is called.
 #[derive(Default)]
-pub(crate) struct Parts(Vec<(String, Arc<dyn Device>)>);
+pub(crate) struct Parts {
+    list: RwLock<Vec<Part>>,
+}
 
 impl Parts {
     /// Adds a part, after those there are.
-    pub(crate) fn push(&mut self, path: impl Into<String>, device: Arc<dyn Device>) {
-        let path = path.into();
-        assert!(self.0.iter().all(|(other, _)| *other != path), "two parts are called {path}");
-        self.0.push((path, device));
+    pub(crate) fn push(&self, path: impl Into<String>, device: Arc<dyn Device>) {
+        self.edit(|list| add(list, list.len(), path.into(), device));
+    }
+
+    /// Adds one that has come later: before the interrupt controllers, which are the last.
+    pub(crate) fn insert(&self, path: String, device: Arc<dyn Device>) {
+        self.edit(|list| {
+            let controllers = list.iter().position(|(path, _)| path == INTERRUPT_CONTROLLER);
+            add(list, controllers.unwrap_or(list.len()), path, device);
+        });
+    }
+
+    pub(crate) fn remove(&self, path: &str) {
+        self.edit(|list| list.retain(|(other, _)| other != path));
+    }
+
+    fn edit(&self, edit: impl FnOnce(&mut Vec<Part>)) {
+        edit(&mut self.list.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn list(&self) -> Vec<Part> {
+        self.list.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn reset(&self) {
-        self.0.iter().for_each(|(_, device)| device.reset());
+        self.list().iter().for_each(|(_, device)| device.reset());
     }
 
     pub(crate) fn save(&self) -> Vec<NamedSection> {
@@ -45,14 +73,15 @@ impl Parts {
             path: path.clone(),
             section: device.save(),
         };
-        self.0.iter().map(save).collect()
+        self.list().iter().map(save).collect()
     }
 
     /// Wants exactly one section for each part, in any order.
     pub(crate) fn restore(&self, sections: &[NamedSection]) -> Result<(), RestoreError> {
         let mut left: Vec<&NamedSection> = sections.iter().collect();
-        let mut found = Vec::with_capacity(self.0.len());
-        for (path, device) in &self.0 {
+        let list = self.list();
+        let mut found = Vec::with_capacity(list.len());
+        for (path, device) in &list {
             let at = left
                 .iter()
                 .position(|named| named.path == *path)
@@ -69,4 +98,9 @@ impl Parts {
         }
         Ok(())
     }
+}
+
+fn add(list: &mut Vec<Part>, at: usize, path: String, device: Arc<dyn Device>) {
+    assert!(list.iter().all(|(other, _)| *other != path), "two parts are called {path}");
+    list.insert(at, (path, device));
 }

@@ -20,6 +20,8 @@ pub struct MachineSpec {
     pub profile: CpuProfile,
     /// RAM, in bytes: whole pages, 2 MiB to 510 GiB.
     pub memory_bytes: u64,
+    /// What can come and go later; `None` for nothing, and no tables that say so.
+    pub hotplug: Option<HotplugSpec>,
     /// Where its time comes from.
     pub time: TimeSource,
     /// The wall clock's time when the machine's is zero, in seconds since 1970, for the RTC.
@@ -64,6 +66,15 @@ pub struct MachineSpec {
     pub debug_exit: bool,
     /// The device of bare-metal test guests.
     pub testdev: bool,
+}
+
+/// What can come to a machine, besides disks and network cards. The profile's CPUs are all there can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HotplugSpec {
+    /// CPUs at power-up; at least one.
+    pub cpus: u32,
+    /// RAM at most, in bytes.
+    pub memory_bytes_max: u64,
 }
 
 /// The display adapter of a machine.
@@ -149,6 +160,7 @@ impl MachineSpec {
         Self {
             profile,
             memory_bytes,
+            hotplug: None,
             time: TimeSource::Host,
             rtc_start_unix_s: 0,
             dispatch: Dispatch::Inline,
@@ -206,6 +218,9 @@ pub enum BuildError {
     /// The host has no descriptor for it.
     #[error("the host has no event descriptor for a virtio device")]
     Event(#[source] std::io::Error),
+    /// A disk or network card cannot be put in.
+    #[error(transparent)]
+    Plug(PlugError),
     /// Its BARs fit nowhere.
     #[error(transparent)]
     Bars(#[from] NoRoom),
@@ -217,6 +232,47 @@ pub enum BuildError {
         /// What is wrong.
         source: RangeError,
     },
+}
+
+/// Why a machine does not become what it shall be.
+#[derive(Debug, thiserror::Error)]
+pub enum PlugError {
+    /// It was not built for it.
+    #[error("the VM was started without hot-plug")]
+    Fixed,
+    /// Every slot is taken.
+    #[error("no slot of the VM's bus is free: take a disk or network card away first")]
+    Full,
+    /// It is there already.
+    #[error("the VM has a '{0}' already")]
+    Name(String),
+    /// There is none.
+    #[error("the VM has no '{0}'")]
+    Missing(String),
+    /// More than it has place for, or fewer than there are.
+    #[error("the VM has {now} CPUs and can have {most}")]
+    Cpus {
+        /// Now.
+        now: u32,
+        /// At most.
+        most: u32,
+    },
+    /// More than it has place for, less than there is, or not whole blocks.
+    #[error(
+        "the VM has {} MiB and can have {} MiB, in steps of {} MiB",
+        now >> 20, most >> 20, step >> 20
+    )]
+    Memory {
+        /// Now.
+        now: u64,
+        /// At most.
+        most: u64,
+        /// A block.
+        step: u64,
+    },
+    /// The host has no descriptor for it.
+    #[error("the host has no event descriptor for a virtio device")]
+    Event(#[source] std::io::Error),
 }
 
 /// Why what is to be booted cannot be put into memory.

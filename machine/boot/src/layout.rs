@@ -75,6 +75,8 @@ pub const PCI_WINDOW_32: Span = Span::new(0xc000_0000, 0x2000_0000);
 pub const PCI_WINDOW_64: Span = Span::new(0x80_0000_0000, 0x80_0000_0000);
 /// PCI buses.
 pub const PCI_BUSES: u64 = 1;
+/// Slots of PCI that disks and network cards come into and go from.
+pub const PCI_HOTPLUG_SLOTS: std::ops::RangeInclusive<u32> = 1..=24;
 /// PCI configuration space.
 pub const ECAM: Span = Span::new(0xe000_0000, PCI_BUSES << 20);
 /// What a VGA shows of itself in the first MiB, where the machine has one.
@@ -149,6 +151,10 @@ pub mod port {
     pub const PM1A_CONTROL: Span = Span::new(0x604, 2);
     /// The PM timer.
     pub const PM_TIMER: Span = Span::new(0x608, 4);
+    /// General-purpose events.
+    pub const GPE0: Span = Span::new(0x620, 0x10);
+    /// The hot-plug controller.
+    pub const HOTPLUG: Span = Span::new(0x700, 0x20);
     /// PCI configuration address and data.
     pub const PCI_CONFIG: Span = Span::new(0xcf8, 8);
     /// Reset control, inside of [`PCI_CONFIG`]'s address register.
@@ -209,6 +215,36 @@ pub enum LayoutError {
     Alignment(u64),
 }
 
+/// Memory that comes does so in blocks, and in no smaller ones than Linux takes.
+pub const BLOCK_BYTES_MIN: u64 = 128 << 20;
+/// Blocks at most.
+pub const BLOCKS_MAX: u64 = 32;
+/// Where the first block may be: Linux takes none at other addresses.
+const BLOCKS_ALIGN: u64 = 1 << 30;
+
+/// Blocks of memory that can come to a machine, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Blocks {
+    /// Where the first is.
+    pub base: u64,
+    /// How large each is.
+    pub size: u64,
+    /// How many.
+    pub count: u32,
+}
+
+impl Blocks {
+    /// All of them.
+    pub const fn span(&self) -> Span {
+        Span::new(self.base, self.size * self.count as u64)
+    }
+
+    /// One of them.
+    pub const fn block(&self, number: u32) -> Span {
+        Span::new(self.base + self.size * number as u64, self.size)
+    }
+}
+
 /// What an E820 entry says of its range (ACPI 6.5, table 15.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -255,6 +291,20 @@ impl Layout {
     pub fn high_ram(&self) -> Option<Span> {
         let size = self.ram_bytes - self.low_ram().size;
         (size > 0).then_some(Span::new(HIGH_RAM_BASE, size))
+    }
+
+    /// Blocks for so much RAM in all, or a little more; none where that is no more than there is.
+    ///
+    /// # Errors
+    /// When no machine can have it.
+    pub fn blocks(&self, most_bytes: u64) -> Result<Blocks, LayoutError> {
+        let more = most_bytes.saturating_sub(self.ram_bytes);
+        let size = more.div_ceil(BLOCKS_MAX).next_multiple_of(BLOCK_BYTES_MIN);
+        let count = if more == 0 { 0 } else { more.div_ceil(size) as u32 };
+        let end = self.high_ram().map_or(HIGH_RAM_BASE, |high| high.end());
+        let blocks = Blocks { base: end.next_multiple_of(BLOCKS_ALIGN), size, count };
+        let fits = most_bytes <= RAM_BYTES_MAX && blocks.span().end() <= PCI_WINDOW_64.base;
+        if fits { Ok(blocks) } else { Err(LayoutError::Size(most_bytes)) }
     }
 
     /// What is where, for the guest, in order of addresses.
@@ -344,6 +394,24 @@ mod tests {
     }
 
     #[test]
+    fn blocks_lie_above_all_ram_and_hold_what_is_asked_for() {
+        for size in &SIZES[..SIZES.len() - 1] {
+            let layout = Layout::new(*size).unwrap();
+            for most in [*size, size + 4096, 2 * size, RAM_BYTES_MAX - (8 << 30)] {
+                let blocks = layout.blocks(most.max(*size)).unwrap();
+                let more = blocks.span();
+                assert!(size + more.size >= most && more.size < most + (BLOCKS_MAX << 28));
+                assert!(u64::from(blocks.count) <= BLOCKS_MAX);
+                assert!(layout.high_ram().is_none_or(|high| high.end() <= more.base));
+                assert!(mmio().iter().all(|at| !at.overlaps(&more)), "{more:x?}");
+                assert!(blocks.size.is_multiple_of(BLOCK_BYTES_MIN));
+            }
+        }
+        let layout = Layout::new(2 << 20).unwrap();
+        assert!(layout.blocks(RAM_BYTES_MAX + 4096).is_err());
+    }
+
+    #[test]
     fn ports_do_not_overlap() {
         use port::*;
         let all = [
@@ -362,6 +430,7 @@ mod tests {
             COM1,
             FW_CFG,
             PM,
+            HOTPLUG,
             PCI_CONFIG,
             PCI_WINDOW,
         ];

@@ -48,7 +48,7 @@ use guest_memory::DmaMemory;
 
 use elf::Elf;
 use guest::Guest;
-use layout::Layout;
+use layout::{Blocks, Layout};
 
 /// Where the RSDP is.
 pub(crate) const ACPI_RSDP: u64 = layout::ACPI.base;
@@ -76,12 +76,23 @@ pub struct Module<S> {
 /// What the tables tell besides what every board has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Described {
-    /// How many CPUs, 1 to 32.
+    /// How many CPUs, 1 to 32, at power-up.
     pub cpus: u32,
+    /// What can come later, where anything can.
+    pub room: Option<Room>,
     /// The HPET.
     pub hpet: bool,
     /// The PIC, the keyboard controller, the LPC bridge and the RTC's interrupt.
     pub legacy: bool,
+}
+
+/// What can come to a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// CPUs in all, with those of power-up.
+    pub cpus: u32,
+    /// Memory.
+    pub blocks: Blocks,
 }
 
 /// Writes the tables that say what the machine is: ACPI and SMBIOS.

@@ -22,6 +22,7 @@
 pub mod debug_exit;
 pub mod debugcon;
 pub mod fw_cfg;
+pub mod hotplug;
 pub mod hpet;
 pub mod i8042;
 pub mod ioapic;
@@ -42,6 +43,7 @@ mod time;
 pub use debug_exit::DebugExit;
 pub use debugcon::DebugCon;
 pub use fw_cfg::{FwCfg, FwCfgError, FwCfgItems};
+pub use hotplug::{Hotplug, HotplugConfig, HotplugSink};
 pub use hpet::Hpet;
 pub use i8042::{I8042, Key, Motion};
 pub use ioapic::{IoApic, RouteSink};

@@ -29,6 +29,11 @@ impl PageUnmapSink for Nothing {
     fn unmap_page(&self, _gpa: u64) {}
 }
 
+impl HotplugSink for Nothing {
+    fn ejected(&self, _slots: u32) {}
+    fn memory_blocks(&self, _count: u32) {}
+}
+
 impl ByteSink for Nothing {
     fn put(&self, _byte: u8) {}
 }
@@ -36,6 +41,7 @@ impl ByteSink for Nothing {
 const IOAPIC_AT: u64 = 0x1_0000;
 const HPET_AT: u64 = 0x2_0000;
 const PM_AT: u64 = 0x600;
+const HOTPLUG_AT: u64 = 0x700;
 const UART_AT: u64 = 0x3f8;
 const RAM_SIZE: u64 = 0x4000;
 
@@ -83,6 +89,9 @@ impl Rig {
         let config = RtcConfig { start_unix_s: 1_798_761_598, cmos: Vec::new() };
         let rtc = Rtc::new(&clock, Line::new(hpet.clone(), 8), &config);
         let pm = Pm::new(&clock, line(9), nothing.clone(), TimerWidth::Bits24);
+        let config = HotplugConfig { cpus: 1, cpus_max: 32, blocks_max: 32 };
+        let hotplug = Hotplug::new(config, pm.clone(), Box::new(Nothing));
+        (1..5).for_each(|slot| hotplug.plugged(slot));
         let uart = Uart::new(&clock, line(4), nothing.clone());
         let i8042 = I8042::new(line(1), line(12), nothing.clone());
         let reset_control = ResetControl::new(nothing.clone());
@@ -101,6 +110,7 @@ impl Rig {
         map_ports(&space, &testdev, testdev::PORTS).unwrap();
         map_ports(&space, &fw_cfg, fw_cfg::PORTS).unwrap();
         space.map(UART_AT, uart::spec::SIZE, uart.clone()).unwrap();
+        space.map(HOTPLUG_AT, hotplug::spec::SIZE, hotplug.clone()).unwrap();
         space.map(PM_AT, pm::spec::SIZE, pm.clone()).unwrap();
         space.map(IOAPIC_AT, ioapic::spec::SIZE, ioapic.clone()).unwrap();
         space.map(HPET_AT, hpet::spec::SIZE, hpet.clone()).unwrap();
@@ -108,6 +118,7 @@ impl Rig {
             pit,
             rtc,
             hpet,
+            hotplug,
             pm.clone(),
             uart.clone(),
             i8042.clone(),

@@ -72,6 +72,11 @@ impl PciBus {
         Ok(())
     }
 
+    /// Takes a function out.
+    pub fn remove(&self, at: DevFn) -> Option<Arc<Function>> {
+        self.functions.write().unwrap_or_else(PoisonError::into_inner).remove(&at)
+    }
+
     /// The functions, in order of their places. Each is a [`Device`] to save, restore and reset.
     pub fn functions(&self) -> Vec<(DevFn, Arc<Function>)> {
         let functions = self.functions.read().unwrap_or_else(PoisonError::into_inner);

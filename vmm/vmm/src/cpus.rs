@@ -94,9 +94,9 @@ impl Cpus {
         Ok(Self { cpus, complex })
     }
 
-    /// Lets all vCPUs run.
-    pub(crate) fn start(&mut self) -> Result<(), VmError> {
-        for cpu in &mut self.cpus {
+    /// Lets the first `count` vCPUs run. The others are not there.
+    pub(crate) fn start(&mut self, count: u32) -> Result<(), VmError> {
+        for cpu in self.cpus.iter_mut().take(count as usize) {
             cpu.shared.stop.store(false, Ordering::Release);
             cpu.tell(Order::Run)?;
             cpu.running = true;

@@ -87,6 +87,22 @@ impl FromStr for CdromSpec {
     }
 }
 
+/// Opens and locks a disk that comes later; paths begin at `directory`.
+pub(crate) fn open_later(
+    text: &str,
+    directory: &Path,
+    serial: String,
+) -> Result<board::DiskSpec, VmError> {
+    let DiskSpec { mut options, bus } = text.parse().map_err(VmError::Plugged)?;
+    if bus != DiskBus::Virtio {
+        let message = "only virtio disks come while a VM runs: leave bus= out";
+        return Err(VmError::Plugged(message.to_owned()));
+    }
+    options.path = directory.join(&options.path);
+    options.backing.iter_mut().for_each(|(path, _)| *path = directory.join(&*path));
+    Ok(board::DiskSpec { disk: options.open()?, serial })
+}
+
 /// Opens and locks all disks and discs of `spec`.
 pub(crate) fn open(spec: &VmSpec, parts: &mut MachineSpec) -> Result<(), VmError> {
     for (n, disk) in spec.disks.iter().enumerate() {

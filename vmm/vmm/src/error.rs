@@ -46,6 +46,12 @@ pub enum VmError {
     /// Firmware cannot be used.
     #[error(transparent)]
     Firmware(#[from] FirmwareError),
+    /// What is to come to a running VM is not said as it must be.
+    #[error("{0}")]
+    Plugged(String),
+    /// It cannot come, or go.
+    #[error(transparent)]
+    Plug(#[from] board::PlugError),
     /// A network cannot be used.
     #[error(transparent)]
     Net(#[from] NetError),
@@ -151,6 +157,8 @@ impl VmError {
             | Self::Vsock(_)
             | Self::Firmware(_)
             | Self::Profile(_)
+            | Self::Plugged(_)
+            | Self::Plug(_)
             | Self::Start(StartError::Boot(_))
             | Self::NoPassword(_)
             | Self::Viewers(RfbError::Open(_) | RfbError::Listen { .. } | RfbError::InUse(_))

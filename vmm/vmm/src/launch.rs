@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use board::{DisplaySpec, Extras, FirmwareSpec, Machine, MachineSpec, Prepared, StartError};
+use board::{
+    DisplaySpec, Extras, FirmwareSpec, HotplugSpec, Machine, MachineSpec, Prepared, StartError,
+};
 use boot::Images;
 use engine::{Engine, EngineKind};
 use engine_emu::EmuEngine;
@@ -18,8 +20,8 @@ use x86_state::{CpuProfile, ProfileError, Topology};
 use crate::agent::AgentService;
 use crate::images::{self, InitrdCheck};
 use crate::{
-    Console, ConsoleSpec, Desk, EngineChoice, Engines, Inbox, Io, IoThread, OnReset, Output, Vm,
-    VmConfig, VmError, VmSpec,
+    Console, ConsoleSpec, Desk, EngineChoice, Engines, Inbox, Io, IoThread, OnReset, Output,
+    Plugger, Vm, VmConfig, VmError, VmSpec,
 };
 use crate::{disks, firmware, networks, viewers};
 
@@ -115,6 +117,7 @@ pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
     };
     parts.debugcon = debugcon.as_ref().map(Console::sink);
     parts.nets = networks::open(&spec, &dispatch)?;
+    let plugger = Plugger::new(&spec, &dispatch);
     parts.dispatch = dispatch;
     let machine = Machine::build_with(parts, memory, inbox.clone())?;
 
@@ -143,6 +146,7 @@ pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
         outputs: outputs_of,
         desk: desk.clone(),
         agent,
+        plugger,
         threads,
     };
     initrd.finish()?;
@@ -156,7 +160,12 @@ fn prepare(
     firmware: Option<&FirmwareSpec>,
     images: Option<&mut Images<File>>,
 ) -> Result<Prepared, VmError> {
-    let extras = Extras { testdev: spec.testdev, display: spec.display, ..Extras::default() };
+    let extras = Extras {
+        testdev: spec.testdev,
+        display: spec.display,
+        memory_bytes_max: spec.memory_bytes_max.unwrap_or(0),
+        ..Extras::default()
+    };
     let extras = firmware.map_or(extras, |firmware| extras.with_firmware(firmware));
     let mut memory = Prepared::new(spec.memory_bytes, extras)?;
     images.map(|images| memory.load(images)).transpose()?;
@@ -166,7 +175,8 @@ fn prepare(
 /// The profile that is asked for, without PCID on hosts whose hardware has none: the VM can then run
 /// on all engines of this host.
 fn cpu_profile(hw: &HwEngine, spec: &VmSpec, tsc_khz: u32) -> Result<CpuProfile, ProfileError> {
-    let profile = CpuProfile::portable(Topology { cores: spec.cpus }, tsc_khz)?;
+    let cores = spec.cpus_max.unwrap_or(spec.cpus);
+    let profile = CpuProfile::portable(Topology { cores }, tsc_khz)?;
     let profile = profile.without(spec.cpu.without);
     let without = profile.clone().without_pcid();
     let only_without = hw.check(&profile).is_err() && hw.check(&without).is_ok();
@@ -199,6 +209,11 @@ fn engine_choice(spec: &VmSpec) -> Result<EngineChoice, VmError> {
 /// The machine, but for what its devices are connected with.
 fn machine_spec(spec: &VmSpec, profile: CpuProfile) -> Result<MachineSpec, VmError> {
     let mut parts = MachineSpec::new(profile, spec.memory_bytes);
+    let can_grow = spec.cpus_max.is_some() || spec.memory_bytes_max.is_some();
+    parts.hotplug = (spec.hotplug || can_grow).then(|| HotplugSpec {
+        cpus: spec.cpus,
+        memory_bytes_max: spec.memory_bytes_max.unwrap_or(0),
+    });
     parts.debug_exit = spec.debug_exit;
     parts.testdev = spec.testdev;
     parts.balloon = spec.balloon;
@@ -262,7 +277,7 @@ fn dispatch(
 
 /// Guest memory is taken as the guest touches it, and a host that then has none left kills the
 /// process. What it can never have is refused here.
-fn check_host_memory(asked_bytes: u64) -> Result<(), VmError> {
+pub(crate) fn check_host_memory(asked_bytes: u64) -> Result<(), VmError> {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kib = |field: &str| {
         let line = meminfo.lines().find_map(|line| line.strip_prefix(field))?;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use board::Machine;
 use engine::{Built, CpuComplex, Engine, EngineError};
+use x86_state::VcpuState;
 
 use crate::VmError;
 use crate::cpus::Cpus;
@@ -20,8 +21,18 @@ use crate::cpus::Cpus;
 /// kernel's APIC timers run while a VM stands (contract of [`engine::Vcpu::run`]). Senders of
 /// interrupts wait meanwhile, or one that comes between the two would be lost.
 pub(crate) fn reload(machine: &Machine, cpus: &mut Cpus) -> Result<(), VmError> {
+    reload_with(machine, cpus, |_| ())
+}
+
+/// The same, with changed states.
+pub(crate) fn reload_with(
+    machine: &Machine,
+    cpus: &mut Cpus,
+    change: impl FnOnce(&mut [VcpuState]),
+) -> Result<(), VmError> {
     let _unplugged = machine.socket().unplug();
-    let states = cpus.save()?;
+    let mut states = cpus.save()?;
+    change(&mut states);
     cpus.load(states)
 }
 

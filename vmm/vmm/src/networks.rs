@@ -21,11 +21,8 @@ pub(crate) fn open(spec: &VmSpec, dispatch: &Dispatch) -> Result<Vec<board::NetS
     };
     let identity = identity(spec);
     let each = spec.nets.iter().enumerate().zip(loops.iter().cycle());
-    each.map(|((index, net), of)| {
-        let mac = net.mac.unwrap_or_else(|| Mac::of_vm(&identity, index));
-        open_one(net, mac, spec.cpus.min(PAIRS_MAX) as u16, of)
-    })
-    .collect()
+    let most = spec.cpus_max.unwrap_or(spec.cpus);
+    each.map(|((index, net), of)| open_one(net, &identity, index, most, of)).collect()
 }
 
 /// Opens the host's end of the guest's sockets, if it is to have any.
@@ -41,12 +38,16 @@ pub(crate) fn open_vsock(
     Ok(Some(host))
 }
 
-fn open_one(
+/// Opens the network of a VM's card number `index`, which waits on `of`.
+pub(crate) fn open_one(
     spec: &NetSpec,
-    mac: Mac,
-    pairs: u16,
+    identity: &str,
+    index: usize,
+    cpus: u32,
     of: &EventLoop,
 ) -> Result<board::NetSpec, VmError> {
+    let mac = spec.mac.unwrap_or_else(|| Mac::of_vm(identity, index));
+    let pairs = cpus.min(PAIRS_MAX) as u16;
     let network: Arc<dyn Network> = match &spec.to {
         NetworkSpec::User(forwards) => {
             UserNetwork::new(&UserConfig { mac, forwards: forwards.clone() })?
@@ -65,7 +66,7 @@ fn open_one(
 }
 
 /// What stays the same from run to run and differs between VMs, as far as files can tell.
-fn identity(spec: &VmSpec) -> String {
+pub(crate) fn identity(spec: &VmSpec) -> String {
     let host = fs::read_to_string("/etc/machine-id").unwrap_or_default();
     let taps = spec.nets.iter().filter_map(|net| match &net.to {
         NetworkSpec::Tap(name) => Some(name.clone()),

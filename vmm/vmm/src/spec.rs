@@ -1,6 +1,8 @@
 //! What VM is asked for, in the operator's terms.
 
+use std::fmt::Display;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use x86_state::CpuModel;
 
@@ -15,10 +17,16 @@ pub struct VmSpec {
     pub engine: EngineChoice,
     /// How many CPUs.
     pub cpus: u32,
+    /// How many there can be, if more can come.
+    pub cpus_max: Option<u32>,
     /// What they are.
     pub cpu: CpuModel,
     /// RAM in bytes.
     pub memory_bytes: u64,
+    /// How much there can be, if more can come.
+    pub memory_bytes_max: Option<u64>,
+    /// Disks and network cards can come and go.
+    pub hotplug: bool,
     /// What it starts from. Without it, from the kernel; without both, from a BIOS.
     pub firmware: Option<FirmwareSource>,
     /// Where UEFI's variables are kept. Without it, they go with the VM.
@@ -129,4 +137,36 @@ pub enum ConsoleSpec {
     File(PathBuf),
     /// Nowhere.
     None,
+}
+
+impl FromStr for NetSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut parts = text.split(',');
+        let (mut mac, mut rate, mut spoof) = (None, None, false);
+        let mut to = match parts.next().unwrap_or_default() {
+            "user" => NetworkSpec::User(Vec::new()),
+            other => match other.split_once('=') {
+                Some(("tap", name)) => NetworkSpec::Tap(name.to_owned()),
+                Some(("bridge", name)) => NetworkSpec::Bridge(name.to_owned()),
+                _ => return Err("give user, tap=NAME, bridge=NAME or none".to_owned()),
+            },
+        };
+        for part in parts {
+            match (part.split_once('=').unwrap_or((part, "")), &mut to) {
+                (("hostfwd", text), NetworkSpec::User(forwards)) => forwards.push(parsed(text)?),
+                (("mac", text), _) => mac = Some(parsed(text)?),
+                (("rate", text), _) => rate = Some(parsed(text)?),
+                (("spoof", ""), _) => spoof = true,
+                (("hostfwd", _), _) => return Err("only user has hostfwd=".to_owned()),
+                _ => return Err(format!("'{part}' is not mac=, rate=, hostfwd= or spoof")),
+            }
+        }
+        Ok(Self { to, mac, rate, spoof })
+    }
+}
+
+fn parsed<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| error.to_string())
 }

@@ -20,7 +20,9 @@ use x86_state::VcpuState;
 use crate::agent::AgentService;
 use crate::cpus::{Cpus, Stop};
 use crate::inbox::{Inbox, Mail};
-use crate::moving::{change_engine, reload};
+use crate::launch::check_host_memory;
+use crate::moving::{change_engine, reload, reload_with};
+use crate::plugging::{self, Plugger};
 use crate::{Answering, Chosen, Desk, Engines, IoThread, Output, VmError, kind, name};
 
 /// What becomes of a VM whose guest resets it or whose CPU gives up.
@@ -63,6 +65,8 @@ pub struct VmConfig {
     pub desk: Option<Arc<Desk>>,
     /// The guest's agent, if it has a port.
     pub(crate) agent: Option<Arc<AgentService>>,
+    /// What comes to it later.
+    pub plugger: Plugger,
     /// What serves its devices, for as long as it lives.
     pub threads: Vec<IoThread>,
 }
@@ -167,7 +171,7 @@ impl Vm {
     fn go(&mut self) -> Result<(), VmError> {
         self.machine.resume_io();
         self.machine.clock().start();
-        self.cpus.start()?;
+        self.cpus.start(self.machine.cpus())?;
         self.state = RunState::Running;
         Ok(())
     }
@@ -235,7 +239,7 @@ impl Vm {
             let message = "the VM has no balloon: start it with --balloon on".to_owned();
             return refused(Refusal::Unsupported, message);
         };
-        let memory_bytes = self.machine.layout().ram_bytes();
+        let memory_bytes = self.machine.ram_bytes();
         if let Some(bytes) = request.target_bytes {
             balloon.set_target(bytes.min(memory_bytes));
         }
@@ -273,6 +277,14 @@ impl Vm {
             (Request::Screenshot, _) => return Ok((self.screenshot(), None)),
             (Request::Keys { keys }, _) => self.type_keys(keys),
             (Request::Balloon(request), _) => self.ask_balloon(*request),
+            (Request::Devices, _) => Reply::Devices(plugging::devices(&self.machine)),
+            (
+                Request::AddDisk { .. }
+                | Request::AddNet { .. }
+                | Request::RemoveDevice { .. }
+                | Request::GrowDisk { .. },
+                _,
+            ) => self.plug(request).unwrap_or_else(|error| refusal(&error)),
             // It is another's to ask.
             (Request::Agent(_), _) => refused(Refusal::BadRequest, String::new()),
             (Request::Pause, RunState::Paused) | (Request::Resume, RunState::Running) => {
@@ -283,7 +295,7 @@ impl Vm {
                 self.go()?;
                 Reply::Done
             }
-            (Request::Pause | Request::Reset | Request::Move { .. }, _) => {
+            (Request::Pause | Request::Reset | Request::Move { .. } | Request::Grow { .. }, _) => {
                 let (reply, outcome) = self.serve_standing(request, was)?;
                 return Ok((reply.into(), outcome));
             }
@@ -306,6 +318,7 @@ impl Vm {
         let mut old = None;
         let mut reply = match request {
             Request::Reset => self.reset().map(|()| Reply::Done)?,
+            Request::Grow { cpus, memory_bytes } => self.grow(*cpus, *memory_bytes)?,
             Request::Move { engine } => match self.move_to(kind(*engine)) {
                 Ok((left, moved)) => {
                     old = left;
@@ -340,6 +353,42 @@ impl Vm {
         self.config.chosen = Chosen { engine, reason: format!("moved from {}", moved.from) };
         self.moves += 1;
         Ok((old, moved))
+    }
+
+    fn plug(&mut self, request: &Request) -> Result<Reply, VmError> {
+        let (machine, plugger) = (&self.machine, &mut self.config.plugger);
+        let name = match request {
+            Request::AddDisk { disk, directory } => plugger.add_disk(machine, disk, directory)?,
+            Request::AddNet { net } => plugger.add_net(machine, net)?,
+            Request::RemoveDevice { name } => {
+                machine.ask_to_go(name)?;
+                return Ok(Reply::Done);
+            }
+            Request::GrowDisk { name, size_bytes } => {
+                plugging::grow_disk(machine, name, *size_bytes)?;
+                return Ok(Reply::Done);
+            }
+            _ => return Ok(Reply::Done),
+        };
+        Ok(Reply::Plugged { name })
+    }
+
+    /// CPUs and memory come, while the vCPUs stand. CPUs that come are as after reset, whatever the
+    /// guest has sent them before they were there.
+    fn grow(&mut self, cpus: Option<u32>, memory_bytes: Option<u64>) -> Result<Reply, VmError> {
+        let before = self.machine.cpus();
+        let more = memory_bytes.map_or(0, |bytes| bytes.saturating_sub(self.machine.ram_bytes()));
+        let grown = check_host_memory(more)
+            .and_then(|()| {
+                memory_bytes.map_or(Ok(()), |bytes| Ok(self.machine.set_ram_bytes(bytes)?))
+            })
+            .and_then(|()| cpus.map_or(Ok(()), |count| Ok(self.machine.set_cpus(count)?)));
+        let profile = self.machine.profile().clone();
+        reload_with(&self.machine, &mut self.cpus, |states| {
+            let new = (before..self.machine.cpus()).map(x86_state::VcpuId);
+            new.for_each(|id| states[id.0 as usize] = VcpuState::at_reset(&profile, id));
+        })?;
+        Ok(grown.map_or_else(|error| refusal(&error), |()| Reply::Done))
     }
 
     fn screenshot(&self) -> Answer {
@@ -380,13 +429,13 @@ impl Vm {
             engine: name(self.engine),
             engine_reason: self.config.chosen.reason.clone(),
             state: self.state,
-            memory_bytes: self.machine.layout().ram_bytes(),
+            memory_bytes: self.machine.ram_bytes(),
             overhead_bytes: overhead_bytes(),
             machine_time_ms: self.machine.clock().now_ns() / 1_000_000,
             resets: self.resets,
             moves: self.moves,
             console_lost_bytes: self.config.outputs.iter().map(|output| output.lost_bytes()).sum(),
-            vcpus: self.machine.profile().topology().cores,
+            vcpus: self.machine.cpus(),
             port_accesses: bus.ports,
             mmio_accesses: bus.mmio,
             unclaimed_accesses: bus.ports_unclaimed + bus.mmio_unclaimed,

@@ -26,7 +26,8 @@ pub use agent::{
 pub use balloon::{BalloonRequest, BalloonStatus};
 pub use client::Client;
 pub use message::{
-    Answer, EngineName, Hello, KeyPress, Moved, Refusal, Reply, Request, RunState, Status,
+    Answer, DeviceKind, EngineName, Hello, KeyPress, Moved, PluggedDevice, Refusal, Reply, Request,
+    RunState, Status,
 };
 pub use packet::RpcError;
 pub use server::{Listener, Peer, Received};

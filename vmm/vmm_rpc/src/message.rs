@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,39 @@ pub enum Request {
         /// Which.
         engine: EngineName,
     },
+    /// A disk comes. Answered with [`Reply::Plugged`].
+    AddDisk {
+        /// As on the command line.
+        disk: String,
+        /// What paths in it begin at.
+        directory: PathBuf,
+    },
+    /// A network card comes. Answered with [`Reply::Plugged`].
+    AddNet {
+        /// As on the command line.
+        net: String,
+    },
+    /// The guest shall let a disk or network card go. It is gone when it is no more among the devices.
+    RemoveDevice {
+        /// What it is called.
+        name: String,
+    },
+    /// A disk becomes larger.
+    GrowDisk {
+        /// What it is called.
+        name: String,
+        /// Its size, then.
+        size_bytes: u64,
+    },
+    /// The disks and network cards that can come and go. Answered with [`Reply::Devices`].
+    Devices,
+    /// CPUs or memory come.
+    Grow {
+        /// So many CPUs in all.
+        cpus: Option<u32>,
+        /// So much memory in all.
+        memory_bytes: Option<u64>,
+    },
     /// Ask the guest's agent. Answered with [`Reply::Agent`].
     Agent(AgentRequest),
     /// What the memory balloon shall do, if anything. Answered with [`Reply::Balloon`].
@@ -67,6 +101,13 @@ pub enum Reply {
         /// Lines.
         height: u32,
     },
+    /// What has come is called this.
+    Plugged {
+        /// Its name.
+        name: String,
+    },
+    /// Disks and network cards.
+    Devices(Vec<PluggedDevice>),
     /// The VM goes on in the other engine.
     Moved(Moved),
     /// What the guest's agent says.
@@ -198,6 +239,29 @@ pub struct Status {
     pub mmio_accesses: u64,
     /// Accesses of both kinds that no device claimed.
     pub unclaimed_accesses: u64,
+}
+
+/// A disk or network card in a slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluggedDevice {
+    /// What it is called.
+    pub name: String,
+    /// What it is.
+    pub kind: DeviceKind,
+    /// Its device number on the PCI bus.
+    pub slot: u8,
+    /// How large a disk is; 0 for a network card.
+    pub size_bytes: u64,
+}
+
+/// What comes and goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceKind {
+    /// A disk.
+    Disk,
+    /// A network card.
+    Net,
 }
 
 /// A key that goes down or up.

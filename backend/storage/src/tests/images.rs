@@ -295,3 +295,29 @@ fn an_image_whose_clusters_have_more_owners_than_are_counted_is_not_written() {
     );
     assert!(DiskOptions { read_only: true, ..options }.open().is_ok());
 }
+
+#[test]
+fn disks_of_both_formats_grow_and_what_is_new_is_zero() {
+    let dir = directory();
+    let raw = dir.path().join("a.raw");
+    File::create(&raw).unwrap().set_len(SIZE).unwrap();
+    for path in [raw, qcow2(&dir, "a.qcow2", None)] {
+        let options = DiskOptions { snapshot: false, ..DiskOptions::new(&path) };
+        let disk = options.open().unwrap();
+        fill(&*disk, SIZE - 512, 512, 3);
+        assert_eq!(disk.grow(SIZE - 512).unwrap_err().kind(), ErrorKind::InvalidInput);
+        disk.grow(1 << 30).unwrap();
+        assert_eq!(disk.info().size_bytes, 1 << 30);
+        assert_eq!(look(&*disk, (1 << 30) - 512, 512), vec![0; 512]);
+        fill(&*disk, (1 << 30) - 512, 512, 4);
+        disk.flush().unwrap();
+        drop(disk);
+        let disk = DiskOptions { read_only: true, ..options.clone() }.open().unwrap();
+        assert_eq!(look(&*disk, SIZE - 512, 512), vec![3; 512]);
+        assert_eq!(look(&*disk, (1 << 30) - 512, 512), vec![4; 512]);
+        assert_eq!(disk.grow(2 << 30).unwrap_err().kind(), ErrorKind::ReadOnlyFilesystem);
+        drop(disk);
+        let disk = DiskOptions { snapshot: true, ..options }.open().unwrap();
+        assert_eq!(disk.grow(2 << 30).unwrap_err().kind(), ErrorKind::Unsupported);
+    }
+}

@@ -7,7 +7,7 @@ use boot::Images;
 use boot::layout::{Layout, TESTDEV_RAM};
 use guest_memory::{Backing, FlatRange, GuestMemory, RamOffset};
 
-use super::{Contents, RAM, VRAM, firmware};
+use super::{Contents, MORE_RAM, RAM, VRAM, firmware};
 use crate::spec::{BuildError, FirmwareSpec, MachineSpec, StartError};
 
 const TESTDEV: &str = "testdev";
@@ -19,6 +19,8 @@ pub struct Extras {
     pub testdev: bool,
     /// The display adapter.
     pub display: bool,
+    /// RAM at most, where more can come.
+    pub memory_bytes_max: u64,
     /// Bytes of firmware's image.
     pub image_bytes: u64,
     /// Bytes of UEFI's variables.
@@ -28,8 +30,12 @@ pub struct Extras {
 impl Extras {
     /// What this machine has.
     pub fn of(spec: &MachineSpec) -> Self {
-        let none =
-            Self { testdev: spec.testdev, display: spec.display.is_some(), ..Self::default() };
+        let none = Self {
+            testdev: spec.testdev,
+            display: spec.display.is_some(),
+            memory_bytes_max: spec.hotplug.map_or(0, |hotplug| hotplug.memory_bytes_max),
+            ..Self::default()
+        };
         spec.firmware.as_ref().map_or(none, |firmware| none.with_firmware(firmware))
     }
 
@@ -74,6 +80,10 @@ impl Prepared {
 /// RAM, and what the guest sees of it.
 fn build_memory(layout: &Layout, extras: Extras) -> Result<Arc<GuestMemory>, BuildError> {
     let mut regions = vec![(RAM, layout.ram_bytes())];
+    let more = layout.blocks(extras.memory_bytes_max)?.span().size;
+    if more > 0 {
+        regions.push((MORE_RAM, more));
+    }
     if extras.testdev {
         regions.push((TESTDEV, TESTDEV_RAM.size));
     }

@@ -6,33 +6,34 @@ use boot::layout::{self, Layout, Span, irq, port};
 use boot::{Described, Screen};
 use bus::{AddressSpace, BusDevice, Device, Line};
 use chipset::{
-    DebugCon, DebugExit, Flash, FwCfg, FwCfgItems, Hpet, I8042, IoApic, IrqLines, Pic, Pit, Pm,
-    PortRange, PowerEvent, PowerSink, ResetControl, Rtc, RtcConfig, TestDevice, TimerWidth, Uart,
-    map_ports,
+    DebugCon, DebugExit, Flash, FwCfg, FwCfgItems, Hotplug, HotplugConfig, Hpet, I8042, IoApic,
+    IrqLines, Pic, Pit, Pm, PortRange, PowerEvent, PowerSink, ResetControl, Rtc, RtcConfig,
+    TestDevice, TimerWidth, Uart, map_ports,
 };
 use display::{Vga, VgaConfig};
 use engine::IndexRegister;
-use guest_memory::{Backing, GuestMemory};
+use guest_memory::{Backing, GuestMemory, RamOffset};
 use machine_clock::MachineClock;
 use pci::{
     AttributeSink, ConfigPorts, DevFn, Ecam, Function, NoRoom, PciBus, Pin, PirqRouter, Spaces,
     Windows, host_bridge, lpc_bridge,
 };
 use virtio::{
-    Balloon, Block, BlockConfig, Console, Doorbells, Entropy, Input, InputKind, Net, Ports,
-    VirtioDevice, VirtioPci, Vsock, Wiring,
+    Balloon, Console, Doorbells, Entropy, Input, InputKind, Ports, VirtioDevice, VirtioPci, Vsock,
+    Wiring,
 };
 
-use super::VRAM;
 use super::clock_part::ClockPart;
 use super::controllers::{self, Controller};
 use super::firmware::{self, Shadow};
 use super::memory_map::{MemoryMap, Piece};
 use super::pages::TestPages;
+use super::slots::{Effects, Slots};
+use super::{MORE_RAM, VRAM};
 use crate::event::{MachineEvent, MachineOwner};
-use crate::sections::Parts;
+use crate::sections::{INTERRUPT_CONTROLLER, Parts};
 use crate::socket::Socket;
-use crate::spec::{BuildError, DiskSpec, DisplaySpec, FirmwareSpec, MachineSpec, NetSpec};
+use crate::spec::{BuildError, DisplaySpec, FirmwareSpec, MachineSpec};
 
 /// Places on the PCI bus. Disks come right after the host bridge, network cards from the other end.
 pub(super) const HOST_BRIDGE: DevFn = DevFn::new(0, 0);
@@ -81,15 +82,17 @@ pub(super) struct Board {
     pub(super) console: Option<Arc<Console>>,
     pub(super) balloon: Option<Arc<Balloon>>,
     pub(super) serial_ports: Option<Arc<Ports>>,
-    pub(super) blocks: Vec<Arc<Block>>,
-    pub(super) nets: Vec<Arc<Net>>,
     pub(super) pci: Arc<PciBus>,
     /// Where interrupt pins of functions lead, in a machine with an LPC bridge.
     pirqs: Option<Arc<PirqRouter>>,
+    /// Those that stay.
     pub(super) virtio: Vec<Arc<VirtioPci>>,
+    /// What can come and go.
+    pub(super) slots: Arc<Slots>,
+    pub(super) hotplug: Option<Arc<Hotplug>>,
     /// Disk controllers, and where they are.
     pub(super) controllers: Vec<(DevFn, Controller)>,
-    pub(super) parts: Parts,
+    pub(super) parts: Arc<Parts>,
     pub(super) has_firmware: bool,
     map: Arc<MemoryMap>,
 }
@@ -147,7 +150,18 @@ impl Board {
         let i8042 = I8042::new(line(irq::KEYBOARD), line(irq::MOUSE), power.clone());
         let uart = Uart::new(clock, line(irq::COM1), spec.serial.clone());
 
+        let (pci, parts) = (PciBus::new(), Arc::<Parts>::default());
+        let wiring = Wiring {
+            memory: outside.memory.clone(),
+            spaces: Spaces { memory: mmio.clone(), io: ports.clone() },
+            msi: outside.socket.clone(),
+            dispatch: spec.dispatch.clone(),
+            doorbells: outside.socket.clone() as Arc<dyn Doorbells>,
+        };
+        let disk_queues = spec.profile.topology().cores.min(DISK_QUEUES_MAX) as u16;
         let mut board = Self {
+            slots: Slots::new(disk_queues, &pci, &parts, wiring.clone()),
+            hotplug: None,
             ports,
             mmio,
             pic: pic.clone(),
@@ -162,13 +176,11 @@ impl Board {
             console: None,
             balloon: None,
             serial_ports: None,
-            blocks: Vec::new(),
-            nets: Vec::new(),
-            pci: PciBus::new(),
+            pci,
             pirqs: spec.legacy.then(|| PirqRouter::new(irqs.for_pci(), irq::PIRQ_A)),
             virtio: Vec::new(),
             controllers: Vec::new(),
-            parts: Parts::default(),
+            parts,
             has_firmware: spec.firmware.is_some(),
             map: MemoryMap::new(outside.memory.clone(), outside.socket.clone()),
         };
@@ -177,6 +189,9 @@ impl Board {
         // With an LPC bridge, the ports are where its registers say.
         let legacy = spec.legacy;
         board.add_ports("pm", pm.clone(), if legacy { &[] } else { &PM_PORTS })?;
+        if spec.hotplug.is_some() {
+            board.add_hotplug(outside, pm.clone())?;
+        }
         board.add_ports("i8042", i8042, if legacy { chipset::i8042::PORTS } else { &[] })?;
         board.add_port("com1", uart, port::COM1)?;
         board.add_power(&spec, power)?;
@@ -194,9 +209,13 @@ impl Board {
         if let Some(display) = &spec.display {
             board.add_display(display, outside)?;
         }
-        board.add_virtio(spec, outside)?;
+        board.add_virtio(spec, &wiring, outside)?;
         board.add_pci_parts();
-        board.add_ports("pic", pic, if legacy { chipset::pic::PORTS } else { &[] })?;
+        board.add_ports(
+            INTERRUPT_CONTROLLER,
+            pic,
+            if legacy { chipset::pic::PORTS } else { &[] },
+        )?;
         board.add_mmio("ioapic", ioapic, layout::IOAPIC)?;
         INDEX_REGISTERS.into_iter().for_each(|register| outside.socket.hold_back(register));
         board.reset()?;
@@ -312,7 +331,10 @@ impl Board {
         spec: &mut MachineSpec,
         outside: &Outside<'_>,
     ) -> Result<(), BuildError> {
-        let mut items = FwCfgItems::new(spec.profile.topology().cores as u16, spec.memory_bytes);
+        let mut items = FwCfgItems::new(outside.described.cpus as u16, spec.memory_bytes);
+        if let Some(hotplug) = self.hotplug.clone() {
+            items.set_cpus(move || hotplug.cpus() as u16); // 32 at most
+        }
         let kinds = spec.firmware.as_ref().map(|firmware| firmware.boot_order.clone());
         let order = firmware::boot_order(&kinds.unwrap_or_default(), spec);
         if let Some(firmware) = &mut spec.firmware {
@@ -426,19 +448,31 @@ impl Board {
         Some(Screen { gpa, size_bytes, width: *width, height: *height })
     }
 
+    /// What comes and goes. Memory that has come lies where nothing else is.
+    fn add_hotplug(&mut self, outside: &Outside<'_>, pm: Arc<Pm>) -> Result<(), BuildError> {
+        let Some(room) = outside.described.room else { return Ok(()) };
+        let config = HotplugConfig {
+            cpus: outside.described.cpus,
+            cpus_max: room.cpus,
+            blocks_max: room.blocks.count,
+        };
+        let effects = Effects {
+            slots: Arc::downgrade(&self.slots),
+            blocks: room.blocks,
+            memory: outside.memory.region(MORE_RAM).map_or(RamOffset(0), |region| region.at),
+            overlay: self.map.overlay(),
+        };
+        let hotplug = Hotplug::new(config, pm, Box::new(effects));
+        self.hotplug = Some(hotplug.clone());
+        self.add_port("hotplug", hotplug, port::HOTPLUG)
+    }
+
     fn add_virtio(
         &mut self,
         mut spec: MachineSpec,
+        wiring: &Wiring,
         outside: &Outside<'_>,
     ) -> Result<(), BuildError> {
-        let doorbells: Arc<dyn Doorbells> = outside.socket.clone();
-        let wiring = Wiring {
-            memory: outside.memory.clone(),
-            spaces: self.spaces(),
-            msi: outside.socket.clone(),
-            dispatch: spec.dispatch.clone(),
-            doorbells,
-        };
         if spec.disks.len() > MachineSpec::DISKS_MAX {
             return Err(BuildError::Disks(spec.disks.len()));
         }
@@ -449,46 +483,50 @@ impl Board {
         }
         // Below the assertion above: places on a bus of 32.
         self.add_controllers(&mut spec, outside, FIRST_DISK + disks as u8);
-        let queues = spec.profile.topology().cores.min(DISK_QUEUES_MAX) as u16;
-        for (device, DiskSpec { disk, serial }) in (FIRST_DISK..).zip(spec.disks) {
-            let block = Block::new(disk, &BlockConfig { serial, queues });
-            self.add_device(DevFn::new(device, 0), block.clone(), &wiring)?;
-            self.blocks.push(block);
+        for (device, disk) in (FIRST_DISK..).zip(spec.disks) {
+            let added = self.slots.add_disk(disk, Some(DevFn::new(device, 0)));
+            self.removable(added.map_err(BuildError::Plug)?.at);
         }
-        for (index, NetSpec { network, config }) in (0u8..).zip(spec.nets) {
-            let net = Net::new(network, config);
-            self.add_device(DevFn::new(FIRST_NET - index, 0), net.clone(), &wiring)?;
-            self.nets.push(net);
+        for (index, net) in (0u8..).zip(spec.nets) {
+            let at = DevFn::new(FIRST_NET - index, 0);
+            let added = self.slots.add_net(net, format!("net{index}"), Some(at));
+            self.removable(added.map_err(BuildError::Plug)?.at);
         }
         if self.display.is_some() {
             let tablet = Input::new(InputKind::Tablet);
-            self.add_device(TABLET, tablet.clone(), &wiring)?;
+            self.add_device(TABLET, tablet.clone(), wiring)?;
             let keyboard = Input::new(InputKind::Keyboard);
-            self.add_device(KEYBOARD, keyboard.clone(), &wiring)?;
+            self.add_device(KEYBOARD, keyboard.clone(), wiring)?;
             (self.tablet, self.keyboard) = (Some(tablet), Some(keyboard));
         }
         if let Some(config) = spec.console {
             let console = Console::new(config);
-            self.add_device(CONSOLE, console.clone(), &wiring)?;
+            self.add_device(CONSOLE, console.clone(), wiring)?;
             self.console = Some(console);
         }
         if !spec.ports.is_empty() {
             let ports = Ports::new(spec.ports);
-            self.add_device(PORTS, ports.clone(), &wiring)?;
+            self.add_device(PORTS, ports.clone(), wiring)?;
             self.serial_ports = Some(ports);
         }
         if spec.balloon {
             let balloon = Balloon::new(outside.memory.clone());
-            self.add_device(BALLOON, balloon.clone(), &wiring)?;
+            self.add_device(BALLOON, balloon.clone(), wiring)?;
             self.balloon = Some(balloon);
         }
         if let Some(host) = spec.vsock {
-            self.add_device(VSOCK, Vsock::new(host), &wiring)?;
+            self.add_device(VSOCK, Vsock::new(host), wiring)?;
         }
         if let Some(source) = spec.entropy {
-            self.add_device(ENTROPY, Entropy::new(source), &wiring)?;
+            self.add_device(ENTROPY, Entropy::new(source), wiring)?;
         }
         Ok(())
+    }
+
+    fn removable(&self, at: DevFn) {
+        if let Some(hotplug) = &self.hotplug {
+            hotplug.set_removable(at.device());
+        }
     }
 
     fn add_device(
@@ -510,6 +548,10 @@ impl Board {
             let found = functions.iter().find(|(_, f)| Arc::ptr_eq(f, device.function()));
             found.map(|(at, _)| (*at, device.clone()))
         };
-        self.virtio.iter().filter_map(place).collect()
+        let slots = self.slots.taken();
+        let cards = slots.iter().map(|slot| (slot.at, slot.device().clone()));
+        let mut places: Vec<_> = self.virtio.iter().filter_map(place).chain(cards).collect();
+        places.sort_by_key(|(at, _)| *at);
+        places
     }
 }

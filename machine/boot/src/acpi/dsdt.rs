@@ -7,10 +7,9 @@ use acpi_tables::aml::{
 };
 use acpi_tables::sdt::Sdt;
 
-use super::interrupts;
-use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID, Places};
+use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID, Places, hotplug, interrupts};
 use crate::Described;
-use crate::layout::{self, SLEEP_TYPE_S5, Span, irq, port};
+use crate::layout::{self, PCI_HOTPLUG_SLOTS, SLEEP_TYPE_S5, Span, irq, port};
 
 const HEADER_SIZE: u32 = 36;
 /// Compliance with ACPI 2.0 and later: integers have 64 bits.
@@ -22,17 +21,26 @@ const LPC_ADDRESS: u32 = 0x1f_0000;
 pub(super) fn dsdt(described: Described, places: &Places) -> Vec<u8> {
     let mut devices = Vec::new();
     processors(&mut devices, described.cpus);
-    motherboard(&mut devices, described.legacy, places.ecam);
+    if let Some(room) = &described.room {
+        hotplug::controller(&mut devices, described.cpus, room);
+        devices.extend((described.cpus..room.cpus).flat_map(hotplug::cpu));
+        let block = |n| hotplug::memory_block(n, room.blocks.block(n));
+        devices.extend((0..room.blocks.count).flat_map(block));
+    }
+    motherboard(&mut devices, &described, places.ecam);
     if described.hpet {
         hpet(&mut devices);
     }
     if described.legacy {
         interrupts::links(&mut devices);
     }
-    pci_host(&mut devices, described.legacy, places);
+    pci_host(&mut devices, &described, places);
     let mut body = Scope::raw(Path::new("\\_SB_"), devices);
     if described.legacy {
         interrupts::mode(&mut body);
+    }
+    if described.room.is_some() {
+        body.extend(hotplug::events());
     }
     sleep_states(&mut body);
 
@@ -48,7 +56,7 @@ pub(super) fn name(path: &str, value: &dyn Aml) -> Name {
 fn processors(body: &mut Vec<u8>, cpus: u32) {
     for id in 0..cpus {
         Device::new(
-            Path::new(&format!("C{id:03X}")),
+            Path::new(&hotplug::cpu_name(id)),
             vec![&name("_HID", &"ACPI0007"), &name("_UID", &id)],
         )
         .to_aml_bytes(body);
@@ -70,12 +78,16 @@ fn isa_interrupt(number: u32) -> Interrupt {
 
 /// Addresses of the board itself, which nobody else may use. The IOAPIC is in the MADT, and the
 /// power-management ports are the LPC bridge's.
-fn motherboard(body: &mut Vec<u8>, legacy: bool, ecam: Span) {
+fn motherboard(body: &mut Vec<u8>, described: &Described, ecam: Span) {
     let (ecam, apic) = (memory(ecam), memory(layout::LOCAL_APIC));
     let (elcr, post) = (io(port::ELCR), io(port::POST));
     let mut resources: Vec<&dyn Aml> = vec![&ecam, &apic, &post];
-    if legacy {
+    if described.legacy {
         resources.push(&elcr);
+    }
+    let hotplug = io(port::HOTPLUG);
+    if described.room.is_some() {
+        resources.push(&hotplug);
     }
     Device::new(
         Path::new("MBRD"),
@@ -100,9 +112,9 @@ fn hpet(body: &mut Vec<u8>) {
     .to_aml_bytes(body);
 }
 
-/// The host bridge with its windows, and what is on ISA. Without an LPC bridge there is no `_PRT`,
+/// The host bridge with its windows, what is on ISA, and slots. Without an LPC bridge there is no `_PRT`,
 /// because no function has an interrupt pin.
-fn pci_host(body: &mut Vec<u8>, legacy: bool, places: &Places) {
+fn pci_host(body: &mut Vec<u8>, described: &Described, places: &Places) {
     let config = port::PCI_CONFIG;
     let bus = AddressSpace::new_bus_number(0u16, layout::PCI_BUSES as u16 - 1);
     let below = AddressSpace::new_io(0u16, config.base as u16 - 1, None);
@@ -118,8 +130,11 @@ fn pci_host(body: &mut Vec<u8>, legacy: bool, places: &Places) {
     let mut windows: Vec<&dyn Aml> = vec![&bus, &config, &below, &above, &high];
     windows.extend(low.iter().map(|window| window as &dyn Aml));
     let windows = ResourceTemplate::new(windows);
-    let isa = isa(legacy);
-    let routing = if legacy { interrupts::routing() } else { Vec::new() };
+    let mut children = isa(described.legacy);
+    if described.room.is_some() {
+        children.extend(PCI_HOTPLUG_SLOTS.flat_map(hotplug::slot));
+    }
+    let routing = if described.legacy { interrupts::routing() } else { Vec::new() };
     Device::new(
         Path::new("PCI0"),
         vec![
@@ -130,7 +145,7 @@ fn pci_host(body: &mut Vec<u8>, legacy: bool, places: &Places) {
             &name("_BBN", &ZERO),
             &name("_CRS", &windows),
             &Raw(routing),
-            &Raw(isa),
+            &Raw(children),
         ],
     )
     .to_aml_bytes(body);

@@ -1,12 +1,13 @@
 //! ACPI tables: what the board is, told to an operating system.
 //!
 //! Everything said here is true of the board: a fixed-hardware ACPI machine that is always in ACPI
-//! mode, with PM1a, PM timer, reset register and S5; with 8042, RTC and 16550; without VGA,
-//! sleep states other than S5, or general-purpose events.
+//! mode, with PM1a, PM timer, reset register and S5; with 8042, RTC and 16550; without VGA, or
+//! sleep states other than S5; general-purpose events are those of hot-plug.
 //!
 //! ACPI 6.5: chapter 5 (tables), 19 (AML); PCI Firmware Specification 3.3 (MCFG); IA-PC HPET 1.0a.
 
 mod dsdt;
+mod hotplug;
 mod interrupts;
 pub(crate) mod loader;
 
@@ -41,6 +42,7 @@ const RESET_VALUE: u8 = 0x06;
 const MADT_HEADER_SIZE: u32 = 44;
 const MADT_PCAT_COMPAT: u32 = 1;
 const MADT_ENABLED: u32 = 1;
+const MADT_ONLINE_CAPABLE: u32 = 2;
 /// Interrupt source override: active high, level.
 const ACTIVE_HIGH_LEVEL: u16 = 1 | 3 << 2;
 const ALL_PROCESSORS: u8 = 0xff;
@@ -125,17 +127,18 @@ pub(crate) fn tables(described: Described) -> Vec<u8> {
 
 /// The tables for memory from `base` on, a multiple of 64.
 pub(crate) fn build(described: Described, places: &Places, base: u64) -> Tables {
-    let Described { cpus, hpet: has_hpet, legacy } = described;
+    let Described { cpus, room, hpet: has_hpet, legacy } = described;
     let (bytes, pointers, sums) = (Vec::new(), Vec::new(), Vec::new());
     let mut all = Tables { bytes, rsdp: Vec::new(), pointers, sums, base };
     let facs = all.append(&to_bytes(&FACS::new()), 64);
     let dsdt = all.add(&dsdt::dsdt(described, places));
-    let fadt = all.add(&to_bytes(&fadt(facs, dsdt, legacy, places.pm_base)));
+    let fadt = all.add(&to_bytes(&fadt(facs, dsdt, &described, places.pm_base)));
     for (offset, size) in [(FADT_FIRMWARE_CTRL, 4), (FADT_DSDT, 4), (FADT_X_DSDT, 8)] {
         let at = (fadt - base) as u32 + offset;
         all.pointers.push(Field { at, size });
     }
-    let mut tables = vec![fadt, all.add(madt(cpus, legacy).as_slice())];
+    let mut tables =
+        vec![fadt, all.add(madt(cpus, room.map_or(cpus, |room| room.cpus), legacy).as_slice())];
     tables.push(all.add(&to_bytes(&mcfg(places.ecam))));
     if has_hpet {
         tables.push(all.add(hpet().as_slice()));
@@ -191,7 +194,7 @@ fn io(span: Span, access: AccessSize) -> GAS {
     GAS::new(AddressSpace::SystemIo, span.size as u8 * 8, 0, access, span.base)
 }
 
-fn fadt(facs: u64, dsdt: u64, legacy: bool, pm_base: u16) -> acpi_tables::fadt::FADT {
+fn fadt(facs: u64, dsdt: u64, described: &Described, pm_base: u16) -> acpi_tables::fadt::FADT {
     let moved = |span: Span| Span::new(span.base - port::PM.base + u64::from(pm_base), span.size);
     let event = moved(port::PM1A_EVENT);
     let (control, timer) = (moved(port::PM1A_CONTROL), moved(port::PM_TIMER));
@@ -216,22 +219,30 @@ fn fadt(facs: u64, dsdt: u64, legacy: bool, pm_base: u16) -> acpi_tables::fadt::
     fadt.p_lvl2_lat = NO_C2.into();
     fadt.p_lvl3_lat = NO_C3.into();
     fadt.century = RTC_CENTURY;
-    fadt.iapc_boot_arch = (BOOT_ARCHITECTURE | if legacy { BOOT_8042 } else { 0 }).into();
+    fadt.iapc_boot_arch = (BOOT_ARCHITECTURE | if described.legacy { BOOT_8042 } else { 0 }).into();
     fadt.reset_reg = io(port::RESET_CONTROL, AccessSize::ByteAccess);
     fadt.reset_value = RESET_VALUE;
     fadt.x_pm1a_evt_blk = io(event, AccessSize::WordAccess);
     fadt.x_pm1a_cnt_blk = io(control, AccessSize::WordAccess);
     fadt.x_pm_tmr_blk = io(timer, AccessSize::DwordAccess);
+    if described.room.is_some() {
+        let events = moved(port::GPE0);
+        fadt.gpe0_blk = (events.base as u32).into();
+        fadt.gpe0_blk_len = events.size as u8;
+        fadt.x_gpe0_blk = io(events, AccessSize::ByteAccess);
+    }
     fadt.finalize()
 }
 
 /// Processors by APIC ID, one IOAPIC, and how ISA interrupts reach it.
-fn madt(cpus: u32, legacy: bool) -> Sdt {
+fn madt(cpus: u32, cpus_max: u32, legacy: bool) -> Sdt {
     let mut madt = Sdt::new(*b"APIC", MADT_HEADER_SIZE, 5, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     madt.write_u32(36, layout::LOCAL_APIC.base as u32);
     madt.write_u32(40, if legacy { MADT_PCAT_COMPAT } else { 0 });
-    for id in 0..cpus as u8 {
-        let [a, b, c, d] = MADT_ENABLED.to_le_bytes();
+    for id in 0..cpus_max as u8 {
+        let there = u32::from(id) < cpus;
+        let flags = if there { MADT_ENABLED } else { MADT_ONLINE_CAPABLE };
+        let [a, b, c, d] = flags.to_le_bytes();
         madt.append_slice(&[0, 8, id, id, a, b, c, d]);
     }
     let [a, b, c, d] = (layout::IOAPIC.base as u32).to_le_bytes();

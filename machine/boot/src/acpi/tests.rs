@@ -1,6 +1,8 @@
 use std::process::Command;
 
 use super::*;
+use crate::Room;
+use crate::layout::Layout;
 
 fn find(image: &[u8], signature: &[u8; 4]) -> Vec<u8> {
     let xsdt = pointer(image, 24, 8);
@@ -23,7 +25,7 @@ fn pointer(bytes: &[u8], at: usize, size: usize) -> u64 {
 #[test]
 fn every_table_adds_up_to_zero() {
     for cpus in [1, 32] {
-        let image = tables(Described { cpus, hpet: true, legacy: true });
+        let image = tables(Described { cpus, room: None, hpet: true, legacy: true });
         let sum = |bytes: &[u8]| bytes.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
         assert_eq!((sum(&image[..20]), sum(&image[..36])), (0, 0));
         for signature in [b"FACP", b"APIC", b"MCFG", b"HPET", b"DSDT"] {
@@ -34,7 +36,8 @@ fn every_table_adds_up_to_zero() {
 
 #[test]
 fn each_cpu_has_an_entry_and_the_timer_is_at_input_2() {
-    let madt = find(&tables(Described { cpus: 32, hpet: false, legacy: true }), b"APIC");
+    let madt =
+        find(&tables(Described { cpus: 32, room: None, hpet: false, legacy: true }), b"APIC");
     let mut entries = Vec::new();
     let mut at = 44;
     while at < madt.len() {
@@ -57,7 +60,9 @@ fn iasl_reads_every_table_and_compiles_them_again() {
     }
     let folder = std::env::temp_dir().join(format!("trine-acpi-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
-    let image = tables(Described { cpus: 4, hpet: true, legacy: true });
+    let blocks = Layout::new(512 << 20).unwrap().blocks(2 << 30).unwrap();
+    let room = Some(Room { cpus: 8, blocks });
+    let image = tables(Described { cpus: 4, room, hpet: true, legacy: true });
     for signature in [b"FACP", b"APIC", b"MCFG", b"HPET", b"DSDT"] {
         let file = String::from_utf8(signature.to_vec()).unwrap();
         std::fs::write(folder.join(format!("{file}.dat")), find(&image, signature)).unwrap();
@@ -76,6 +81,9 @@ fn iasl_reads_every_table_and_compiles_them_again() {
     for expected in [
         "Device (PCI0)",
         "Device (C003)",
+        "Device (C007)",
+        "Device (M00B)",
+        "Device (S018)",
         "Name (\\_S5",
         "Method (_PRT",
         "Device (LNKH)",
@@ -87,9 +95,20 @@ fn iasl_reads_every_table_and_compiles_them_again() {
 }
 
 #[test]
+fn the_most_a_machine_can_have_fits_into_the_tables_place() {
+    let blocks = Layout::new(1 << 30).unwrap().blocks(256 << 30).unwrap();
+    let room = Some(Room { cpus: 32, blocks });
+    let image = tables(Described { cpus: 1, room, hpet: true, legacy: true });
+    let madt = find(&image, b"APIC");
+    assert_eq!([madt[44 + 4], madt[44 + 8 + 4]], [1, 2], "enabled, and can be");
+    let fadt = find(&image, b"FACP");
+    assert_eq!((pointer(&fadt, 80, 4), fadt[92]), (0x620, 16));
+}
+
+#[test]
 fn an_hpet_is_described_only_when_it_shall_be() {
     let count = |hpet| {
-        let image = tables(Described { cpus: 1, hpet, legacy: false });
+        let image = tables(Described { cpus: 1, room: None, hpet, legacy: false });
         image.windows(4).filter(|bytes| bytes == b"HPET").count()
     };
     assert_eq!((count(false), count(true)), (0, 2)); // its table, and its device
@@ -98,7 +117,7 @@ fn an_hpet_is_described_only_when_it_shall_be() {
 #[test]
 fn what_only_old_systems_look_for_is_described_only_when_it_is_there() {
     let flags = |legacy| {
-        let image = tables(Described { cpus: 1, hpet: false, legacy });
+        let image = tables(Described { cpus: 1, room: None, hpet: false, legacy });
         let (madt, fadt) = (find(&image, b"APIC"), find(&image, b"FACP"));
         let keyboards = image.windows(4).filter(|bytes| bytes == b"KBD_").count();
         (madt[40] & 1, fadt[109] >> 1 & 1, keyboards)

@@ -6,7 +6,7 @@ use std::io::Cursor;
 use super::*;
 use crate::Images;
 
-const DESCRIBED: Described = Described { cpus: 4, hpet: true, legacy: true };
+const DESCRIBED: Described = Described { cpus: 4, room: None, hpet: true, legacy: true };
 /// Where the firmware puts the RSDP and the other tables.
 const RSDP: u64 = 0xf_5a80;
 const TABLES: u64 = 0x1f_fe00;

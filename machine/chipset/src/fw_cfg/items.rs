@@ -97,6 +97,12 @@ impl FwCfgItems {
         self.by_key.insert(key & !KEY_WRITE_CHANNEL, Item::Fixed(bytes));
     }
 
+    /// How many CPUs there are follows from this, whenever firmware asks.
+    pub fn set_cpus(&mut self, count: impl Fn() -> u16 + Send + Sync + 'static) {
+        let build = Arc::new(move || count().to_le_bytes().to_vec());
+        self.by_key.insert(KEY_NB_CPUS, Item::Built { size_bytes: 2, build });
+    }
+
     /// Adds a file.
     ///
     /// # Errors

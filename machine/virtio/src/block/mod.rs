@@ -59,6 +59,7 @@ pub struct Block {
     disk: Arc<dyn Disk>,
     /// One for each queue.
     lanes: OnceLock<Box<[Lane<Box<Pending>>]>>,
+    handle: OnceLock<Handle>,
     me: Weak<Self>,
     // State.
     /// Requests that are not in use.
@@ -83,6 +84,23 @@ struct Counters {
 }
 
 impl Block {
+    /// How large the disk is.
+    pub fn size_bytes(&self) -> u64 {
+        self.disk.info().size_bytes
+    }
+
+    /// Makes the disk larger, and tells the driver (5.2.5.2).
+    ///
+    /// # Errors
+    /// When it cannot be.
+    pub fn grow(&self, size_bytes: u64) -> std::io::Result<()> {
+        self.disk.grow(size_bytes)?;
+        if let Some(handle) = self.handle.get() {
+            handle.config_changed();
+        }
+        Ok(())
+    }
+
     /// A disk over `disk`.
     ///
     /// # Panics
@@ -97,7 +115,6 @@ impl Block {
         let mut bytes = [0; CONFIG_SIZE];
         let mut set = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
         let block_sectors = info.block_size / SECTOR_SIZE as u32;
-        set(CAPACITY, &(info.size_bytes / SECTOR_SIZE).to_le_bytes());
         set(SEG_MAX, &DATA_MAX.to_le_bytes());
         set(BLK_SIZE, &info.block_size.to_le_bytes());
         set(NUM_QUEUES, &config.queues.to_le_bytes());
@@ -114,6 +131,7 @@ impl Block {
             read_only: info.read_only,
             disk,
             lanes: OnceLock::new(),
+            handle: OnceLock::new(),
             me: me.clone(),
             spare: Mutex::default(),
             features: AtomicU64::new(0),
@@ -163,6 +181,8 @@ impl VirtioDevice for Block {
 
     fn config_read(&self, offset: u64, data: &mut [u8]) {
         let mut config = self.config;
+        let sectors = self.size_bytes() / SECTOR_SIZE;
+        config[CAPACITY..CAPACITY + 8].copy_from_slice(&sectors.to_le_bytes());
         config[WRITEBACK] = self.writeback.load(Ordering::Acquire).into();
         let from = usize::try_from(offset).ok().and_then(|at| config.get(at..)).unwrap_or_default();
         for (to, byte) in data.iter_mut().zip(from) {
@@ -191,7 +211,8 @@ impl VirtioDevice for Block {
             })
         };
         let lanes = (0..self.queue_sizes.len()).map(lane).collect();
-        assert!(self.lanes.set(lanes).is_ok(), "a disk is attached once");
+        let attached = self.lanes.set(lanes).is_ok() && self.handle.set(handle).is_ok();
+        assert!(attached, "a disk is attached once");
     }
 
     fn handle(&self, queue: usize, chain: &Chain<'_>) -> Result<Outcome, Broken> {

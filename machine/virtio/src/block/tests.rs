@@ -390,3 +390,22 @@ fn queues_on_loops_are_served_at_once_and_pause_waits_for_them() {
     }
     drop(threads);
 }
+
+#[test]
+fn a_disk_that_grows_tells_its_driver() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("disk");
+    File::create(&path).unwrap().set_len(DISK_SIZE).unwrap();
+    let block = Block::new(Arc::new(RawDisk::open(&path, false).unwrap()), &config(1));
+    let m = Machine::new(block.clone());
+    m.start(ALL);
+    let sectors = || {
+        let mut bytes = [0; 8];
+        block.config_read(0, &mut bytes);
+        u64::from_le_bytes(bytes)
+    };
+    assert_eq!(sectors(), DISK_SIZE / 512);
+    assert!(block.grow(DISK_SIZE - 512).is_err() && block.grow(DISK_SIZE + 1).is_err());
+    block.grow(2 * DISK_SIZE).unwrap();
+    assert_eq!((sectors(), m.messages.take().len()), (2 * DISK_SIZE / 512, 1));
+}

@@ -147,8 +147,9 @@ impl VirtioDevice for Vsock {
     }
 
     fn save(&self) -> Section {
-        let State { reset_due } = &*lock(&self.state);
-        Section::encode(&VsockState { guest_cid: self.host.guest_cid(), reset_due: *reset_due })
+        // Whoever restores this has no connection of these any more.
+        let State { reset_due: _ } = &*lock(&self.state);
+        Section::encode(&VsockState { guest_cid: self.host.guest_cid(), reset_due: true })
     }
 
     fn restore(&self, section: &Section) -> Result<(), SectionError> {

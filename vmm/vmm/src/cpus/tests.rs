@@ -36,7 +36,7 @@ fn stopped_vcpus_stand_and_go_on_where_they_were() {
     let (mut cpus, world, _inbox) = gang();
     for _ in 0..20 {
         let before = steps(&world).into_iter().max().unwrap();
-        cpus.start().unwrap();
+        cpus.start(CORES).unwrap();
         wait_for_steps(&world, before);
         assert!(matches!(cpus.stop().unwrap(), Stop::Asked));
         let stood = steps(&world);
@@ -50,7 +50,7 @@ fn stopped_vcpus_stand_and_go_on_where_they_were() {
 fn a_vcpu_that_stops_by_itself_is_told_of_and_kept() {
     let (mut cpus, world, inbox) = gang();
     world.will(Deed::TripleFault);
-    cpus.start().unwrap();
+    cpus.start(CORES).unwrap();
     assert!(matches!(inbox.wait(), Mail::VcpuStopped));
     assert!(matches!(cpus.stop().unwrap(), Stop::TripleFault));
     assert!(matches!(cpus.stop().unwrap(), Stop::Asked));
@@ -60,7 +60,7 @@ fn a_vcpu_that_stops_by_itself_is_told_of_and_kept() {
 fn a_thread_that_dies_is_an_error_and_hangs_nobody() {
     let (mut cpus, world, inbox) = gang();
     world.will(Deed::Panic);
-    cpus.start().unwrap();
+    cpus.start(CORES).unwrap();
     assert!(matches!(inbox.wait(), Mail::VcpuStopped));
     assert!(matches!(cpus.stop(), Err(VmError::Thread { vcpu: VcpuId(0) })));
 }

@@ -41,7 +41,9 @@ fn start(on_reset: OnReset) -> Running {
     };
     let (images, (outputs, threads)) = (Some(images), Default::default());
     let (desk, agent) = (None, None);
-    let config = VmConfig { chosen, engines, images, on_reset, outputs, desk, agent, threads };
+    let plugger = Plugger::for_tests();
+    let config =
+        VmConfig { chosen, engines, images, on_reset, outputs, desk, agent, plugger, threads };
     let vm = Vm::new(machine, inbox.clone(), config).unwrap();
     let thread = std::thread::spawn(move || vm.run());
     Running { inbox, world, thread }

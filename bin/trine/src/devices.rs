@@ -1,0 +1,188 @@
+//! What comes to a running VM and goes from it: disks, network cards, CPUs, memory.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use vmm_rpc::{Client, DeviceKind, PluggedDevice, Reply, Request};
+
+use crate::balloon::Size;
+use crate::control::Target;
+
+/// Between looks at whether a device has gone.
+const LOOK: Duration = Duration::from_millis(50);
+
+#[derive(Subcommand)]
+pub enum DiskCommand {
+    /// Give a running VM a disk
+    Add {
+        #[command(flatten)]
+        target: Target,
+        /// An image or a block device, and options, as for run --disk
+        #[arg(value_name = "PATH[,OPTION]…")]
+        disk: String,
+    },
+    /// Take a disk away, when the guest lets it go
+    Rm(RemoveOptions),
+    /// Make a disk larger
+    Resize {
+        #[command(flatten)]
+        target: Target,
+        /// What ls calls it
+        name: String,
+        /// How large it shall be, with its unit
+        size: Size,
+    },
+    /// List a VM's disks
+    Ls(ListOptions),
+}
+
+#[derive(Subcommand)]
+pub enum NetCommand {
+    /// Give a running VM a network card
+    Add {
+        #[command(flatten)]
+        target: Target,
+        /// As for run --net
+        #[arg(value_name = "NETWORK")]
+        net: String,
+    },
+    /// Take a network card away, when the guest lets it go
+    Rm(RemoveOptions),
+    /// List a VM's network cards
+    Ls(ListOptions),
+}
+
+#[derive(Args)]
+pub struct RemoveOptions {
+    #[command(flatten)]
+    target: Target,
+    /// What ls calls it
+    name: String,
+    /// How many seconds the guest has for it
+    #[arg(long, value_name = "S", default_value = "30")]
+    timeout: u64,
+}
+
+#[derive(Args)]
+pub struct ListOptions {
+    #[command(flatten)]
+    target: Target,
+    /// For programs: as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+pub struct SetOptions {
+    #[command(flatten)]
+    target: Target,
+    /// So many CPUs in all
+    #[arg(long, value_name = "N", required_unless_present = "memory")]
+    cpus: Option<u32>,
+    /// So much memory in all, with its unit
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<Size>,
+}
+
+/// Does what is asked of disks.
+pub fn disk(command: DiskCommand) -> anyhow::Result<()> {
+    match command {
+        DiskCommand::Add { target, disk } => {
+            let directory = std::env::current_dir().context("there is no current directory")?;
+            add(&target, &Request::AddDisk { disk, directory })
+        }
+        DiskCommand::Rm(options) => remove(&options, DeviceKind::Disk),
+        DiskCommand::Resize { target, name, size } => {
+            done(&target, &Request::GrowDisk { name, size_bytes: size.bytes() })
+        }
+        DiskCommand::Ls(options) => list(&options, DeviceKind::Disk),
+    }
+}
+
+/// Does what is asked of network cards.
+pub fn net(command: NetCommand) -> anyhow::Result<()> {
+    match command {
+        NetCommand::Add { target, net } => add(&target, &Request::AddNet { net }),
+        NetCommand::Rm(options) => remove(&options, DeviceKind::Net),
+        NetCommand::Ls(options) => list(&options, DeviceKind::Net),
+    }
+}
+
+/// Gives a VM CPUs or memory.
+pub fn set(options: &SetOptions) -> anyhow::Result<()> {
+    let SetOptions { target, cpus, memory } = options;
+    let memory_bytes = memory.map(|size| size.bytes());
+    done(target, &Request::Grow { cpus: *cpus, memory_bytes })
+}
+
+fn done(target: &Target, request: &Request) -> anyhow::Result<()> {
+    match Client::connect(target.control())?.ask(request)? {
+        Reply::Done => Ok(()),
+        other => unexpected(other),
+    }
+}
+
+fn add(target: &Target, request: &Request) -> anyhow::Result<()> {
+    match Client::connect(target.control())?.ask(request)? {
+        Reply::Plugged { name } => {
+            println!("{name}");
+            Ok(())
+        }
+        other => unexpected(other),
+    }
+}
+
+fn devices(client: &mut Client, kind: DeviceKind) -> anyhow::Result<Vec<PluggedDevice>> {
+    match client.ask(&Request::Devices)? {
+        Reply::Devices(all) => Ok(all.into_iter().filter(|device| device.kind == kind).collect()),
+        other => unexpected(other),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long a person waits")]
+fn remove(options: &RemoveOptions, kind: DeviceKind) -> anyhow::Result<()> {
+    let mut client = Client::connect(options.target.control())?;
+    let name = &options.name;
+    let is_there = |client: &mut Client| {
+        anyhow::Ok(devices(client, kind)?.iter().any(|device| device.name == *name))
+    };
+    if !is_there(&mut client)? {
+        bail!("the VM has no '{name}': ls lists what it has");
+    }
+    match client.ask(&Request::RemoveDevice { name: name.clone() })? {
+        Reply::Done => {}
+        other => return unexpected(other),
+    }
+    let since = Instant::now();
+    while is_there(&mut client)? {
+        if since.elapsed().as_secs() >= options.timeout {
+            bail!("the guest has not let '{name}' go; it may later, and does at its next reset");
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+fn list(options: &ListOptions, kind: DeviceKind) -> anyhow::Result<()> {
+    let devices = devices(&mut Client::connect(options.target.control())?, kind)?;
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&devices).context("cannot show them")?);
+        return Ok(());
+    }
+    for PluggedDevice { name, kind, slot, size_bytes } in devices {
+        let size = match kind {
+            DeviceKind::Disk => format!("{} MiB", size_bytes >> 20),
+            DeviceKind::Net => String::new(),
+        };
+        println!("{}", format!("{name:12} pci 00:{slot:02x}.0  {size}").trim_end());
+    }
+    Ok(())
+}
+
+fn unexpected<T>(reply: Reply) -> anyhow::Result<T> {
+    match reply {
+        Reply::Refused { message, .. } => bail!("{message}"),
+        other => bail!("the VM answers something else: {other:?}"),
+    }
+}
