@@ -2,7 +2,9 @@
 //!
 //! A *unit* is translated code for a run of guest instructions of one page. It has two entries: the
 //! checked one, which jumps by address reach and which compares the address, and its body, which
-//! other units are linked to. The body begins with a five-byte no-operation; a unit whose bytes were
+//! other units are linked to. Units of user code do not know where their page is mapped: the context
+//! does ([`crate::context::Context::code_page`]), which their checked entry sees to; so they serve
+//! every address space, and are linked inside of their page only. The body begins with a five-byte no-operation; a unit whose bytes were
 //! written is *retired* by turning that into a jump out, which is one atomic store.
 //!
 //! *Invariant*: a unit's lines are marked as code (guest_memory) before its bytes are read, so
@@ -34,7 +36,7 @@ bitflags::bitflags! {
 /// Names a unit's translation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
-    /// Linear address.
+    /// Linear address of kernel code; of user code, the offset in its page, wherever that is mapped.
     pub(crate) rip: u64,
     /// Page of guest memory.
     pub(crate) page: u32,
@@ -78,6 +80,8 @@ pub(crate) enum Reason {
 pub(crate) struct Site {
     /// Guest's instruction pointer, where the reason does not say otherwise.
     pub(crate) rip: u64,
+    /// That is a distance from [`crate::context::Context::code_page`].
+    pub(crate) near: bool,
     /// A place in code memory.
     pub(crate) host: Place,
     /// Why.
@@ -222,7 +226,7 @@ impl Cache {
         stub.extend(leave.wrapping_sub(end).to_le_bytes());
         memory.put(&stub);
         let start = memory.next();
-        let sites = vec![Site { rip: 0, host: 0, reason: Reason::Jump, raises: false }];
+        let sites = vec![Site { rip: 0, near: false, host: 0, reason: Reason::Jump, raises: false }];
         Ok(Self {
             memory,
             sites,
@@ -344,14 +348,25 @@ impl Cache {
         send_on(&self.memory, retired, by);
     }
 
-    /// Address of the guest's instruction at a place where translated code was stopped.
-    pub(crate) fn instruction_at(&self, place: Place) -> Option<u64> {
+    /// The unit whose code is at this place.
+    fn unit_at(&self, place: Place) -> Option<&Unit> {
         let index = self.units.partition_point(|unit| unit.entry <= place).checked_sub(1)?;
-        let unit = &self.units[index];
+        self.units.get(index)
+    }
+
+    /// What is at this place was translated from this page of guest memory.
+    pub(crate) fn is_of_page(&self, place: Place, page: u32) -> bool {
+        self.unit_at(place).is_some_and(|unit| unit.key.page == page)
+    }
+
+    /// The guest's instruction at a place where translated code was stopped, as a way out.
+    pub(crate) fn instruction_at(&self, place: Place) -> Option<Site> {
+        let unit = self.unit_at(place)?;
         let points = &self.points[unit.points.0 as usize..unit.points.1 as usize];
         let index = points.partition_point(|point| point.host <= place).checked_sub(1)?;
-        let point = points[index];
-        Some(unit.key.rip.wrapping_add(u64::from(point.guest)))
+        let rip = unit.key.rip.wrapping_add(u64::from(points[index].guest));
+        let near = unit.key.mode.contains(Mode::USER);
+        Some(Site { rip, near, host: 0, reason: Reason::Interpret, raises: false })
     }
 
     /// The kernel's pages among `first..first + count` that have units: number, and page of guest

@@ -115,6 +115,8 @@ pub(crate) struct Context {
     pub(crate) pushed: u64,
     /// Where an indirect call goes, while the return address is pushed.
     pub(crate) called: u64,
+    /// Linear address of the page of the user's unit that runs.
+    pub(crate) code_page: u64,
     /// What the last exit was for: the number of a site.
     pub(crate) site: u32,
     /// AH after LAHF.

@@ -11,7 +11,7 @@ use crate::context::{
     Context, FxArea, KNOWN_WINDOWS, KnownWindow, OTHER_JUMPS, ROOM_SIZE, ROOMS, StackWindow, at,
     field,
 };
-use crate::views::{USER_FAR_JUMPS, USER_JUMPS};
+use crate::views::{USER_FAR_JUMPS, USER_JUMPS, USER_JUMPS_FOR};
 
 /// What the engine's own code runs with.
 pub(crate) const HOST_MXCSR: u32 = 0x1f80;
@@ -255,13 +255,17 @@ pub(crate) unsafe extern "C" fn user_jump_again() {
         "mov rax, rcx",
         "movzx ecx, r10w",
         "mov gs:[rcx*8 + {jumps}], rax",
-        "mov rcx, rax",
+        "mov rax, r10",
+        "not rax",
+        "lea rax, [rax + 1]",
+        "mov gs:[rcx*8 + {jumps_for}], rax",
         "mov rax, gs:[{borrowed}]",
-        "jmp rcx",
+        "jmp gs:[rcx*8 + {jumps}]",
         kick = const field!(kick),
         mask = const field!(far_jumps_mask),
         far = const USER_FAR_JUMPS,
         jumps = const USER_JUMPS,
+        jumps_for = const USER_JUMPS_FOR,
         borrowed = const field!(borrowed),
         site = const SITE_JUMP,
         leave = sym leave,

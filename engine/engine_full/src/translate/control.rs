@@ -22,7 +22,7 @@ impl Translator {
         }
         if !self.is_linkable(rip) {
             // Backward ones have looked, and no loop is without one or a jump by a register.
-            self.asm.mov_ri(Reg::R10, rip);
+            self.set_address(Reg::R10, 8, rip);
             self.jump_at_once(self.own_jumps());
         } else if rip == self.unit.rip && !self.unit.mode.contains(Mode::NO_WINDOW) {
             self.asm.jmp(self.unit.body);

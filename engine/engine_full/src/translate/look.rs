@@ -25,11 +25,14 @@ pub(super) enum Origin {
     Registers(Option<u8>, Option<(u8, u8)>),
     /// The page of this number.
     Page(u64),
+    /// The page this many pages behind that of the user's unit.
+    Near(i64),
 }
 
 impl Origin {
     /// Of a memory operand, and its distance from there. None for one that is looked at otherwise.
-    fn of(mem: &NativeMem, rip_after: u64) -> Option<(Self, i64)> {
+    /// `user`: addresses of code are distances.
+    fn of(mem: &NativeMem, rip_after: u64, user: bool) -> Option<(Self, i64)> {
         if mem.addr_size != 8 || matches!(mem.seg, SegReg::Fs | SegReg::Gs) {
             return None;
         }
@@ -37,8 +40,12 @@ impl Origin {
             let from = if mem.rip_relative { rip_after } else { 0 };
             let address = from.wrapping_add(mem.disp as i64 as u64);
             let offset = (address & (PAGE_SIZE as u64 - 1)) as i64;
-            return (offset + size_of(mem) <= PAGE_SIZE)
-                .then_some((Self::Page(address >> 12), offset));
+            let origin = if mem.rip_relative && user {
+                Self::Near(address as i64 >> 12)
+            } else {
+                Self::Page(address >> 12)
+            };
+            return (offset + size_of(mem) <= PAGE_SIZE).then_some((origin, offset));
         }
         let index = mem.index.map(|index| (index, mem.scale));
         let origin = Self::Registers(mem.base, index);
@@ -52,7 +59,7 @@ impl Origin {
             Self::Registers(base, index) => {
                 base.map_or(0, |r| 1 << r) | index.map_or(0, |(r, _)| 1 << r)
             }
-            Self::Page(_) => 0,
+            Self::Page(_) | Self::Near(_) => 0,
         }
     }
 
@@ -65,7 +72,7 @@ impl Origin {
                 index: index.map(|(r, scale)| (HOST[usize::from(r)], scale)),
                 disp: distance as i32,
             },
-            Self::Page(_) => Mem::at(Reg::RCX, distance as i32),
+            Self::Page(_) | Self::Near(_) => Mem::at(Reg::RCX, distance as i32),
         }
     }
 
@@ -75,7 +82,7 @@ impl Origin {
         match self {
             Self::Registers(Some(_), None) => at.index(Reg::RCX, 0),
             Self::Registers(..) => Mem { base: Some(Reg::RCX), ..at },
-            Self::Page(_) => at,
+            Self::Page(_) | Self::Near(_) => at,
         }
     }
 }
@@ -137,7 +144,7 @@ impl Translator {
     /// The host's operand for one whose address needs no more than RCX. The guest's R10, where it is
     /// held, is in the context, too.
     pub(super) fn look_for(&mut self, index: usize, insn: &Native, mem: &NativeMem) -> Option<Mem> {
-        let (origin, first) = Origin::of(mem, self.rip_after(insn))?;
+        let (origin, first) = Origin::of(mem, self.rip_after(insn), self.user())?;
         let write = matches!(mem.access, Access::Write | Access::ReadWrite);
         let end = first + size_of(mem);
         if !self.unit.looked.is_some_and(|looked| looked.has(origin, first, end, write)) {
@@ -173,7 +180,7 @@ impl Translator {
     /// What is to be looked at together with the access of an instruction.
     fn group(&self, index: usize, insn: &Native, alone: Looked) -> Looked {
         let mut wanted = alone;
-        if let Origin::Page(_) = alone.origin {
+        if let Origin::Page(_) | Origin::Near(_) = alone.origin {
             return Looked { first: 0, end: PAGE_SIZE, ..alone };
         }
         let registers = alone.origin.registers();
@@ -190,7 +197,7 @@ impl Translator {
                 if by_stack_pointer(next).and(self.form.stack[i]).is_some() {
                     break;
                 }
-                let found = Origin::of(&mem, self.rip_after(next));
+                let found = Origin::of(&mem, self.rip_after(next), self.user());
                 let Some((origin, first)) = found.filter(|found| found.0 == wanted.origin) else {
                     break;
                 };
@@ -223,6 +230,14 @@ impl Translator {
             self.need_found(look.free, empty, None);
             self.unit.held[0] = Held::Nothing;
             self.asm.mov_ri(Reg::R10, number << 12);
+            self.asm.lea(8, Reg::RCX, Mem::at(Reg::RCX, 0).index(Reg::R10, 0));
+        } else if let Origin::Near(pages) = origin {
+            self.unit.held[0] = Held::Nothing;
+            self.asm.bind(look.top);
+            self.set_address(Reg::R10, 8, (pages as u64) << 12);
+            self.asm.pext_rm(Reg::RCX, Reg::R10, context(field!(page_mask)));
+            self.asm.load(8, Reg::RCX, entry);
+            self.need_found(look.free, empty, None);
             self.asm.lea(8, Reg::RCX, Mem::at(Reg::RCX, 0).index(Reg::R10, 0));
         } else {
             if origin.registers() & 1 << GUEST_R10 != 0 {
@@ -343,6 +358,9 @@ impl Translator {
         // The access's own address: a page fault tells it.
         match origin {
             Origin::Page(number) => self.asm.mov_ri(Reg::R10, (number << 12) + look.own as u64),
+            Origin::Near(pages) => {
+                self.set_address(Reg::R10, 8, ((pages << 12) + look.own) as u64);
+            }
             Origin::Registers(..) => self.asm.lea(8, Reg::R10, origin.at(look.own)),
         }
         let site = self.site(reason, look.rip, 0);

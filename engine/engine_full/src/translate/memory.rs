@@ -70,8 +70,7 @@ impl Translator {
     pub(super) fn effective_address(&mut self, to: Reg, size: u8, insn: &Native, mem: &NativeMem) {
         if mem.rip_relative {
             let at = self.rip_after(insn).wrapping_add(mem.disp as i64 as u64);
-            let at = if size == 8 { at } else { at & 0xffff_ffff };
-            self.asm.mov_ri(to, at);
+            self.set_address(to, size, at);
             return;
         }
         let mut operand = Mem::absolute(mem.disp);

@@ -28,6 +28,7 @@ use x86_encode::{Alu, Assembler, Cond, Label, Mem, Reg};
 use crate::cache::{Cache, Key, Mode, NewUnit, Point, Reason, Site};
 use crate::code::Place;
 use crate::context::{field, stack_field};
+use crate::views::USER_JUMPS_FOR;
 use copy::Held;
 use form::Form;
 pub(crate) use form::Source;
@@ -101,6 +102,7 @@ pub(crate) struct Translator {
 
 /// What is known of the unit at hand.
 struct Current {
+    /// Linear address, or the offset in the page: see [`Key::rip`].
     rip: u64,
     mode: Mode,
     /// Places of the cache's stubs, from the unit's beginning.
@@ -200,7 +202,7 @@ impl Translator {
             return body;
         }
         let link = self.here();
-        self.asm.mov_ri(Reg::R10, key.rip);
+        self.set_address(Reg::R10, 8, key.rip);
         self.jump_to_r10();
         link
     }
@@ -214,7 +216,27 @@ impl Translator {
         self.unit.mode.contains(Mode::USER)
     }
 
-    /// Guest address of an instruction.
+    /// A register = a guest address: as it is, or as far as it is from the page. A size of less than 8
+    /// leaves that of it.
+    fn set_address(&mut self, to: Reg, size: u8, address: u64) {
+        if !self.user() {
+            let mask = u64::MAX >> (64 - 8 * u32::from(size));
+            self.asm.mov_ri(to, address & mask);
+            return;
+        }
+        self.asm.load(8, to, context(field!(code_page)));
+        let distance = address as i64;
+        let first = distance.clamp(i32::MIN.into(), i32::MAX.into());
+        if first != distance {
+            // A displacement from the end of the page.
+            self.asm.lea(8, to, Mem::at(to, (distance - first) as i32));
+        }
+        if first != 0 || size != 8 {
+            self.asm.lea(size, to, Mem::at(to, first as i32));
+        }
+    }
+
+    /// Guest address of an instruction, as of [`Key::rip`].
     fn rip_of(&self, insn: &Native) -> u64 {
         self.unit.rip.wrapping_add(u64::from(insn.offset))
     }
@@ -231,7 +253,7 @@ impl Translator {
 
     /// A site of the unit.
     fn site(&mut self, reason: Reason, rip: u64, host: Place) -> u32 {
-        self.sites.push(Site { rip, host, reason, raises: true });
+        self.sites.push(Site { rip, near: self.user(), host, reason, raises: true });
         self.unit.first_site + self.sites.len() as u32 - 1
     }
 
@@ -246,6 +268,10 @@ impl Translator {
     /// Where jumps by address arrive, with it in R10: goes on only when it is this unit's. No flag
     /// is touched.
     fn checked_entry(&mut self) {
+        if self.user() {
+            self.checked_user_entry();
+            return;
+        }
         let negative = self.unit.rip.wrapping_neg();
         let body = self.unit.body;
         match i32::try_from(negative as i64) {
@@ -260,6 +286,21 @@ impl Translator {
         while !self.here().is_multiple_of(8) {
             self.asm.raw(&[0xcc]);
         }
+    }
+
+    /// The same for user code: what led here was the entry of the table that has these bits of the
+    /// address, and another table has the address that entry is for.
+    fn checked_user_entry(&mut self) {
+        let there = self.asm.label();
+        self.asm.movzx(2, Reg::RCX, Reg::R10);
+        self.asm.load(8, Reg::RCX, Mem::gs(USER_JUMPS_FOR).index(Reg::RCX, 3));
+        self.asm.lea(8, Reg::RCX, Mem::at(Reg::RCX, 0).index(Reg::R10, 0));
+        self.asm.jrcxz(there);
+        self.jump_to_place(self.unit.miss);
+        self.asm.bind(there);
+        self.asm.lea(8, Reg::RCX, Mem::at(Reg::R10, -(self.unit.rip as i32)));
+        self.asm.store(8, context(field!(code_page)), Reg::RCX);
+        self.asm.nops(self.asm.here().wrapping_neg() % 8);
     }
 
     /// JMP to a place given from the unit's beginning.

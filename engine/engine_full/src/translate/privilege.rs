@@ -127,7 +127,7 @@ impl Translator {
         self.need_rcx(out);
         self.gather_flags();
         self.asm.store(8, in_context(GUEST_R11), Reg::R10);
-        self.asm.mov_ri(Reg::R11, self.rip_after(insn));
+        self.set_address(Reg::R11, 8, self.rip_after(insn));
         self.asm.load(8, Reg::RCX, context(field!(system_flags)));
         self.asm.alu_rm(Alu::And, 8, Reg::RCX, context(field!(syscall_mask)));
         self.asm.store(8, context(field!(system_flags)), Reg::RCX);

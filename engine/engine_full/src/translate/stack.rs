@@ -109,12 +109,12 @@ impl Translator {
     fn push_return(&mut self, index: usize, insn: &Native) {
         let address = self.rip_after(insn);
         match i32::try_from(address as i64) {
-            Ok(imm) => {
+            Ok(imm) if !self.user() => {
                 let place = self.stack_place(index, insn, -8, true);
                 self.asm.store_imm32(8, place, imm);
             }
-            Err(_) => {
-                self.asm.mov_ri(Reg::R10, address);
+            _ => {
+                self.set_address(Reg::R10, 8, address);
                 self.store_below(index, insn);
             }
         }
@@ -123,7 +123,7 @@ impl Translator {
 
     pub(super) fn call_indirect(&mut self, index: usize, insn: &Native) {
         self.load_target(index, insn);
-        let short = i32::try_from(self.rip_after(insn) as i64).is_ok();
+        let short = !self.user() && i32::try_from(self.rip_after(insn) as i64).is_ok();
         if short && self.form.stack[index].is_some() {
             self.push_return(index, insn);
         } else {

@@ -12,7 +12,7 @@ use x86_state::CpuFeatures;
 use super::{Source, Translator};
 use crate::cache::{Cache, Key, Mode};
 use crate::context::{CONTEXT_SIZE, field};
-use crate::views::USER_JUMPS;
+use crate::views::USER_JUMPS_FOR;
 
 /// splitmix64.
 struct Random(u64);
@@ -67,6 +67,8 @@ enum What {
     Sum { base: Register, index: Register, scale: u32, last: i64, before: i64 },
     /// A page whose number is known.
     Page(u64),
+    /// R10, which is this far from the page of the unit, and is the beginning of a page.
+    Near(i64),
 }
 
 impl What {
@@ -94,7 +96,7 @@ impl What {
             Self::Sum { base, index, scale, last, before } => {
                 ((base, index, scale), last - before, last + 1)
             }
-            Self::Page(_) => ((Register::None, Register::None, 1), 0, 4096),
+            Self::Page(_) | Self::Near(_) => ((Register::None, Register::None, 1), 0, 4096),
         };
         let fits = operand == own && first <= disp && (self != Self::R10 || disp == 0);
         fits.then_some(end - disp)
@@ -127,12 +129,14 @@ struct Walk {
     r10_place: Option<(Register, i64)>,
     /// A number R10 was loaded with.
     r10: Option<u64>,
+    /// How far it is from the page of the unit.
+    r10_near: Option<i64>,
     /// Of sums: what is known to be on the page of the last byte.
     before: i64,
 }
 
 impl Walk {
-    const START: Self = Self { rcx: Rcx::Other, r10_place: None, r10: None, before: 0 };
+    const START: Self = Self { rcx: Rcx::Other, r10_place: None, r10: None, r10_near: None, before: 0 };
 
     /// Which array the operand was found in, with what is in RCX, and how much follows.
     fn found(&self, operand: (Register, Register, u32), disp: i64) -> Option<(Register, i64)> {
@@ -171,7 +175,7 @@ impl Walk {
                 return (-(CONTEXT_SIZE as i64)..0).contains(&disp);
             }
             (Register::GS, Register::None, Register::RCX) => {
-                return !writes && (disp == 0 && page || disp >= i64::from(USER_JUMPS) && disp < 0);
+                return !writes && (disp == 0 && page || disp >= i64::from(USER_JUMPS_FOR) && disp < 0);
             }
             (Register::FS, Register::None, Register::RCX) => return !writes && disp == 0 && page,
             (_, Register::R10, Register::None) if disp == 0 => self.r10_place,
@@ -201,9 +205,18 @@ impl Walk {
                 _ => i64::from(number),
             };
         }
-        let r10 = self.r10;
+        let (r10, r10_near) = (self.r10, self.r10_near);
         if written.contains(&Register::R10) {
             self.r10_place = place;
+            let displacement = insn.memory_displacement64() as i64;
+            let code_page = insn.segment_prefix() == Register::GS
+                && displacement == i64::from(field!(code_page))
+                && (base, index) == (Register::None, Register::None);
+            self.r10_near = match (load && code_page, lea && base == Register::R10) {
+                (true, _) => Some(0),
+                (_, true) if index == Register::None => r10_near.map(|near| near + displacement),
+                _ => None,
+            };
             let number = insn.mnemonic() == M::Mov && insn.op_count() == 2;
             self.r10 = (number && insn.op1_kind() == OpKind::Immediate64)
                 .then(|| insn.immediate64())
@@ -251,6 +264,9 @@ impl Walk {
                     {
                         Rcx::Based(array, what)
                     }
+                    (Rcx::Entry(array, what @ What::Near(from)), _) if r10_near == Some(from) => {
+                        Rcx::Based(array, what)
+                    }
                     _ => Rcx::Other,
                 }
             }
@@ -277,7 +293,10 @@ impl Walk {
                         Rcx::Address(What::Sum { base, index, scale, last, .. }, false),
                     ) => Rcx::Number(What::Sum { base, index, scale, last, before: known }),
                     (Register::RCX, _) => Rcx::Other,
-                    (Register::R10, _) => Rcx::Number(What::R10),
+                    (Register::R10, _) => Rcx::Number(match r10_near {
+                        Some(from) if from & 0xfff == 0 => What::Near(from),
+                        _ => What::R10,
+                    }),
                     (base, _) => Rcx::Number(What::Sum {
                         base,
                         index: Register::None,
@@ -350,6 +369,7 @@ fn translated_code_accesses_only_what_it_has_looked_up() {
         if !cache.has_room() {
             cache.clear();
         }
+        let rip = if upper == 0 { rip & 0xfff } else { rip };
         let key = Key { rip, page: 0, second: None, mode };
         translator.translate(
             &key,

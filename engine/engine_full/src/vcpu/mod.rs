@@ -15,7 +15,7 @@ use x86_exec::{Backing, Mode as CpuMode, PageAt, TripleFault};
 use x86_state::VcpuState;
 use x86_state::bits::{Cr0, Cr4, Rflags};
 
-use crate::cache::{Mode, Reason, Site};
+use crate::cache::{Cache, Mode, Reason, Site};
 use crate::code::Place;
 use crate::complex::FullComplex;
 use crate::entry;
@@ -78,11 +78,22 @@ struct Found {
     entry: Place,
     body: Place,
     link: Place,
+    /// Page of guest memory it is on.
+    page: u32,
     /// It is on two pages.
     crosses: bool,
     /// Host address of the body.
     target: u64,
     generation: u64,
+}
+
+impl Found {
+    /// What is at this place may go there without a look at addresses. User code may where both are
+    /// on one page of guest memory: where that is mapped, so is the other. That the page was found
+    /// elsewhere in the meantime, because a translation changes, must not outlive the moment.
+    fn may_follow(&self, place: Place, cache: &Cache) -> bool {
+        !self.mode.contains(Mode::USER) || cache.is_of_page(place, self.page)
+    }
 }
 
 /// A unit that was found lately.
@@ -293,18 +304,20 @@ impl FullVcpu {
         entry::run(gs);
         let context = self.views.context();
         let (fault, number) = (std::mem::take(&mut context.fault), context.site);
-        let scratch = context.scratch;
+        let (scratch, code_page) = (context.scratch, context.code_page);
         transition::take(&mut self.soft.cpu, context);
         let cache = self.complex.cache();
         let found = if fault != 0 {
-            let rip = cache.memory.place(fault).and_then(|place| cache.instruction_at(place));
-            rip.map(|rip| Site { rip, host: 0, reason: Reason::Interpret, raises: false })
+            cache.memory.place(fault).and_then(|place| cache.instruction_at(place))
         } else {
             cache.site(number)
         };
-        let Some(site) = found else {
+        let Some(mut site) = found else {
             panic!("translated code left at no site: {number}, fault at {fault:#x}")
         };
+        if site.near {
+            site.rip = site.rip.wrapping_add(code_page);
+        }
         let resume = cache.memory.address(site.host);
         let generation = cache.generation;
         drop(cache);
@@ -332,11 +345,13 @@ impl FullVcpu {
                 vcpu.keep_jump(scratch, found, cache);
             }),
             Reason::Link => self.find_for(site.rip, generation, |_, found, cache| {
-                cache.link(site.host, found.link);
+                if found.may_follow(site.host, cache) {
+                    cache.link(site.host, found.link);
+                }
             }),
             Reason::Retired => self.find_for(site.rip, generation, |vcpu, found, cache| {
                 // What is linked to by a jump by address would come back here by the old jump.
-                if found.link == found.body {
+                if found.link == found.body && found.may_follow(site.host, cache) {
                     cache.replace(site.host, found.body);
                 }
                 vcpu.keep_jump(site.rip, found, cache);

@@ -29,6 +29,13 @@ impl FullVcpu {
         if cache.generation == found.generation && generation == found.generation {
             tell(self, found, &cache);
         }
+        drop(cache);
+        self.enter_at(rip, found)
+    }
+
+    /// Goes on at a unit, which is at `rip`.
+    fn enter_at(&mut self, rip: u64, found: Found) -> Onward {
+        self.views.context().code_page = rip & !PAGE_MASK;
         Onward::Host(found.target)
     }
 
@@ -41,10 +48,11 @@ impl FullVcpu {
         let cache = complex.open_cache();
         let current = cache.generation == found.generation && generation == found.generation;
         // What is linked to by a jump by address would come back by way of the unit with a window.
-        if current && found.link == found.body {
+        if current && found.link == found.body && found.may_follow(site.host, &cache) {
             cache.link(site.host, found.body);
         }
-        Onward::Host(found.target)
+        drop(cache);
+        self.enter_at(site.rip, found)
     }
 
     /// Jumps by address to `rip` find the unit from now on.
@@ -61,7 +69,8 @@ impl FullVcpu {
 
     pub(super) fn find(&mut self, rip: u64, extra: Mode) -> Onward {
         self.rip = rip;
-        self.unit(rip, extra).map_or(Onward::Interpret(rip), |found| Onward::Host(found.target))
+        let found = self.unit(rip, extra);
+        found.map_or(Onward::Interpret(rip), |found| self.enter_at(rip, found))
     }
 
     /// The unit at `rip`, translated now if need be; none where code cannot be fetched.
@@ -128,7 +137,7 @@ impl FullVcpu {
         }
         let mut mode = wanted;
         mode.set(Mode::LOCAL, !user && (!global || rip >> 63 == 0));
-        let key = Key { rip, page, second, mode };
+        let key = Key { rip: if user { rip & PAGE_MASK } else { rip }, page, second, mode };
         loop {
             let cache = self.complex.open_cache();
             if let Some(unit) = cache.find(&key) {
@@ -137,6 +146,7 @@ impl FullVcpu {
                     entry: unit.entry,
                     body: unit.body,
                     link: unit.link,
+                    page,
                     crosses: second.is_some(),
                     target: cache.memory.address(unit.body),
                     generation: cache.generation,

@@ -48,10 +48,13 @@ const HALF: usize = 1 << 38;
 pub(crate) const JUMPS_SIZE: usize = JUMPS * 8;
 /// Bytes of a far table of jumps: address, negative, and place.
 const FAR_JUMPS_SIZE: usize = FAR_JUMPS * 16;
-/// Bytes below a view: its own jumps, the far ones first, and the context.
-const BELOW: usize = FAR_JUMPS_SIZE + JUMPS_SIZE + CONTEXT_SIZE;
+/// Bytes below a view: its own jumps, the far ones first, then what the others are for; and the
+/// context.
+const BELOW: usize = FAR_JUMPS_SIZE + 2 * JUMPS_SIZE + CONTEXT_SIZE;
 /// Displacement of user code's jumps from the GS base.
 pub(crate) const USER_JUMPS: i32 = -((JUMPS_SIZE + CONTEXT_SIZE) as i32);
+/// Displacement of the addresses, negative, that those are for.
+pub(crate) const USER_JUMPS_FOR: i32 = USER_JUMPS - JUMPS_SIZE as i32;
 /// Displacement of user code's far table.
 pub(crate) const USER_FAR_JUMPS: i32 = -(BELOW as i32);
 /// Address spaces kept: Linux uses six PCIDs.
@@ -114,8 +117,12 @@ impl View {
         self.reservation.start as *mut [u64; 2]
     }
 
-    fn jumps(&self) -> *mut u64 {
+    fn jumps_for(&self) -> *mut u64 {
         (self.reservation.start + FAR_JUMPS_SIZE) as *mut u64
+    }
+
+    fn jumps(&self) -> *mut u64 {
+        (self.reservation.start + FAR_JUMPS_SIZE + JUMPS_SIZE) as *mut u64
     }
 }
 
@@ -449,6 +456,7 @@ impl Views {
         // SAFETY: the indices are inside the tables, which are mapped as long as `self` lives.
         unsafe {
             space.view.jumps().add(index).write_volatile(host);
+            space.view.jumps_for().add(index).write_volatile(rip.wrapping_neg());
             space.view.far_jumps().add(far).write_volatile([rip.wrapping_neg(), host]);
         }
     }
