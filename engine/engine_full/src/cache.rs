@@ -111,9 +111,13 @@ pub(crate) struct Unit {
     pub(crate) body: Place,
     /// Where retired units leave.
     pub(crate) retired_exit: Place,
+    /// What seldom runs of it begins there.
+    cold: Place,
     /// Lines of the page whose bytes it depends on, by bits.
     pub(crate) lines: u64,
     points: (u32, u32),
+    /// It is among the page's jumps.
+    jumped_to: bool,
 }
 
 /// A unit ready to be kept; places are from the beginning of its code.
@@ -121,6 +125,8 @@ pub(crate) struct NewUnit<'a> {
     pub(crate) key: Key,
     pub(crate) link: Place,
     pub(crate) code: &'a [u8],
+    /// What goes where code does that seldom runs.
+    pub(crate) cold: &'a [u8],
     pub(crate) entry: Place,
     pub(crate) body: Place,
     pub(crate) retired_exit: Place,
@@ -128,9 +134,34 @@ pub(crate) struct NewUnit<'a> {
     pub(crate) points: &'a [Point],
 }
 
+/// Units that depend on a page.
+struct PageUnits {
+    ids: Vec<u32>,
+    /// Those that were jumped to by address.
+    jumps: Vec<u32>,
+    /// Where on the page units may begin, by bits.
+    starts: [u64; 64],
+}
+
+impl Default for PageUnits {
+    fn default() -> Self {
+        Self { ids: Vec::new(), jumps: Vec::new(), starts: [0; 64] }
+    }
+}
+
+impl PageUnits {
+    fn add_start(&mut self, rip: u64) {
+        self.starts[(rip >> 6 & 63) as usize] |= 1 << (rip & 63);
+    }
+
+    fn may_start(&self, rip: u64) -> bool {
+        self.starts[(rip >> 6 & 63) as usize] & 1 << (rip & 63) != 0
+    }
+}
+
 /// Mixes what a key has. A guest that makes its keys collide slows down nobody but itself.
 #[derive(Default)]
-struct KeyHasher(u64);
+pub(crate) struct KeyHasher(u64);
 
 impl Hasher for KeyHasher {
     fn write(&mut self, bytes: &[u8]) {
@@ -174,7 +205,7 @@ pub(crate) struct Cache {
     units: Vec<Unit>,
     points: Vec<Point>,
     keys: HashMap<Key, u32, BuildHasherDefault<KeyHasher>>,
-    pages: HashMap<u32, Vec<u32>>,
+    pages: HashMap<u32, PageUnits, BuildHasherDefault<KeyHasher>>,
     /// Place of the jump to [`crate::entry::leave`].
     pub(crate) leave: Place,
     /// Place of the code for jumps that miss.
@@ -205,7 +236,7 @@ impl Cache {
             // jmp [rip + 0]; the address.
             let mut stub = vec![0xff, 0x25, 0, 0, 0, 0];
             stub.extend((function as u64).to_le_bytes());
-            memory.put(&stub);
+            memory.put(&stub, &[]);
             place
         };
         let leave = jump_to(crate::entry::leave as *const ());
@@ -224,16 +255,17 @@ impl Cache {
         stub.push(0xe9);
         let end = miss + 10;
         stub.extend(leave.wrapping_sub(end).to_le_bytes());
-        memory.put(&stub);
+        memory.put(&stub, &[]);
         let start = memory.next();
-        let sites = vec![Site { rip: 0, near: false, host: 0, reason: Reason::Jump, raises: false }];
+        let sites =
+            vec![Site { rip: 0, near: false, host: 0, reason: Reason::Jump, raises: false }];
         Ok(Self {
             memory,
             sites,
             units: Vec::new(),
             points: Vec::new(),
             keys: HashMap::default(),
-            pages: HashMap::new(),
+            pages: HashMap::default(),
             leave,
             miss,
             jump_again,
@@ -268,6 +300,33 @@ impl Cache {
         self.keys.get(key).and_then(|id| self.units.get(*id as usize))
     }
 
+    /// The unit at another place of the page, whatever window there is.
+    pub(crate) fn find_on_page(&self, key: &Key, rip: u64) -> Option<&Unit> {
+        if rip >> 12 != key.rip >> 12 || !self.pages.get(&key.page)?.may_start(rip) {
+            return None;
+        }
+        self.find(&Key { rip, second: None, mode: key.mode - Mode::NO_WINDOW, ..*key })
+    }
+
+    /// The user's unit of this key was jumped to by its address, which others of its page were
+    /// elsewhere: tells their offsets and entries.
+    pub(crate) fn jumps_beside(&self, key: &Key) -> impl Iterator<Item = (u64, Place)> {
+        let jumps = self.pages.get(&key.page).map_or(&[][..], |page| &page.jumps);
+        let units = jumps.iter().filter_map(|id| self.units.get(*id as usize));
+        let mode = key.mode;
+        let own = move |unit: &&Unit| unit.key.mode == mode && unit.key.second.is_none();
+        units.filter(own).map(|unit| (unit.key.rip, unit.entry))
+    }
+
+    /// The same, for the next time.
+    pub(crate) fn note_jump(&mut self, key: &Key) {
+        let Some(id) = self.keys.get(key) else { return };
+        let Some(unit) = self.units.get_mut(*id as usize) else { return };
+        if !std::mem::replace(&mut unit.jumped_to, true) {
+            self.pages.entry(key.page).or_default().jumps.push(*id);
+        }
+    }
+
     /// A site.
     pub(crate) fn site(&self, number: u32) -> Option<Site> {
         self.sites.get(number as usize).copied()
@@ -288,7 +347,8 @@ impl Cache {
     /// Keeps a unit.
     pub(crate) fn add(&mut self, new: &NewUnit<'_>) -> &Unit {
         let start = self.memory.next();
-        self.memory.put(new.code);
+        let cold = self.memory.next_cold();
+        self.memory.put(new.code, new.cold);
         let first = self.points.len() as u32;
         self.points.extend(new.points.iter().map(|p| Point { host: p.host + start, ..*p }));
         let id = self.units.len() as u32;
@@ -298,11 +358,15 @@ impl Cache {
             link: new.link + start,
             body: new.body + start,
             retired_exit: new.retired_exit + start,
+            cold,
             lines: new.lines,
             points: (first, self.points.len() as u32),
+            jumped_to: false,
         });
         self.keys.insert(new.key, id);
-        self.pages.entry(new.key.page).or_default().push(id);
+        let page = self.pages.entry(new.key.page).or_default();
+        page.ids.push(id);
+        page.add_start(new.key.rip);
         if !new.key.mode.intersects(Mode::USER | Mode::LOCAL) {
             self.kernel_pages.insert(new.key.rip >> 12, new.key.page);
             if let Some(second) = new.key.second {
@@ -310,7 +374,7 @@ impl Cache {
             }
         }
         if let Some(second) = new.key.second {
-            self.pages.entry(second).or_default().push(id);
+            self.pages.entry(second).or_default().ids.push(id);
         }
         &self.units[id as usize]
     }
@@ -324,7 +388,7 @@ impl Cache {
     /// Retires units that depend on lines of a page. Returns how many of the page's are retired and
     /// how many are left, if there were any.
     pub(crate) fn retire(&mut self, page: u32, lines: u64) -> Option<(usize, usize)> {
-        let ids = self.pages.get_mut(&page)?;
+        let PageUnits { ids, jumps, starts } = self.pages.get_mut(&page)?;
         let before = ids.len();
         ids.retain(|id| {
             let unit = &self.units[*id as usize];
@@ -340,6 +404,12 @@ impl Cache {
             send_on(&self.memory, unit.body, unit.retired_exit);
             false
         });
+        if ids.len() < before {
+            jumps.retain(|id| ids.contains(id));
+        }
+        if ids.is_empty() {
+            *starts = [0; 64];
+        }
         Some((before - ids.len(), ids.len()))
     }
 
@@ -350,7 +420,9 @@ impl Cache {
 
     /// The unit whose code is at this place.
     fn unit_at(&self, place: Place) -> Option<&Unit> {
-        let index = self.units.partition_point(|unit| unit.entry <= place).checked_sub(1)?;
+        let is_cold = CodeMemory::is_cold(place);
+        let begins = |unit: &Unit| if is_cold { unit.cold } else { unit.entry };
+        let index = self.units.partition_point(|unit| begins(unit) <= place).checked_sub(1)?;
         self.units.get(index)
     }
 

@@ -15,7 +15,9 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 use crate::fault::Watched;
 
 /// Bytes. What is translated in a boot is a tenth of it.
-pub(crate) const CODE_SIZE: usize = 96 << 20;
+pub(crate) const CODE_SIZE: usize = 160 << 20;
+/// Where what seldom runs begins: kept apart, it takes no room in the host's caches.
+const COLD_START: usize = 96 << 20;
 
 /// A place in code memory, from its start.
 pub(crate) type Place = u32;
@@ -25,6 +27,7 @@ pub(crate) struct CodeMemory {
     write: *mut u8,
     execute: *mut u8,
     used: usize,
+    cold_used: usize,
     _watched: Watched,
 }
 
@@ -62,7 +65,7 @@ impl CodeMemory {
         let execute = map(&file, ProtFlags::READ | ProtFlags::EXEC)?;
         let first = execute as u64;
         let watched = Watched::new(first, first + CODE_SIZE as u64 - 1)?;
-        Ok(Self { write, execute, used: 0, _watched: watched })
+        Ok(Self { write, execute, used: 0, cold_used: COLD_START, _watched: watched })
     }
 
     /// Host address of a place, to be executed.
@@ -82,30 +85,52 @@ impl CodeMemory {
         self.used as Place
     }
 
-    /// There is room for this many bytes.
-    pub(crate) fn has_room(&self, size: usize) -> bool {
-        CODE_SIZE - self.used >= size
+    /// Where the next code goes that seldom runs, behind all other.
+    pub(crate) fn next_cold(&self) -> Place {
+        self.cold_used as Place
     }
 
-    /// Puts code at [`CodeMemory::next`].
+    /// Code that seldom runs is there.
+    pub(crate) fn is_cold(place: Place) -> bool {
+        place as usize >= COLD_START
+    }
+
+    /// There is room for this many bytes of either kind.
+    pub(crate) fn has_room(&self, size: usize) -> bool {
+        COLD_START - self.used >= size && CODE_SIZE - self.cold_used >= size
+    }
+
+    /// Puts code at [`CodeMemory::next`], and more at [`CodeMemory::next_cold`].
     ///
     /// # Panics
     /// When there is no room.
-    pub(crate) fn put(&mut self, code: &[u8]) {
-        assert!(self.has_room(code.len()));
-        // SAFETY: the range is inside the mapping, and nothing executes it yet.
-        unsafe { ptr::copy_nonoverlapping(code.as_ptr(), self.write.add(self.used), code.len()) };
-        self.used = (self.used + code.len()).next_multiple_of(16).min(CODE_SIZE);
+    pub(crate) fn put(&mut self, code: &[u8], cold: &[u8]) {
+        assert!(self.has_room(code.len().max(cold.len())));
+        self.used = self.copy(code, self.used).min(COLD_START);
+        self.cold_used = self.copy(cold, self.cold_used).min(CODE_SIZE);
     }
 
-    /// Forgets all code from `place` on.
+    /// Returns where what comes next goes.
+    fn copy(&self, code: &[u8], at: usize) -> usize {
+        let next = (at + code.len()).next_multiple_of(16);
+        // SAFETY: the range is inside the mapping, and nothing executes it yet.
+        unsafe { ptr::copy_nonoverlapping(code.as_ptr(), self.write.add(at), code.len()) };
+        next
+    }
+
+    /// Forgets all code from `place` on, and all that seldom runs.
     pub(crate) fn truncate(&mut self, place: Place) {
         self.used = self.used.min(place as usize);
+        self.cold_used = COLD_START;
+    }
+
+    fn is_used(&self, place: Place) -> bool {
+        (place as usize) < if Self::is_cold(place) { self.cold_used } else { self.used }
     }
 
     /// Changes the four bytes at a multiple of four, which may be executing.
     pub(crate) fn patch4(&self, place: Place, value: u32) {
-        assert!(place.is_multiple_of(4) && (place as usize) < self.used);
+        assert!(place.is_multiple_of(4) && self.is_used(place));
         // SAFETY: aligned and inside the mapping. Instructions that straddle no more than this word
         // are fetched with either value.
         unsafe { AtomicU32::from_ptr(self.write.add(place as usize).cast()) }
@@ -114,7 +139,7 @@ impl CodeMemory {
 
     /// Changes the eight bytes at a multiple of eight, which may be executing.
     pub(crate) fn patch8(&self, place: Place, change: impl FnOnce([u8; 8]) -> [u8; 8]) {
-        assert!(place.is_multiple_of(8) && (place as usize) < self.used);
+        assert!(place.is_multiple_of(8) && self.is_used(place));
         // SAFETY: as in `patch4`.
         let word = unsafe { AtomicU64::from_ptr(self.write.add(place as usize).cast()) };
         let bytes = change(word.load(Ordering::Acquire).to_le_bytes());

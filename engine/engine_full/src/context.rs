@@ -21,8 +21,11 @@ use std::sync::atomic::AtomicU32;
 /// Entries of a jump table: one for each value of the low 16 bits of an address.
 pub(crate) const JUMPS: usize = 1 << 16;
 
-/// Entries of a far table of jumps: one for each value of the low 18 bits of an address.
+/// Entries of a far table of jumps: one for each value of the low 18 bits of the sum of an address
+/// and the same turned right.
 pub(crate) const FAR_JUMPS: usize = 1 << 18;
+/// By so many bits.
+pub(crate) const FAR_TURN: u32 = 14;
 
 /// Entries of the kernel's other table of jumps, and the bits of an address it goes by: Linux's
 /// text has 16 MiB.
@@ -228,7 +231,7 @@ pub(crate) struct Context {
     pub(crate) other_jumps: [[u64; OTHER_JUMPS]; 2],
     /// What bits.
     pub(crate) other_jumps_mask: u64,
-    /// The bits of an address that far tables go by.
+    /// The bits that far tables go by.
     pub(crate) far_jumps_mask: u64,
 }
 

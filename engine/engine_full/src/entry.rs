@@ -8,8 +8,8 @@ use std::arch::naked_asm;
 
 use crate::cache::SITE_JUMP;
 use crate::context::{
-    Context, FxArea, KNOWN_WINDOWS, KnownWindow, OTHER_JUMPS, ROOM_SIZE, ROOMS, StackWindow, at,
-    field,
+    Context, FAR_TURN, FxArea, KNOWN_WINDOWS, KnownWindow, OTHER_JUMPS, ROOM_SIZE, ROOMS,
+    StackWindow, at, field,
 };
 use crate::views::{USER_FAR_JUMPS, USER_JUMPS, USER_JUMPS_FOR};
 
@@ -237,7 +237,9 @@ pub(crate) unsafe extern "C" fn user_jump_again() {
         "jrcxz 2f",
         "jmp 3f",
         "2:",
-        "pext rcx, r10, gs:[{mask}]",
+        "rorx rcx, r10, {turn}",
+        "lea rcx, [rcx + r10]",
+        "pext rcx, rcx, gs:[{mask}]",
         "lea rcx, [rcx + rcx]",
         "mov rcx, gs:[rcx*8 + {far}]",
         "lea rcx, [rcx + r10]",
@@ -246,7 +248,9 @@ pub(crate) unsafe extern "C" fn user_jump_again() {
         "mov ecx, {site}",
         "jmp {leave}",
         "4:",
-        "pext rcx, r10, gs:[{mask}]",
+        "rorx rcx, r10, {turn}",
+        "lea rcx, [rcx + r10]",
+        "pext rcx, rcx, gs:[{mask}]",
         "lea rcx, [rcx + rcx]",
         "mov rcx, gs:[rcx*8 + {far} + 8]",
         // Address zero is that of every empty entry.
@@ -263,6 +267,7 @@ pub(crate) unsafe extern "C" fn user_jump_again() {
         "jmp gs:[rcx*8 + {jumps}]",
         kick = const field!(kick),
         mask = const field!(far_jumps_mask),
+        turn = const FAR_TURN,
         far = const USER_FAR_JUMPS,
         jumps = const USER_JUMPS,
         jumps_for = const USER_JUMPS_FOR,

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use engine::Engine;
+use engine::{Engine, Exit};
 use engine_emu::EmuEngine;
 use engine_full::FullEngine;
 use harness::{Machine, Subject};
@@ -191,6 +191,26 @@ core::arch::global_asm!(
     "2: jmp 2b",
     ".globl privilege_end",
     "privilege_end:",
+    // Another: the user keeps the kernel's stack pointer.
+    ".globl intruder_start",
+    "intruder_start:",
+    "lea rcx, [rip + 4f]",
+    "mov rax, 0xffff800000000000",
+    "sub rcx, rax",
+    "mov r11d, 0x3002",
+    "mov eax, 5",
+    "2: push rax",
+    "pop rbx",
+    "dec eax",
+    "jnz 2b",
+    "sysretq",
+    "4: xor ebx, ebx",
+    "push rbx",
+    "mov edx, 0x80",
+    "out dx, al",
+    "2: jmp 2b",
+    ".globl intruder_end",
+    "intruder_end:",
     ".popsection"
 );
 
@@ -235,36 +255,40 @@ const LOW_USER: [u8; 36] = [
     0xf4, 0xf4,
 ];
 
-fn low_code() -> &'static [u8] {
-    unsafe extern "C" {
-        #[link_name = "low_start"]
-        static START: u8;
-        #[link_name = "low_end"]
-        static END: u8;
-    }
-    let (start, end) = (&raw const START, &raw const END);
-    // SAFETY: as in `code`.
+unsafe extern "C" {
+    #[link_name = "privilege_start"]
+    static PRIVILEGE: u8;
+    #[link_name = "privilege_end"]
+    static PRIVILEGE_END: u8;
+    #[link_name = "intruder_start"]
+    static INTRUDER: u8;
+    #[link_name = "intruder_end"]
+    static INTRUDER_END: u8;
+    #[link_name = "low_start"]
+    static LOW: u8;
+    #[link_name = "low_end"]
+    static LOW_END: u8;
+}
+
+fn between(start: *const u8, end: *const u8) -> &'static [u8] {
+    // SAFETY: callers name the two symbols of a run of assembled lines above, which are in one
+    // read-only section that nothing ever writes to.
     unsafe { std::slice::from_raw_parts(start, end.offset_from_unsigned(start)) }
+}
+
+fn low_code() -> &'static [u8] {
+    between(&raw const LOW, &raw const LOW_END)
 }
 
 fn code() -> &'static [u8] {
-    unsafe extern "C" {
-        #[link_name = "privilege_start"]
-        static START: u8;
-        #[link_name = "privilege_end"]
-        static END: u8;
-    }
-    let (start, end) = (&raw const START, &raw const END);
-    // SAFETY: both symbols are in one read-only section, the bytes between them are the assembled
-    // lines above, and nothing ever writes there.
-    unsafe { std::slice::from_raw_parts(start, end.offset_from_unsigned(start)) }
+    between(&raw const PRIVILEGE, &raw const PRIVILEGE_END)
 }
 
-/// The last state, and the memory that was written.
-fn run(engine: Arc<dyn Engine>) -> (VcpuState, Vec<u64>) {
+/// A machine about to run this as its kernel.
+fn machine(engine: Arc<dyn Engine>, code: &[u8]) -> Machine {
     let subject = Subject { engine, tsc_khz: 2_000_000, beyond_host: Vec::new() };
     let mut machine = Machine::new(&subject, 1);
-    machine.place(0, code());
+    machine.place(0, code);
     // All is the user's below, and the kernel's above.
     machine.write(PML4, PDPT | 7);
     machine.write(PML4 + 256 * 8, PDPT | 3);
@@ -294,17 +318,41 @@ fn run(engine: Arc<dyn Engine>) -> (VcpuState, Vec<u64>) {
     state.msrs.lstar = KERNEL + Machine::code_at(0) + ENTRY;
     state.msrs.fmask = 0x25_7fd5;
     machine.vcpus[0].load(&state).unwrap();
+    machine
+}
+
+/// The last state, and the memory that was written.
+fn run(engine: Arc<dyn Engine>) -> (VcpuState, Vec<u64>) {
+    let mut machine = machine(engine, code());
     machine.run_until_done();
     let memory = DATA.step_by(8).map(|at| machine.read(at)).collect();
     (machine.vcpus[0].save().unwrap(), memory)
 }
 
+fn full_runs_here() -> bool {
+    let profile = CpuProfile::portable(Topology { cores: 1 }, 2_000_000).unwrap();
+    FullEngine.check(&profile).map_err(|lacks| println!("NOT RUN: {}", lacks.reason)).is_ok()
+}
+
+#[test]
+fn a_user_with_the_kernels_stack_pointer_does_not_reach_the_kernels_stack() {
+    let intruder = between(&raw const INTRUDER, &raw const INTRUDER_END);
+    let engines: [Arc<dyn Engine>; 2] = [Arc::new(EmuEngine), Arc::new(FullEngine)];
+    for engine in engines {
+        if !full_runs_here() {
+            return;
+        }
+        let mut machine = machine(engine, intruder);
+        // There is no stack for the handler of the fault.
+        assert_eq!(machine.run(), Exit::TripleFault);
+        assert_eq!(machine.read(DATA.end - 8), 1, "what the kernel pushed last");
+    }
+}
+
 #[test]
 fn a_kernel_and_its_user_do_the_same_translated_as_interpreted() {
     assert!(code().len() > ENTRY as usize && code().len() < 0x1000);
-    let profile = CpuProfile::portable(Topology { cores: 1 }, 2_000_000).unwrap();
-    if let Err(lacks) = FullEngine.check(&profile) {
-        println!("NOT RUN: {}", lacks.reason);
+    if !full_runs_here() {
         return;
     }
     let (emu, emu_memory) = run(Arc::new(EmuEngine));

@@ -153,7 +153,13 @@ impl Assembler {
     /// Where the next byte goes.
     #[inline(always)]
     pub fn here(&self) -> usize {
-        self.code.len()
+        self.labels.place_of(self.code.len())
+    }
+
+    /// What is written from here on will be so many bytes further on than it is in
+    /// [`Assembler::code`]: jumps between it and what is before reckon with that.
+    pub fn move_apart(&mut self, by: usize) {
+        self.labels.set_apart(self.code.len(), by);
     }
 
     /// Whether every jump goes where it should.
@@ -584,7 +590,7 @@ impl Assembler {
 
     fn rel32(&mut self, opcode: &[u8], distance: i32) -> usize {
         self.raw(opcode);
-        let at = self.here();
+        let at = self.code.len();
         self.raw(&distance.to_le_bytes());
         at
     }

@@ -32,6 +32,8 @@ pub(crate) struct Labels {
     places: Vec<u32>,
     fixups: Vec<Fixup>,
     missed: bool,
+    /// What is from here on in the code will be so many bytes further on.
+    apart: Option<(usize, usize)>,
 }
 
 impl Labels {
@@ -39,6 +41,20 @@ impl Labels {
         self.places.clear();
         self.fixups.clear();
         self.missed = false;
+        self.apart = None;
+    }
+
+    pub(crate) fn set_apart(&mut self, from: usize, by: usize) {
+        self.apart = Some((from, by));
+    }
+
+    /// Where a byte of the code will be.
+    #[inline(always)]
+    pub(crate) fn place_of(&self, at: usize) -> usize {
+        match self.apart {
+            Some((from, by)) if at >= from => at + by,
+            _ => at,
+        }
     }
 
     pub(crate) fn add(&mut self) -> Label {
@@ -62,7 +78,7 @@ impl Labels {
     }
 
     pub(crate) fn bind(&mut self, code: &mut [u8], label: Label) {
-        let place = code.len();
+        let place = self.place_of(code.len());
         self.places[label.0 as usize] = place as u32;
         let mut i = 0;
         while let Some(fixup) = self.fixups.get(i).copied() {
@@ -81,7 +97,7 @@ impl Labels {
 
     fn patch(&mut self, code: &mut [u8], at: usize, place: usize, short: bool) {
         let end = at + if short { 1 } else { 4 };
-        let distance = place as i64 - end as i64;
+        let distance = place as i64 - (self.place_of(at) + end - at) as i64;
         if short {
             match i8::try_from(distance) {
                 Ok(distance) => code[at] = distance as u8,

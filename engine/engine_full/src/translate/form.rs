@@ -65,7 +65,8 @@ pub(crate) struct Form {
 
 impl Form {
     /// Takes as many instructions as make a unit. None, when the first is not for translation.
-    pub(crate) fn form(&mut self, source: &Source<'_>) {
+    /// `is_there`: at this offset begins another, which what comes there is left to.
+    pub(crate) fn form(&mut self, source: &Source<'_>, is_there: impl Fn(usize) -> bool) {
         self.insns.clear();
         self.lines = 0;
         let start = source.offset();
@@ -73,7 +74,8 @@ impl Form {
         let mut jumps = 0;
         self.goes_on = true;
         while self.insns.len() < INSNS_MAX {
-            if start + self.size() >= PAGE_SIZE {
+            let at = start + self.size();
+            if at >= PAGE_SIZE || jumps > 0 && is_there(at) {
                 break;
             }
             let next = decoder.next_insn().map(adapt);

@@ -96,6 +96,8 @@ pub(crate) struct Translator {
     sites: Vec<Site>,
     points: Vec<Point>,
     cold: Vec<(Label, Cold)>,
+    /// Where in the code what is out of line begins.
+    cold_from: usize,
     /// Of the unit at hand.
     unit: Current,
 }
@@ -143,6 +145,7 @@ impl Default for Translator {
             sites: Vec::new(),
             points: Vec::new(),
             cold: Vec::new(),
+            cold_from: 0,
             unit,
         }
     }
@@ -151,7 +154,9 @@ impl Default for Translator {
 impl Translator {
     /// Translates and keeps the unit of this key.
     pub(crate) fn translate(&mut self, key: &Key, source: &Source<'_>, cache: &mut Cache) {
-        self.form.form(source);
+        let page = key.rip & !0xfff;
+        let is_there = |offset| cache.find_on_page(key, page | offset as u64).is_some();
+        self.form.form(source, is_there);
         let start = cache.memory.next();
         self.asm.clear();
         self.sites.clear();
@@ -181,18 +186,38 @@ impl Translator {
             self.fall_out();
         }
         let link = self.link_entry(key, body);
+        while !self.here().is_multiple_of(16) {
+            self.asm.int3();
+        }
+        let cold_from = self.asm.code().len();
+        self.cold_from = cold_from;
+        self.asm.move_apart((cache.memory.next_cold() - start) as usize - cold_from);
         let retired_exit = self.emit_cold(body);
+        self.link_now(key, cache);
         cache.add_sites(&self.sites);
         cache.add(&NewUnit {
             key: *key,
             link,
-            code: self.asm.code(),
+            code: &self.asm.code()[..cold_from],
+            cold: &self.asm.code()[cold_from..],
             entry: 0,
             body,
             retired_exit,
             lines: self.form.lines,
             points: &self.points,
         });
+    }
+
+    /// Links to what there is on the page.
+    fn link_now(&mut self, key: &Key, cache: &Cache) {
+        let start = cache.memory.next();
+        for site in self.sites.iter().filter(|site| site.reason == Reason::Link) {
+            if let Some(unit) = cache.find_on_page(key, site.rip) {
+                let (at, end) = (site.host as usize, start + site.host + 4);
+                let distance = unit.link.wrapping_sub(end);
+                self.asm.code_mut()[at..at + 4].copy_from_slice(&distance.to_le_bytes());
+            }
+        }
     }
 
     /// Where units of the same page are linked to. What is on a second page as well is that only
@@ -205,6 +230,12 @@ impl Translator {
         self.set_address(Reg::R10, 8, key.rip);
         self.jump_to_r10();
         link
+    }
+
+    /// Place of what is out of line, from the unit's beginning.
+    #[cfg(test)]
+    fn cold_at(&self) -> u64 {
+        (self.asm.here() - (self.asm.code().len() - self.cold_from)) as u64
     }
 
     /// Place in the unit of what is written next.

@@ -136,7 +136,8 @@ struct Walk {
 }
 
 impl Walk {
-    const START: Self = Self { rcx: Rcx::Other, r10_place: None, r10: None, r10_near: None, before: 0 };
+    const START: Self =
+        Self { rcx: Rcx::Other, r10_place: None, r10: None, r10_near: None, before: 0 };
 
     /// Which array the operand was found in, with what is in RCX, and how much follows.
     fn found(&self, operand: (Register, Register, u32), disp: i64) -> Option<(Register, i64)> {
@@ -175,7 +176,8 @@ impl Walk {
                 return (-(CONTEXT_SIZE as i64)..0).contains(&disp);
             }
             (Register::GS, Register::None, Register::RCX) => {
-                return !writes && (disp == 0 && page || disp >= i64::from(USER_JUMPS_FOR) && disp < 0);
+                return !writes
+                    && (disp == 0 && page || disp >= i64::from(USER_JUMPS_FOR) && disp < 0);
             }
             (Register::FS, Register::None, Register::RCX) => return !writes && disp == 0 && page,
             (_, Register::R10, Register::None) if disp == 0 => self.r10_place,
@@ -381,17 +383,19 @@ fn translated_code_accesses_only_what_it_has_looked_up() {
             continue;
         }
         units += 1;
-        let code = translator.asm.code();
+        let (code, cold) = translator.asm.code().split_at(translator.cold_from);
+        let cold_at = translator.cold_at();
+        let listed = || {
+            let cold = Decoder::with_ip(64, cold, cold_at, DecoderOptions::NONE);
+            Decoder::new(64, code, DecoderOptions::NONE).into_iter().chain(cold)
+        };
         let mut walk = Walk::START;
         // Jumps ahead, and what is known there; after a jump, nothing else is.
         let mut ahead: HashMap<u64, Walk> = HashMap::new();
         let mut arrives = true;
-        for insn in Decoder::new(64, code, DecoderOptions::NONE) {
+        for insn in listed() {
             let wrong = |why: &str| -> ! {
-                let listing: Vec<_> = Decoder::new(64, code, DecoderOptions::NONE)
-                    .iter()
-                    .map(|i| format!("{:x}: {i}", i.ip()))
-                    .collect();
+                let listing: Vec<_> = listed().map(|i| format!("{:x}: {i}", i.ip())).collect();
                 panic!("round {round}: {insn} at {:x}: {why}\n{}", insn.ip(), listing.join("\n"))
             };
             match ahead.remove(&insn.ip()) {

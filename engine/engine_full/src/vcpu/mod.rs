@@ -24,7 +24,7 @@ use crate::stores::Stores;
 use crate::transition;
 use crate::translate::Translator;
 use crate::tsc::Line;
-use crate::views::{Selector, Views};
+use crate::views::{Pages, Selector, Views};
 
 /// Instructions the interpreter does at once, where no code is translated.
 const SLICE: u64 = 20_000;
@@ -50,8 +50,8 @@ pub(crate) struct FullVcpu {
     recent: Vec<Option<Recent>>,
     /// Grow whenever the user's or the kernel's code may no longer be where it was.
     code_moves: [u64; 2],
-    /// Pages of the user's recent units: a bit for each remainder of the page number.
-    recent_pages: [u64; 16],
+    /// Pages of the user's recent units.
+    recent_pages: Pages,
     /// The translations of addresses whose drops have been followed.
     mirrored: u64,
     /// Where the guest is, as of the registers in the context.
@@ -138,7 +138,7 @@ impl FullVcpu {
             given: false,
             recent: vec![None; RECENT],
             code_moves: [0; 2],
-            recent_pages: [0; 16],
+            recent_pages: Pages::default(),
             mirrored: u64::MAX,
             rip: 0,
             tsc_line: (0, Line::default()),

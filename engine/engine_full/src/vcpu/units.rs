@@ -18,16 +18,16 @@ impl FullVcpu {
         &mut self,
         rip: u64,
         generation: u64,
-        tell: impl FnOnce(&mut Self, Found, &Cache),
+        tell: impl FnOnce(&mut Self, Found, &mut Cache),
     ) -> Onward {
         if self.soft.slot().mail.any() || self.has_commands() {
             return Onward::Guest(rip);
         }
         let Some(found) = self.unit(rip, Mode::empty()) else { return Onward::Interpret(rip) };
         let complex = self.complex.clone();
-        let cache = complex.open_cache();
+        let mut cache = complex.open_cache();
         if cache.generation == found.generation && generation == found.generation {
-            tell(self, found, &cache);
+            tell(self, found, &mut cache);
         }
         drop(cache);
         self.enter_at(rip, found)
@@ -56,15 +56,32 @@ impl FullVcpu {
     }
 
     /// Jumps by address to `rip` find the unit from now on.
-    pub(super) fn keep_jump(&mut self, rip: u64, found: Found, cache: &Cache) {
-        if !found.mode.intersects(Mode::LOCAL | Mode::NO_WINDOW) {
-            let (user, entry) =
-                (found.mode.contains(Mode::USER), cache.memory.address(found.entry));
-            self.views.set_jump(rip, user, entry, found.crosses);
-            if !user && rip >> 63 != 0 {
-                self.views.set_other_jump(rip, cache.memory.address(found.body));
+    pub(super) fn keep_jump(&mut self, rip: u64, found: Found, cache: &mut Cache) {
+        if found.mode.intersects(Mode::LOCAL | Mode::NO_WINDOW) {
+            return;
+        }
+        let (user, entry) = (found.mode.contains(Mode::USER), cache.memory.address(found.entry));
+        if user && !found.crosses {
+            self.keep_jumps_beside(rip, found, cache);
+        }
+        self.views.set_jump(rip, user, entry, found.crosses);
+        if !user && rip >> 63 != 0 {
+            self.views.set_other_jump(rip, cache.memory.address(found.body));
+        }
+    }
+
+    /// What was jumped to in a page before will be again, wherever the page is: when it is new to
+    /// the address space, all of that is kept at once.
+    fn keep_jumps_beside(&mut self, rip: u64, found: Found, cache: &mut Cache) {
+        let offset = rip & PAGE_MASK;
+        let key = Key { rip: offset, page: found.page, second: None, mode: found.mode };
+        if !self.views.has_jumps_to(rip) {
+            for (other, entry) in cache.jumps_beside(&key) {
+                let at = rip & !PAGE_MASK | other;
+                self.views.set_jump(at, true, cache.memory.address(entry), false);
             }
         }
+        cache.note_jump(&key);
     }
 
     pub(super) fn find(&mut self, rip: u64, extra: Mode) -> Onward {
@@ -94,7 +111,7 @@ impl FullVcpu {
         let stamp = self.code_stamp(found.mode);
         if wanted.contains(Mode::USER) {
             for page in [rip >> 12, (rip >> 12) + 1] {
-                self.recent_pages[page as usize / 64 % 16] |= 1 << (page % 64);
+                self.recent_pages.add(page);
             }
         }
         self.recent[slot] = Some(Recent { rip, stamp, changes, wanted, found });
@@ -113,10 +130,8 @@ impl FullVcpu {
 
     /// The user's pages from this one on may be others.
     pub(super) fn user_code_moves(&mut self, first: u64, count: u64) {
-        let pages = &self.recent_pages;
-        let has = |page: u64| pages[page as usize / 64 % 16] & 1 << (page % 64) != 0;
-        if count >= 1024 || (first..first + count).any(has) {
-            self.recent_pages = [0; 16];
+        if self.recent_pages.has_any(first, count) {
+            self.recent_pages.clear();
             self.code_moves[0] += 1;
         }
     }

@@ -24,7 +24,9 @@ mod half;
 mod kick;
 mod reservation;
 
+use std::collections::HashSet;
 use std::fs::File;
+use std::hash::BuildHasherDefault;
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -32,9 +34,10 @@ use std::sync::Arc;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::mm::ProtFlags;
 
+use crate::cache::KeyHasher;
 use crate::context::{
-    CONTEXT_SIZE, Context, FAR_JUMPS, JUMPS, KNOWN_WINDOWS, KnownWindow, OTHER_JUMPS_MASK,
-    StackWindow,
+    CONTEXT_SIZE, Context, FAR_JUMPS, FAR_TURN, JUMPS, KNOWN_WINDOWS, KnownWindow,
+    OTHER_JUMPS_MASK, StackWindow,
 };
 use crate::entry::HOST_MXCSR;
 use crate::transition;
@@ -66,8 +69,6 @@ const VIEWS_MAX: usize = 56;
 const LISTED_MAX: usize = 4096;
 /// Jumps of an address space that are listed one by one.
 const JUMPS_LISTED_MAX: usize = 1 << 16;
-/// Words of a set of pages: as many pages as a large program's code has.
-const PAGE_WORDS: usize = 512;
 /// A stack window reaches this far from its middle, in bytes.
 const WINDOW_REACH: u64 = 64 << 10;
 
@@ -134,8 +135,8 @@ struct Space {
     used: u64,
     /// Pages whose addresses are among the jumps.
     code_pages: Pages,
-    /// The jumps that were set, by their places in the far table.
-    jumps_set: Vec<u32>,
+    /// The addresses that jumps were set for.
+    jumps_set: Vec<u64>,
 }
 
 /// Who accesses memory: selects the view.
@@ -438,6 +439,11 @@ impl Views {
         any
     }
 
+    /// There are jumps to the page of this user address.
+    pub(crate) fn has_jumps_to(&self, rip: u64) -> bool {
+        self.spaces[self.current].code_pages.has_any(rip >> 12, 1)
+    }
+
     /// Jumps to `rip` go to `host` from now on; the instruction there may be on the next page too.
     pub(crate) fn set_jump(&mut self, rip: u64, user: bool, host: u64, crosses: bool) {
         let index = rip as usize & (JUMPS - 1);
@@ -449,9 +455,9 @@ impl Views {
         for page in [rip >> 12, (rip >> 12) + u64::from(crosses)] {
             space.code_pages.add(page);
         }
-        let far = rip as usize & (FAR_JUMPS - 1);
+        let far = far_place(rip);
         if space.jumps_set.len() <= JUMPS_LISTED_MAX {
-            space.jumps_set.push(far as u32);
+            space.jumps_set.push(rip);
         }
         // SAFETY: the indices are inside the tables, which are mapped as long as `self` lives.
         unsafe {
@@ -501,36 +507,39 @@ fn forget_jumps(space: &mut Space, miss: u64) {
         jumps.fill(miss);
         far.fill([0; 2]);
     } else {
-        // What the far table led the other to shares these bits with it.
-        for index in &space.jumps_set {
-            jumps[*index as usize & (JUMPS - 1)] = miss;
-            far[*index as usize] = [0; 2];
+        for rip in &space.jumps_set {
+            jumps[*rip as usize & (JUMPS - 1)] = miss;
+            far[far_place(*rip)] = [0; 2];
         }
     }
     space.jumps_set.clear();
     space.code_pages.clear();
 }
 
-/// Pages by the remainders of their numbers: more may seem to be among them than are.
-struct Pages(Box<[u64; PAGE_WORDS]>);
-
-impl Default for Pages {
-    fn default() -> Self {
-        Self(Box::new([0; PAGE_WORDS]))
-    }
+/// Where an address is in a far table: large programs have code 256 KiB apart. See
+/// [`crate::entry::user_jump_again`].
+fn far_place(rip: u64) -> usize {
+    (rip.wrapping_add(rip.rotate_right(FAR_TURN))) as usize & (FAR_JUMPS - 1)
 }
 
+/// Pages by their numbers.
+#[derive(Default)]
+pub(crate) struct Pages(HashSet<u64, BuildHasherDefault<KeyHasher>>);
+
 impl Pages {
-    fn clear(&mut self) {
-        self.0.fill(0);
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
     }
 
-    fn add(&mut self, page: u64) {
-        self.0[page as usize / 64 % PAGE_WORDS] |= 1 << (page % 64);
+    pub(crate) fn add(&mut self, page: u64) {
+        self.0.insert(page);
     }
 
-    fn has_any(&self, first: u64, count: u64) -> bool {
-        let has = |page: u64| self.0[page as usize / 64 % PAGE_WORDS] & 1 << (page % 64) != 0;
-        (first..first + count.min(64 * PAGE_WORDS as u64)).any(has)
+    /// Has one of so many pages from the first on.
+    pub(crate) fn has_any(&self, first: u64, count: u64) -> bool {
+        if count > self.0.len() as u64 {
+            return self.0.iter().any(|page| page.wrapping_sub(first) < count);
+        }
+        (first..first + count).any(|page| self.0.contains(&page))
     }
 }
