@@ -108,12 +108,15 @@ impl FullVcpu {
             return Some(recent.found);
         }
         let found = self.unit_slow(rip, wanted)?;
-        let stamp = self.code_stamp(found.mode);
         if wanted.contains(Mode::USER) {
+            if self.recent_pages.is_full() {
+                self.user_code_moves(0, u64::MAX);
+            }
             for page in [rip >> 12, (rip >> 12) + 1] {
                 self.recent_pages.add(page);
             }
         }
+        let stamp = self.code_stamp(found.mode);
         self.recent[slot] = Some(Recent { rip, stamp, changes, wanted, found });
         Some(found)
     }

@@ -69,6 +69,8 @@ const VIEWS_MAX: usize = 56;
 const LISTED_MAX: usize = 4096;
 /// Jumps of an address space that are listed one by one.
 const JUMPS_LISTED_MAX: usize = 1 << 16;
+/// Pages of a set at most: more than the code of a large program has.
+const PAGES_MAX: usize = 1 << 16;
 /// A stack window reaches this far from its middle, in bytes.
 const WINDOW_REACH: u64 = 64 << 10;
 
@@ -452,6 +454,9 @@ impl Views {
             return;
         }
         let space = &mut self.spaces[self.current];
+        if space.code_pages.is_full() {
+            forget_jumps(space, self.miss);
+        }
         for page in [rip >> 12, (rip >> 12) + u64::from(crosses)] {
             space.code_pages.add(page);
         }
@@ -533,6 +538,11 @@ impl Pages {
 
     pub(crate) fn add(&mut self, page: u64) {
         self.0.insert(page);
+    }
+
+    /// It is to be cleared before more are added.
+    pub(crate) fn is_full(&self) -> bool {
+        self.0.len() >= PAGES_MAX
     }
 
     /// Has one of so many pages from the first on.
