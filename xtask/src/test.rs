@@ -19,9 +19,14 @@ const PACKAGES: &[&str] = &[
     "bochs",
     "busybox-static",
     "cpio",
+    "e2fsprogs",
     "iproute2",
+    "mmdebstrap",
+    "openssh-client",
+    "ovmf",
     "qemu-system-x86",
     "qemu-utils",
+    "seabios",
     "xz-utils",
 ];
 

@@ -344,6 +344,8 @@ impl Bus for Machine {
 #[cfg(test)]
 mod display_tests;
 #[cfg(test)]
+mod firmware_tests;
+#[cfg(test)]
 mod growth_tests;
 #[cfg(test)]
 mod tests;

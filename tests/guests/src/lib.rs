@@ -6,6 +6,7 @@
 
 mod basket;
 mod cpio;
+mod debian;
 pub mod host;
 mod initrd;
 mod kernel;
@@ -15,6 +16,7 @@ mod workshop;
 
 pub use basket::{Basket, basket};
 pub use cpio::{Archive, Mode};
+pub use debian::{Debian, IMAGE, USER, debian, free_port, network};
 pub use initrd::{Init, UP, add_modules, initrd};
 pub use kernel::{Kernel, kernel};
 pub use rootfs::{rootfs, scratch_copy, services_rootfs};

@@ -48,12 +48,17 @@ pub(super) fn places(spec: &MachineSpec) -> usize {
 /// Drives to boot from, as Open Firmware calls them.
 pub(super) fn boot_paths(spec: &MachineSpec) -> impl Iterator<Item = (BootKind, String)> + '_ {
     let first = usize::from(FIRST_DISK) + spec.disks.len();
-    spec.sata.iter().enumerate().map(move |(n, drive)| {
+    let first_nvme = first + spec.sata.len().div_ceil(PORTS_MAX);
+    // Firmware knows the namespace of an NVMe controller behind the name of QEMU's first one only.
+    let nvme = (first_nvme..first_nvme + spec.nvme.len())
+        .map(|device| (BootKind::Disk, format!("pci8086,5845@{device:x}/namespace@1,0")));
+    let sata = spec.sata.iter().enumerate().map(move |(n, drive)| {
         let (device, port) = (first + n / PORTS_MAX, n % PORTS_MAX);
         let is_cdrom = matches!(drive, Drive::Cdrom { .. });
         let kind = if is_cdrom { BootKind::Cdrom } else { BootKind::Disk };
         (kind, format!("pci8086,2922@{device:x}/drive@{port:x}/disk@0"))
-    })
+    });
+    sata.chain(nvme)
 }
 
 impl Board {
