@@ -7,6 +7,7 @@ mod bench;
 mod check;
 mod golden;
 mod nested;
+mod openapi;
 mod stress;
 mod test;
 mod tidy;
@@ -37,6 +38,8 @@ enum Task {
     Nested(nested::Options),
     /// Add a file to those every version must load, after a change of the saved state's format
     Golden,
+    /// Write docs/openapi.json anew, after a change of the API
+    Openapi,
     /// The layers and sizes of the code
     Tidy,
 }
@@ -49,6 +52,7 @@ fn main() -> std::process::ExitCode {
         Task::Bench(options) => bench::run(&options),
         Task::Nested(options) => nested::run(&options),
         Task::Golden => golden::run(),
+        Task::Openapi => openapi::run(),
         Task::Stress(options) => stress::run(&options),
         Task::Tidy => tidy::run(),
     };

@@ -63,8 +63,14 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("platform/store", &["support"]),
+    ("platform/model", &[]),
+    ("platform/registry", &["model", "store"]),
+    ("platform/reconcile", &["model", "registry"]),
+    ("platform/host", &["support", "model", "reconcile", "images", "vmm_rpc"]),
+    ("platform/api", &["support", "model", "registry", "reconcile", "host", "images", "store"]),
+    ("bin/trined", &["support", "api", "host", "images", "reconcile", "registry", "store"]),
     ("bin/trinevm", &["support", "vmm", "vmm_rpc", "rfb"]),
-    ("bin/trine", &["support", "vmm_rpc", "images", "image_build"]),
+    ("bin/trine", &["support", "vmm_rpc", "images", "image_build", "model"]),
     ("tests/isa", &["x86", "engine", "engine_emu", "engine_hw", "harness"]),
     ("xtask", &["basket", "guests", "nested"]),
 ];
@@ -81,7 +87,9 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("yaml-rust2", &["cloud_seed"]),
     ("indicatif", &["trine"]),
     ("rusqlite", &["store"]),
-    ("anyhow", &["trine", "trinevm", "xtask"]),
+    ("anyhow", &["trine", "trined", "trinevm", "xtask"]),
+    ("prometheus-client", &["api"]),
+    ("axum", &["api", "trined"]),
 ];
 
 const LINES_MAX: usize = 800;

@@ -119,6 +119,13 @@ pub fn ask(command: Command) -> anyhow::Result<()> {
             return Ok(());
         }
         Command::Run(_)
+        | Command::Vm(_)
+        | Command::Launch(_)
+        | Command::Ls(_)
+        | Command::Start(_)
+        | Command::Stop(_)
+        | Command::Rm(_)
+        | Command::Console(_)
         | Command::Image(_)
         | Command::Screenshot(_)
         | Command::Shutdown(_)

@@ -5,12 +5,16 @@
 
 mod agent;
 mod balloon;
+mod console;
 mod control;
+mod daemon;
 mod devices;
 mod image;
 mod progress;
 mod run;
 mod screenshot;
+mod shown;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -30,6 +34,21 @@ enum Command {
     /// Run a VM on this terminal until its guest ends it (run --help lists its options)
     #[command(disable_help_flag = true)]
     Run(run::Options),
+    /// VMs that the daemon looks after
+    #[command(subcommand)]
+    Vm(vm::Command),
+    /// Make a VM and start it (vm create)
+    Launch(vm::CreateOptions),
+    /// List VMs (vm ls)
+    Ls(vm::ListOptions),
+    /// Start VMs (vm start)
+    Start(vm::ChangeOptions),
+    /// Shut VMs down (vm stop)
+    Stop(vm::ForceOptions),
+    /// Delete VMs and their disks (vm rm)
+    Rm(vm::ForceOptions),
+    /// A VM's serial port at this terminal
+    Console(console::Options),
     /// The store of disk images
     #[command(subcommand)]
     Image(image::Command),
@@ -89,6 +108,15 @@ fn main() -> ExitCode {
         Command::Disk(command) => devices::disk(command).map(|()| ExitCode::SUCCESS),
         Command::Net(command) => devices::net(command).map(|()| ExitCode::SUCCESS),
         Command::Set(options) => devices::set(&options).map(|()| ExitCode::SUCCESS),
+        Command::Vm(command) => vm::run(command).map(|()| ExitCode::SUCCESS),
+        Command::Launch(options) => {
+            vm::run(vm::Command::Create(options)).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Ls(options) => vm::list(&options).map(|()| ExitCode::SUCCESS),
+        Command::Start(options) => vm::run(vm::Command::Start(options)).map(|()| ExitCode::SUCCESS),
+        Command::Stop(options) => vm::run(vm::Command::Stop(options)).map(|()| ExitCode::SUCCESS),
+        Command::Rm(options) => vm::run(vm::Command::Rm(options)).map(|()| ExitCode::SUCCESS),
+        Command::Console(options) => console::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Image(command) => image::run(command).map(|()| ExitCode::SUCCESS),
         command => control::ask(command).map(|()| ExitCode::SUCCESS),
     };

@@ -1,5 +1,7 @@
 //! How a run ends, as people and scripts see it.
 
+use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
 
 use evloop::Signal;
@@ -43,16 +45,32 @@ impl Ending {
         Self::Host(format!("{what}: {error}"))
     }
 
-    /// Says what is to be said, in one line, and ends the process.
-    pub fn end(self) -> ExitCode {
-        let said = match &self {
-            Self::Usage(message) | Self::Host(message) => Some(message.as_str()),
-            Self::Ran(Outcome::Reset) => Some("the guest reset the VM"),
-            Self::Ran(Outcome::TripleFault) => Some("a CPU of the guest stopped: triple fault"),
-            _ => None,
+    /// What is to be said, in one line.
+    fn said(&self) -> Option<String> {
+        let said = match self {
+            Self::Usage(message) | Self::Host(message) => message.as_str(),
+            Self::Ran(Outcome::Reset) => "the guest reset the VM",
+            Self::Ran(Outcome::TripleFault) => "a CPU of the guest stopped: triple fault",
+            _ => return None,
         };
-        if let Some(said) = said {
-            eprintln!("trinevm: {}", said.trim_end().replace('\n', " "));
+        Some(said.trim_end().replace('\n', " "))
+    }
+
+    /// Writes the exit status and what is to be said into a file, a line each, all or nothing. For who has
+    /// not started this process and so is not told by the host.
+    pub fn record(&self, path: &Path) {
+        let text = format!("{}\n{}\n", self.status(), self.said().unwrap_or_default());
+        let partial = path.with_extension("partial");
+        let written = fs::write(&partial, text).and_then(|()| fs::rename(&partial, path));
+        if let Err(error) = written {
+            eprintln!("trinevm: cannot write {}: {error}", path.display());
+        }
+    }
+
+    /// Says what is to be said, and ends the process.
+    pub fn end(self) -> ExitCode {
+        if let Some(said) = self.said() {
+            eprintln!("trinevm: {said}");
         }
         if let Self::Signal(signal) = self {
             signal.die_of();

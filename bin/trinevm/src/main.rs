@@ -35,11 +35,22 @@ const SIGNALS: [Signal; 6] =
     [Signal::Term, Signal::Int, Signal::Hup, Signal::Quit, Signal::Cont, Signal::Ttou];
 
 fn main() -> ExitCode {
-    run().unwrap_or_else(|ending| ending).end()
+    let options = match Options::from_command_line() {
+        Ok(options) => options,
+        Err(ending) => return ending.end(),
+    };
+    if options.record.is_some() {
+        // A process that leads a group has a session of its own as far as signals go.
+        let _ = rustix::process::setsid();
+    }
+    let ending = run(&options).unwrap_or_else(|ending| ending);
+    if let Some(path) = &options.record {
+        ending.record(path);
+    }
+    ending.end()
 }
 
-fn run() -> Result<Ending, Ending> {
-    let options = Options::from_command_line()?;
+fn run(options: &Options) -> Result<Ending, Ending> {
     let spec = options.spec()?;
     // Before there are threads, which inherit the mask.
     let signals =

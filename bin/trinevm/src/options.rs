@@ -114,6 +114,9 @@ pub struct Options {
     /// Make a socket that answers trine status, pause, move and so on
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
+    /// Leave the session of who starts this, and write how it ends into this file
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub record: Option<PathBuf>,
     /// End when this parent process does
     #[arg(long, value_name = "PID", hide = true)]
     pub tied_to: Option<i32>,

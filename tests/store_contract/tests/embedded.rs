@@ -1,5 +1,7 @@
 //! The store of one host.
 
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
 use std::sync::Arc;
 
 use store::{Embedded, Store};

@@ -2,7 +2,9 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::Duration;
 
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect,
     socket_with,
@@ -23,6 +25,14 @@ impl Client {
     /// # Errors
     /// When nobody listens at `path`, or speaks otherwise.
     pub fn connect(path: &Path) -> Result<Self, RpcError> {
+        Self::connect_within(path, None)
+    }
+
+    /// As [`Client::connect`], and no wait for the other side, now or later, is longer than `limit`.
+    ///
+    /// # Errors
+    /// As there, and when the limit is passed.
+    pub fn connect_within(path: &Path, limit: Option<Duration>) -> Result<Self, RpcError> {
         let no_vm = |error: rustix::io::Errno| RpcError::NoVm {
             path: path.display().to_string(),
             source: error.into(),
@@ -30,6 +40,9 @@ impl Client {
         let socket =
             socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .map_err(no_vm)?;
+        for side in [Timeout::Recv, Timeout::Send] {
+            set_socket_timeout(&socket, side, limit).map_err(no_vm)?;
+        }
         let address = SocketAddrUnix::new(path).map_err(no_vm)?;
         connect(&socket, &address).map_err(no_vm)?;
         let (hello, _): (Hello, _) = receive_message(&socket, RecvFlags::empty())?;

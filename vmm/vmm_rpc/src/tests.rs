@@ -117,3 +117,15 @@ fn nobody_at_the_path_is_said_so() {
     let error = Client::connect("/nonexistent/vm.sock".as_ref()).err().unwrap();
     assert!(matches!(error, RpcError::NoVm { .. }), "{error}");
 }
+
+#[test]
+fn a_vm_that_does_not_answer_is_not_waited_for_beyond_the_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("vm.sock");
+    let listener = Listener::bind(&path).unwrap();
+    let limit = Some(std::time::Duration::from_millis(50));
+    // Nobody greets.
+    let error = Client::connect_within(&path, limit).err().unwrap();
+    assert!(matches!(error, RpcError::Socket(_)), "{error}");
+    drop(listener);
+}

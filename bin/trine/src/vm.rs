@@ -1,0 +1,365 @@
+//! Managed VMs: what is asked of the daemon about them.
+
+use std::io::{IsTerminal, Write, stderr, stdout};
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use hyper::Method;
+use model::{Operation, OperationState, Vm};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::daemon::{Client, Where};
+use crate::shown::{Form, table, yaml};
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Make a VM and start it
+    Create(CreateOptions),
+    /// List VMs
+    Ls(ListOptions),
+    /// Say all there is about a VM
+    Show(ShowOptions),
+    /// Start VMs
+    Start(ChangeOptions),
+    /// Shut VMs down
+    Stop(ForceOptions),
+    /// Stop VMs and start them
+    Restart(ChangeOptions),
+    /// Make VMs and their clocks stand
+    Pause(ChangeOptions),
+    /// Let VMs go on
+    Resume(ChangeOptions),
+    /// Delete VMs and their disks
+    Rm(ForceOptions),
+}
+
+#[derive(Args)]
+pub struct CreateOptions {
+    /// What it is to be called
+    name: String,
+    #[command(flatten)]
+    to: Where,
+    /// The image its disk is made of (trine image ls)
+    #[arg(long, value_name = "NAME")]
+    image: Option<String>,
+    /// Bytes of its disk, if more than the image's: 20G
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    disk: Option<u64>,
+    /// Number of CPUs
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    cpus: u32,
+    /// Memory, with its unit: 512M, 4G
+    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = size)]
+    memory: u64,
+    /// Who executes its CPUs: auto, hw, full or emu
+    #[arg(long, value_name = "ENGINE", default_value = "auto")]
+    engine: String,
+    /// What it starts from: bios or uefi
+    #[arg(long, value_name = "FIRMWARE", default_value = "bios")]
+    firmware: String,
+    /// Start from this kernel instead
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// Initial RAM disk of the kernel
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    initrd: Option<PathBuf>,
+    /// Command line of the kernel
+    #[arg(long, value_name = "STRING", requires = "kernel", allow_hyphen_values = true)]
+    cmdline: Option<String>,
+    /// A user who is made at the first boot
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    /// A file with public keys for that user
+    #[arg(long, value_name = "FILE")]
+    ssh_key: Option<PathBuf>,
+    /// A port of this host's loopback that leads into the guest: 2222:22; repeat for more
+    #[arg(long = "publish", value_name = "HOST:GUEST")]
+    forwards: Vec<String>,
+    /// Make it, and do not start it
+    #[arg(long)]
+    off: bool,
+    #[command(flatten)]
+    wait: WaitOptions,
+}
+
+#[derive(Args)]
+pub struct ListOptions {
+    #[command(flatten)]
+    to: Where,
+    /// Only what is so: status.phase=running and name~web
+    #[arg(long, value_name = "FILTER")]
+    filter: Option<String>,
+    /// By which field: name, -created
+    #[arg(long, value_name = "FIELD", allow_hyphen_values = true)]
+    sort: Option<String>,
+    /// In which form
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Form,
+    /// Show it again when something changes, until Ctrl-C
+    #[arg(short, long)]
+    watch: bool,
+}
+
+#[derive(Args)]
+pub struct ShowOptions {
+    /// Its name or ID
+    vm: String,
+    #[command(flatten)]
+    to: Where,
+    /// In which form
+    #[arg(short, long, value_enum, default_value = "yaml")]
+    output: Form,
+}
+
+#[derive(Args)]
+pub struct ChangeOptions {
+    /// Their names or IDs
+    #[arg(required = true, value_name = "VM")]
+    vms: Vec<String>,
+    #[command(flatten)]
+    to: Where,
+    #[command(flatten)]
+    wait: WaitOptions,
+}
+
+#[derive(Args)]
+pub struct ForceOptions {
+    #[command(flatten)]
+    change: ChangeOptions,
+    /// At once, whatever the guest does
+    #[arg(short, long)]
+    force: bool,
+}
+
+#[derive(Args, Clone, Copy)]
+pub struct WaitOptions {
+    /// Do not wait until it is done
+    #[arg(long)]
+    no_wait: bool,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    items: Vec<Value>,
+    next_page: Option<String>,
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.strip_suffix("iB").unwrap_or(unit) {
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return Err("give a number and M, G or T".to_owned()),
+    };
+    let number: u64 = number.parse().map_err(|_| "not a number that makes sense".to_owned())?;
+    number.checked_mul(1 << shift).ok_or_else(|| "too large for any machine".to_owned())
+}
+
+/// Does what is asked.
+pub fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Create(options) => create(options),
+        Command::Ls(options) => list(&options),
+        Command::Show(options) => show(&options),
+        Command::Start(options) => change(&options, Method::POST, "/start", ""),
+        Command::Restart(options) => change(&options, Method::POST, "/restart", ""),
+        Command::Pause(options) => change(&options, Method::POST, "/pause", ""),
+        Command::Resume(options) => change(&options, Method::POST, "/resume", ""),
+        Command::Stop(options) => {
+            let force = if options.force { "&force=true" } else { "" };
+            change(&options.change, Method::POST, "/stop", force)
+        }
+        Command::Rm(options) => {
+            let force = if options.force { "&force=true" } else { "" };
+            change(&options.change, Method::DELETE, "", force)
+        }
+    }
+}
+
+fn absolute(path: &PathBuf) -> anyhow::Result<String> {
+    let path =
+        std::path::absolute(path).with_context(|| format!("cannot find {}", path.display()))?;
+    path.into_os_string().into_string().ok().context("a path must be UTF-8")
+}
+
+fn create(options: CreateOptions) -> anyhow::Result<()> {
+    let boot_from = match &options.kernel {
+        None => json!({ "firmware": options.firmware }),
+        Some(kernel) => json!({ "kernel": {
+            "kernel": absolute(kernel)?,
+            "initrd": options.initrd.as_ref().map(absolute).transpose()?,
+            "cmdline": options.cmdline.unwrap_or_default(),
+        }}),
+    };
+    let mut forwards = Vec::new();
+    for forward in &options.forwards {
+        let ports = forward.split_once(':').and_then(|(host, guest)| {
+            Some((host.parse::<u16>().ok()?, guest.parse::<u16>().ok()?))
+        });
+        let (host, guest) = ports.context("--publish takes HOST:GUEST, as in 2222:22")?;
+        forwards.push(json!({ "host_port": host, "guest_port": guest }));
+    }
+    let mut spec = json!({
+        "power": if options.off { "off" } else { "on" },
+        "cpus": options.cpus,
+        "memory_bytes": options.memory,
+        "engine": options.engine,
+        "image": options.image,
+        "disk_bytes": options.disk,
+        "boot_from": boot_from,
+        "network": { "user": forwards },
+    });
+    if options.user.is_some() || options.ssh_key.is_some() {
+        let keys = options.ssh_key.as_ref().map(std::fs::read_to_string).transpose();
+        let keys = keys.context("cannot read the file of --ssh-key")?.unwrap_or_default();
+        let keys: Vec<&str> = keys.lines().map(str::trim).filter(|key| !key.is_empty()).collect();
+        spec["cloud_init"] = json!({ "user": options.user, "ssh_keys": keys });
+    }
+    let mut client = Client::connect(&options.to)?;
+    let path = format!("/v1/vms?project={}", client.project);
+    let body = json!({ "name": options.name, "spec": spec });
+    let created: Value = client.ask(Method::POST, &path, Some(&body))?;
+    let operation = serde_json::from_value(created["operation"].clone())?;
+    finish(&mut client, operation, options.wait)?;
+    println!("{}", options.name);
+    Ok(())
+}
+
+/// Waits for operations, and shows how far they are.
+fn finish(client: &mut Client, mut operation: Operation, wait: WaitOptions) -> anyhow::Result<()> {
+    if wait.no_wait {
+        return Ok(());
+    }
+    let shows = stderr().is_terminal();
+    while operation.state == OperationState::Running {
+        if shows {
+            let (name, percent) = (&operation.target.name, operation.percent);
+            eprint!("\r\x1b[K{name}: {} {percent} %", operation.phase);
+        }
+        let path = format!("/v1/operations/{}?wait_s=1", operation.id);
+        operation = client.ask(Method::GET, &path, None)?;
+    }
+    if shows {
+        eprint!("\r\x1b[K");
+    }
+    let (name, verb) = (&operation.target.name, operation.verb.as_str());
+    match (operation.state, operation.error) {
+        (OperationState::Failed, Some(error)) => bail!("{name}: {verb} failed: {}", error.message),
+        (OperationState::Cancelled, _) => {
+            bail!("{name}: {verb} was cancelled, or another change came")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn change(options: &ChangeOptions, method: Method, verb: &str, query: &str) -> anyhow::Result<()> {
+    let mut client = Client::connect(&options.to)?;
+    let mut operations = Vec::new();
+    // All are asked for before one is waited for.
+    for vm in &options.vms {
+        let path = format!("/v1/vms/{vm}{verb}?project={}{query}", client.project);
+        operations.push(client.ask::<Operation>(method.clone(), &path, None)?);
+    }
+    for operation in operations {
+        finish(&mut client, operation, options.wait)?;
+    }
+    Ok(())
+}
+
+fn encoded(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        match plain(byte) {
+            true => encoded.push(char::from(byte)),
+            false => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+fn read(client: &mut Client, options: &ListOptions) -> anyhow::Result<Vec<Value>> {
+    let mut query = format!("/v1/vms?project={}&limit=1000", client.project);
+    for (name, value) in [("filter", &options.filter), ("sort", &options.sort)] {
+        if let Some(value) = value {
+            query.push_str(&format!("&{name}={}", encoded(value)));
+        }
+    }
+    let mut items = Vec::new();
+    let mut page: Option<String> = None;
+    loop {
+        let of = page.map(|page| format!("&page={page}")).unwrap_or_default();
+        let answer: Page = client.ask(Method::GET, &format!("{query}{of}"), None)?;
+        items.extend(answer.items);
+        page = answer.next_page;
+        if page.is_none() {
+            return Ok(items);
+        }
+    }
+}
+
+pub fn list(options: &ListOptions) -> anyhow::Result<()> {
+    let mut client = Client::connect(&options.to)?;
+    let mut last = String::new();
+    loop {
+        let text = listed(&read(&mut client, options)?, options.output)?;
+        if text != last {
+            let clear = if options.watch && stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
+            print!("{clear}{text}");
+            stdout().flush()?;
+            last = text;
+        }
+        if !options.watch {
+            return Ok(());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(500));
+    }
+}
+
+fn listed(items: &[Value], form: Form) -> anyhow::Result<String> {
+    Ok(match form {
+        Form::Json => serde_json::to_string_pretty(items)? + "\n",
+        Form::Yaml => yaml(&Value::from(items)),
+        Form::Name => {
+            let names = items.iter().filter_map(|vm| vm["name"].as_str());
+            names.map(|name| format!("{name}\n")).collect()
+        }
+        Form::Table => {
+            let mut rows = Vec::new();
+            for item in items {
+                rows.push(row(&serde_json::from_value(item.clone())?));
+            }
+            table(&["NAME", "STATE", "ENGINE", "CPUS", "MEMORY", "IMAGE", "REASON"], &rows)
+        }
+    })
+}
+
+fn row(vm: &Vm) -> Vec<String> {
+    let nothing = || "-".to_owned();
+    let engine = vm.status.engine.map_or_else(nothing, |engine| engine.as_str().to_owned());
+    vec![
+        vm.meta.name.to_string(),
+        vm.status.phase.as_str().to_owned(),
+        engine,
+        vm.spec.cpus.to_string(),
+        format!("{} MiB", vm.spec.memory_bytes >> 20),
+        vm.spec.image.clone().unwrap_or_else(nothing),
+        vm.status.reason.clone().unwrap_or_default(),
+    ]
+}
+
+fn show(options: &ShowOptions) -> anyhow::Result<()> {
+    let mut client = Client::connect(&options.to)?;
+    let path = format!("/v1/vms/{}?project={}", options.vm, client.project);
+    let vm: Value = client.ask(Method::GET, &path, None)?;
+    match options.output {
+        Form::Yaml => print!("{}", yaml(&vm)),
+        Form::Json => println!("{}", serde_json::to_string_pretty(&vm)?),
+        form => print!("{}", listed(&[vm], form)?),
+    }
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! `trined`: the daemon of one host.
+//!
+//! It keeps the state, runs the reconciler on a thread of its own, and answers API v1 at a local socket. VMs are
+//! processes that are nobody's children: they go on when this one is killed, stopped or replaced, and it
+//! finds them when it starts.
+
+mod listen;
+mod steward;
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use api::{Api, Metrics};
+use clap::Parser;
+use host::LocalHost;
+use reconcile::Reconciler;
+use registry::Registry;
+use store::Embedded;
+use tracing_subscriber::EnvFilter;
+
+/// The daemon of one host: runs VMs that others ask for.
+#[derive(Parser)]
+#[command(version)]
+struct Options {
+    /// Where state, images and VMs' disks are [default: $TRINE_HOME, or the user's data folder]
+    #[arg(long, value_name = "FOLDER", env = "TRINE_HOME")]
+    home: Option<PathBuf>,
+    /// The local socket [default: /run/trine/trine.sock for root, else $XDG_RUNTIME_DIR/trine.sock]
+    #[arg(long, value_name = "PATH", env = "TRINE_SOCKET")]
+    socket: Option<PathBuf>,
+    /// How log lines look
+    #[arg(long, value_enum, default_value = "text")]
+    log: Log,
+    /// Print the API's OpenAPI document, and do nothing else
+    #[arg(long)]
+    openapi: bool,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Log {
+    /// For people
+    Text,
+    /// For programs: an object a line
+    Json,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    if options.openapi {
+        print!("{}", api::document());
+        return ExitCode::SUCCESS;
+    }
+    let filter = EnvFilter::try_from_env("TRINE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    match options.log {
+        Log::Text => log.init(),
+        Log::Json => log.json().init(),
+    }
+    match run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::from(4)
+        }
+    }
+}
+
+fn run(options: &Options) -> anyhow::Result<()> {
+    let home = home(options)?;
+    let socket = socket(options)?;
+    let images = images::Store::open(&home.join("images"))?;
+    let store = Embedded::open(&home.join("state"))?;
+    let registry = Registry::new(Arc::new(store));
+    registry.found(jiff::Timestamp::now())?;
+    let program = beside_us("trinevm")?;
+    let vms = home.join("vms");
+    let host = LocalHost::open(&vms, program, images.clone())
+        .with_context(|| format!("cannot use {}", vms.display()))?;
+    let metrics = Arc::new(Metrics::new());
+    let own_uid = rustix::process::getuid().as_raw();
+    let consoles = host.consoles().clone();
+    let api = Api::new(registry.clone(), consoles, images, metrics.clone(), own_uid);
+    let reconciler = Reconciler::new(registry.clone(), Arc::new(host));
+    // The first look, before anyone can ask: what runs is found again.
+    let steward = steward::begin(reconciler, registry, metrics)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start")?;
+    let served = runtime.block_on(listen::serve(&socket, api.router()));
+    // A watch that is being told, or a console, ends here.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    steward.stop();
+    tracing::info!("stopped; VMs go on");
+    served
+}
+
+fn home(options: &Options) -> anyhow::Result<PathBuf> {
+    let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let home = options.home.clone().filter(|home| !home.as_os_str().is_empty());
+    let home = home
+        .or_else(|| variable("XDG_DATA_HOME").map(|data| data.join("trine")))
+        .or_else(|| variable("HOME").map(|home| home.join(".local/share/trine")))
+        .context("no place for the state: give --home")?;
+    std::path::absolute(&home).with_context(|| format!("cannot use {}", home.display()))
+}
+
+fn socket(options: &Options) -> anyhow::Result<PathBuf> {
+    if let Some(socket) = &options.socket {
+        return Ok(socket.clone());
+    }
+    if rustix::process::getuid().is_root() {
+        return Ok(Path::new("/run/trine/trine.sock").to_owned());
+    }
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    Ok(runtime.context("no place for the socket: give --socket")?.join("trine.sock"))
+}
+
+fn beside_us(program: &str) -> anyhow::Result<PathBuf> {
+    let path = std::env::current_exe()
+        .context("cannot find this program's own file")?
+        .with_file_name(program);
+    if !path.is_file() {
+        anyhow::bail!("{} is missing: build or install it beside trined", path.display());
+    }
+    Ok(path)
+}

@@ -1,0 +1,136 @@
+//! API v1: what people and programs can ask of the platform.
+//!
+//! [`Api::router`] is all of it. Who listens, and knows who is at the other end, gives each request a [`Peer`].
+//!
+//! *Invariants*: a request is let through by one table (`access`), by method and path, before any handler
+//! sees it: no endpoint can forget to. A change answers with an operation and waits for nothing; who wants to wait
+//! asks for the operation. Every error is a problem document with a code that stays. Every change asked
+//! for is in the audit, refused or not. The document in `docs/openapi.json` is made of the handlers.
+//!
+//! What this crate may not know: how VMs run, sockets, TLS.
+//!
+//! Specifications: RFC 9110 (HTTP), RFC 9457 (problem details), RFC 7396 (merge patch), WHATWG server-sent
+//! events, OpenAPI 3.1.
+
+mod access;
+mod console;
+mod extract;
+mod filter;
+mod images;
+mod list;
+mod metrics;
+mod operations;
+mod problem;
+mod projects;
+mod requests;
+mod service;
+mod tokens;
+mod vms;
+mod watch;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use registry::Registry;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub use access::{Caller, Peer};
+pub use metrics::Metrics;
+pub use problem::Problem;
+
+/// What handlers have.
+pub struct State {
+    registry: Registry,
+    consoles: Arc<host::Consoles>,
+    images: ::images::Store,
+    metrics: Arc<Metrics>,
+    /// Users of this host who may do anything, besides root.
+    own_uid: u32,
+    /// Requests with an idempotency key that are being answered.
+    in_progress: Mutex<BTreeSet<String>>,
+}
+
+type Shared = axum::extract::State<Arc<State>>;
+
+/// The API.
+pub struct Api(Arc<State>);
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Trine",
+    version = "1.0.0",
+    description = "Virtual machines on any x86-64 Linux host.\n\nChanges answer with an operation. \
+        Errors are problem documents (RFC 9457) with a stable `code`. A list has the `revision` it is of; \
+        a watch from the next one misses nothing.",
+    license(name = "Apache-2.0", identifier = "Apache-2.0")
+))]
+struct Document;
+
+fn routes() -> OpenApiRouter<Arc<State>> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(vms::list, vms::create))
+        .routes(routes!(vms::get, vms::patch, vms::delete))
+        .routes(routes!(vms::start))
+        .routes(routes!(vms::stop))
+        .routes(routes!(vms::restart))
+        .routes(routes!(vms::pause))
+        .routes(routes!(vms::resume))
+        .routes(routes!(console::read, console::write))
+        .routes(routes!(operations::list))
+        .routes(routes!(operations::get))
+        .routes(routes!(operations::cancel))
+        .routes(routes!(images::list))
+        .routes(routes!(projects::list, projects::create))
+        .routes(routes!(projects::delete))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::delete))
+        .routes(routes!(requests::audit))
+        .routes(routes!(watch::watch))
+        .routes(routes!(service::version))
+        .routes(routes!(service::live))
+        .routes(routes!(service::ready))
+        .routes(routes!(service::metrics))
+        .routes(routes!(service::document))
+}
+
+/// The OpenAPI document, as JSON.
+pub fn document() -> String {
+    let (_, document) = routes().split_for_parts();
+    let mut text = document.to_pretty_json().unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+impl Api {
+    /// Over these parts of a host. Callers with `own_uid` may do what root may.
+    pub fn new(
+        registry: Registry,
+        consoles: Arc<host::Consoles>,
+        images: ::images::Store,
+        metrics: Arc<Metrics>,
+        own_uid: u32,
+    ) -> Self {
+        let in_progress = Mutex::default();
+        Self(Arc::new(State { registry, consoles, images, metrics, own_uid, in_progress }))
+    }
+
+    /// All of it. Each request needs a [`Peer`] among its extensions.
+    pub fn router(&self) -> Router {
+        let (router, _) = routes().split_for_parts();
+        router
+            .fallback(problem::no_such_path)
+            .method_not_allowed_fallback(problem::no_such_method)
+            .layer(from_fn_with_state(self.0.clone(), requests::once))
+            .layer(from_fn_with_state(self.0.clone(), access::admit))
+            .layer(from_fn_with_state(self.0.clone(), requests::record))
+            .layer(from_fn(requests::name))
+            .with_state(self.0.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,260 @@
+//! Requests without a socket.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{Method, Request, StatusCode, header};
+use jiff::Timestamp;
+use model::Role;
+use registry::Registry;
+use serde_json::{Value, json};
+use store::Embedded;
+use tower::ServiceExt;
+
+use crate::{Api, Metrics, Peer};
+
+const OWN: Peer = Peer::Local { uid: 0 };
+const STRANGER: Peer = Peer::Local { uid: 4242 };
+
+struct World {
+    router: Router,
+    registry: Registry,
+    _folder: tempfile::TempDir,
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: axum::http::HeaderMap,
+    body: Value,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = Registry::new(Arc::new(Embedded::open(folder.path()).unwrap()));
+        registry.found(Timestamp::UNIX_EPOCH).unwrap();
+        let consoles = Arc::new(host::Consoles::new().unwrap());
+        let images = ::images::Store::open(&folder.path().join("images")).unwrap();
+        let api = Api::new(registry.clone(), consoles, images, Arc::new(Metrics::new()), 1);
+        Self { router: api.router(), registry, _folder: folder }
+    }
+
+    async fn send(&self, peer: Peer, request: Request<Body>) -> Answer {
+        let mut request = request;
+        request.extensions_mut().insert(peer);
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = to_bytes(body, 1 << 20).await.unwrap();
+        let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        Answer { status: parts.status, headers: parts.headers, body }
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: Value) -> Answer {
+        self.send(OWN, request(method, path).body(Body::from(body.to_string())).unwrap()).await
+    }
+
+    async fn create(&self, name: &str) -> Answer {
+        self.ask(Method::POST, "/v1/vms", json!({ "name": name })).await
+    }
+}
+
+fn request(method: Method, path: &str) -> axum::http::request::Builder {
+    Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, "application/json")
+}
+
+/// Every method of every path in the document.
+fn endpoints() -> Vec<(Method, String)> {
+    let document: Value = serde_json::from_str(&crate::document()).unwrap();
+    let paths = document["paths"].as_object().unwrap();
+    let mut endpoints = Vec::new();
+    for (path, item) in paths {
+        let methods = ["get", "post", "put", "patch", "delete"];
+        for method in methods.iter().filter(|method| item.get(method).is_some()) {
+            let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+            endpoints.push((method, path.replace(['{', '}'], "")));
+        }
+    }
+    assert!(endpoints.len() > 20);
+    endpoints
+}
+
+#[test]
+fn the_committed_document_is_that_of_the_handlers() {
+    let committed = include_str!("../../../docs/openapi.json");
+    assert_eq!(committed, crate::document(), "run: cargo xtask openapi");
+}
+
+#[tokio::test]
+async fn nobody_gets_in_without_saying_who_and_a_viewer_changes_nothing() {
+    let world = World::new();
+    let digest = crate::access::digest("secret");
+    let name = "viewer".parse().unwrap();
+    let now = Timestamp::now();
+    world.registry.create_token(name, Role::Viewer, None, digest, now).unwrap();
+    for (method, path) in endpoints() {
+        let of = || request(method.clone(), &path);
+        let is_public = ["/healthz", "/readyz"].contains(&path.as_str());
+        let refused = world.send(STRANGER, of().body(Body::empty()).unwrap()).await;
+        let expected = if is_public { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
+        assert_eq!(refused.status, expected, "{method} {path}");
+        let wrong = of().header("authorization", "Bearer wrong").body(Body::empty()).unwrap();
+        assert_eq!(world.send(OWN, wrong).await.status, expected, "{method} {path}");
+        if method != Method::GET {
+            let viewer = of().header("authorization", "Bearer secret").body(Body::empty()).unwrap();
+            let refused = world.send(STRANGER, viewer).await;
+            assert_eq!(refused.status, StatusCode::FORBIDDEN, "{method} {path}");
+            assert_eq!(refused.body["code"], "forbidden");
+        }
+    }
+    // What was refused is in the audit, with who it was.
+    let audit = world.ask(Method::GET, "/v1/audit?filter=status=403", Value::Null).await;
+    assert_eq!(audit.body["items"][0]["who"], "token:viewer");
+}
+
+#[tokio::test]
+async fn a_vm_is_made_read_changed_and_deleted() {
+    let world = World::new();
+    let created = world.create("web").await;
+    assert_eq!(created.status, StatusCode::ACCEPTED, "{}", created.body);
+    let operation = created.body["operation"]["id"].as_str().unwrap();
+    assert_eq!(created.headers[header::LOCATION], format!("/v1/operations/{operation}"));
+    assert_eq!(world.create("web").await.body["code"], "name-taken");
+
+    let read = world.ask(Method::GET, "/v1/vms/web", Value::Null).await;
+    let tag = read.headers[header::ETAG].clone();
+    assert_eq!(read.body["status"]["phase"], "pending");
+    let patch = |tag: &axum::http::HeaderValue| {
+        let body = Body::from(r#"{"spec": {"cpus": 4, "labels": {"a": "b"}}}"#);
+        request(Method::PATCH, "/v1/vms/web").header(header::IF_MATCH, tag).body(body).unwrap()
+    };
+    let patched = world.send(OWN, patch(&tag)).await;
+    assert_eq!((patched.status, &patched.body["spec"]["cpus"]), (StatusCode::OK, &json!(4)));
+    let stale = world.send(OWN, patch(&tag)).await;
+    assert_eq!((stale.status.as_u16(), &stale.body["code"]), (412, &json!("changed")));
+
+    let running = world.ask(Method::DELETE, "/v1/vms/web", Value::Null).await;
+    assert_eq!((running.status.as_u16(), &running.body["code"]), (409, &json!("vm-running")));
+    let deleted = world.ask(Method::DELETE, "/v1/vms/web?force=true", Value::Null).await;
+    assert_eq!((deleted.status.as_u16(), &deleted.body["verb"]), (202, &json!("delete")));
+}
+
+#[tokio::test]
+async fn a_request_that_comes_again_with_its_key_is_answered_as_before() {
+    let world = World::new();
+    let with_key = |name: &str| {
+        let body = Body::from(json!({ "name": name }).to_string());
+        request(Method::POST, "/v1/vms").header("idempotency-key", "k1").body(body).unwrap()
+    };
+    let first = world.send(OWN, with_key("web")).await;
+    let again = world.send(OWN, with_key("web")).await;
+    assert_eq!((first.status, &first.body), (again.status, &again.body));
+    assert_eq!(again.headers["idempotency-replayed"], "true");
+    let other = world.send(OWN, with_key("db")).await;
+    assert_eq!(other.body["code"], "idempotency-key-reused");
+    let all = world.ask(Method::GET, "/v1/vms", Value::Null).await;
+    assert_eq!(all.body["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn pages_are_of_one_revision() {
+    let world = World::new();
+    for name in ["c", "a", "b"] {
+        world.create(name).await;
+    }
+    let first = world.ask(Method::GET, "/v1/vms?limit=2&sort=name", Value::Null).await;
+    let names = |answer: &Answer| -> Vec<String> {
+        let items = answer.body["items"].as_array().unwrap();
+        items.iter().map(|vm| vm["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(&first), ["a", "b"]);
+    world.create("aa").await;
+    let page = first.body["next_page"].as_str().unwrap();
+    let second = format!("/v1/vms?limit=2&sort=name&page={page}");
+    let second = world.ask(Method::GET, &second, Value::Null).await;
+    assert_eq!((names(&second), &second.body["next_page"]), (vec!["c".to_owned()], &Value::Null));
+    let filtered = world.ask(Method::GET, "/v1/vms?filter=name~a&sort=-name", Value::Null).await;
+    assert_eq!(names(&filtered), ["aa", "a"]);
+    let bad = world.ask(Method::GET, "/v1/vms?filter=name", Value::Null).await;
+    assert_eq!(bad.body["code"], "bad-request");
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_a_problem_with_a_code() {
+    let world = World::new();
+    for (method, path, body, status, code) in [
+        (Method::GET, "/v1/nothing", Value::Null, 404, "no-such-path"),
+        (Method::PUT, "/v1/vms", Value::Null, 405, "no-such-method"),
+        (Method::GET, "/v1/vms/none", Value::Null, 404, "not-found"),
+        (Method::POST, "/v1/vms", json!({"name": "A"}), 422, "invalid-body"),
+        (Method::POST, "/v1/vms", json!({"name": "a", "spec": {"cpus": 0}}), 422, "invalid-spec"),
+        (Method::POST, "/v1/vms", json!({"name": "a", "spek": {}}), 422, "invalid-body"),
+        (Method::GET, "/v1/vms?limit=0", Value::Null, 400, "bad-request"),
+        (Method::GET, "/v1/vms?page=x", Value::Null, 400, "bad-request"),
+        (Method::GET, "/v1/operations/x", Value::Null, 400, "bad-request"),
+    ] {
+        let answer = world.ask(method.clone(), path, body).await;
+        assert_eq!(answer.status.as_u16(), status, "{method} {path}: {}", answer.body);
+        assert_eq!(answer.body["code"], code, "{method} {path}");
+        assert_eq!(answer.headers[header::CONTENT_TYPE], "application/problem+json");
+        assert!(answer.headers.contains_key("x-request-id"));
+    }
+}
+
+#[tokio::test]
+async fn a_token_lets_in_whoever_has_its_secret_and_files_of_the_host_are_for_administrators() {
+    let world = World::new();
+    let body = json!({ "name": "ci", "role": "operator" });
+    let made = world.ask(Method::POST, "/v1/tokens", body).await;
+    let secret = format!("Bearer {}", made.body["secret"].as_str().unwrap());
+    let ask = |method: Method, path: &str, body: Value| {
+        let body = Body::from(body.to_string());
+        request(method, path).header("authorization", &secret).body(body).unwrap()
+    };
+    let vm = world.send(STRANGER, ask(Method::POST, "/v1/vms", json!({ "name": "a" }))).await;
+    assert_eq!(vm.body["operation"]["requestor"]["who"], "token:ci");
+    let kernel = json!({ "boot_from": { "kernel": { "kernel": "/etc/shadow" } } });
+    let files = ask(Method::POST, "/v1/vms", json!({ "name": "b", "spec": kernel }));
+    assert_eq!(world.send(STRANGER, files).await.body["code"], "host-files");
+    let patch = ask(Method::PATCH, "/v1/vms/a", json!({ "spec": kernel }));
+    assert_eq!(world.send(STRANGER, patch).await.body["code"], "host-files");
+    let listed = world.ask(Method::GET, "/v1/tokens", Value::Null).await;
+    assert!(!listed.body.to_string().contains(made.body["secret"].as_str().unwrap()));
+    world.ask(Method::DELETE, "/v1/tokens/ci", Value::Null).await;
+    let gone = world.send(STRANGER, ask(Method::GET, "/v1/vms", Value::Null)).await;
+    assert_eq!(gone.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_watch_from_a_list_on_tells_what_comes_after_it() {
+    use futures_util::StreamExt;
+    let world = World::new();
+    let list = world.ask(Method::GET, "/v1/vms", Value::Null).await;
+    let from = list.body["revision"].as_u64().unwrap() + 1;
+    world.create("web").await;
+    let path = format!("/v1/watch?from={from}");
+    let mut watch = request(Method::GET, &path).body(Body::empty()).unwrap();
+    watch.extensions_mut().insert(OWN);
+    let response = world.router.clone().oneshot(watch).await.unwrap();
+    let mut stream = response.into_body().into_data_stream();
+    let mut text = String::new();
+    while !text.contains("\"kind\":\"operation\"") {
+        text.push_str(std::str::from_utf8(&stream.next().await.unwrap().unwrap()).unwrap());
+    }
+    assert!(text.contains("\"kind\":\"vm\"") && text.contains("\"name\":\"web\""), "{text}");
+    // One event for the VM, however many parts of it came.
+    assert_eq!(text.matches("\"kind\":\"vm\"").count(), 1);
+}
+
+#[tokio::test]
+async fn metrics_count_requests_by_route_and_not_by_what_clients_make_up() {
+    let world = World::new();
+    world.ask(Method::GET, "/v1/vms/made-up", Value::Null).await;
+    let mut request = request(Method::GET, "/metrics").body(Body::empty()).unwrap();
+    request.extensions_mut().insert(OWN);
+    let response = world.router.clone().oneshot(request).await.unwrap();
+    let text = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    let text = String::from_utf8(text.to_vec()).unwrap();
+    assert!(text.contains(r#"path="/v1/vms/{vm}",status="404""#), "{text}");
+    assert!(!text.contains("made-up") && text.ends_with("# EOF\n"));
+}

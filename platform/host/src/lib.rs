@@ -1,0 +1,32 @@
+//! This host: VMs as processes that are nobody's children.
+//!
+//! A VM is a folder. Its process holds a lock on the log in it for as long as it lives, by its standard
+//! error, and answers at the control socket in it. So whoever comes later finds what runs and takes
+//! it on, and nothing depends on who started it.
+//!
+//! ```text
+//! vms/ID/ready        all it needs to start is made
+//!        disk.raw     its disk, if it has one
+//!        log          what its process says; locked while that lives
+//!        control      its process' control socket
+//!        process      which start that is, since when, and its process ID
+//!        end          how it ended, written by itself
+//!        console.in   a FIFO: what is typed at the guest's serial port
+//!        console.out  a FIFO: what the guest prints there
+//! ```
+//!
+//! *Invariants*: a VM runs once, since its process needs the lock to start. A guest fills no disk but its own
+//! with what it prints. A process ID is only used when its process is known to be the same. What is cut off
+//! anywhere leaves a folder that is understood.
+//!
+//! What this crate may not know: the store, what is wanted of a VM beyond the spec it is given.
+
+mod arguments;
+mod consoles;
+mod disks;
+mod folder;
+mod local;
+mod process;
+
+pub use consoles::{Console, Consoles};
+pub use local::LocalHost;

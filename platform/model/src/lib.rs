@@ -1,0 +1,30 @@
+//! What the platform manages, as people and programs see it: VMs, operations, projects, tokens.
+//!
+//! Every object has *metadata* (what it is), a *spec* (what its owner wants) and, where something comes of
+//! that, a *status* (what is). They are written by different parties and kept apart. The types are those of
+//! API v1 and of the store at once: a field may be added, with a default, and none is taken away.
+//!
+//! *Invariants*: an ID is never used again. A name is unique in its project among objects of its kind that
+//! are there. What [`VmSpec::check`] lets through can be tried; whether the host can do it, the status tells.
+//!
+//! What this crate may not know: where objects are kept, how VMs run, HTTP.
+
+mod ids;
+mod name;
+mod operation;
+mod project;
+mod token;
+mod vm;
+
+pub use ids::{OperationId, ProjectId, TokenId, VmId};
+pub use name::{Name, NameError};
+pub use operation::{Failure, Operation, OperationState, Requestor, Target, Verb};
+pub use project::Project;
+pub use token::{Role, Token};
+pub use vm::{
+    Boot, CloudInit, Engine, Firmware, Forward, KernelBoot, Labels, Network, OnEnd, Phase, Power,
+    Protocol, SpecError, Vm, VmEnd, VmMeta, VmSpec, VmStatus,
+};
+
+#[cfg(test)]
+mod tests;

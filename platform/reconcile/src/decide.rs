@@ -1,0 +1,181 @@
+//! What one VM is and what is done for it next: a function without side effects.
+//!
+//! ```text
+//!            prepare             start
+//!  pending ───────────▶ preparing ─────▶ starting ──▶ running ◀──▶ paused
+//!                          │                │            │ power button, then end
+//!                          ▼                ▼            ▼
+//!                        failed ◀───────── (ended) ◀── stopping
+//!                                             │
+//!                                             ▼
+//!                                          stopped
+//! ```
+
+use jiff::{SignedDuration, Timestamp};
+use model::{OnEnd, Phase, Power, Vm, VmEnd, VmStatus};
+
+use crate::{Disk, Process, Seen};
+
+/// What is asked of the host for a VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Make what it starts with.
+    Prepare,
+    /// Run it.
+    Start,
+    /// Let it stand.
+    Pause,
+    /// Let it go on.
+    Resume,
+    /// Ask its guest to shut down.
+    PowerButton,
+    /// End it.
+    End,
+    /// Take away what is left of it.
+    Remove,
+}
+
+/// A run of so many seconds was no failure to start.
+const RAN_WELL_S: u64 = 60;
+/// The longest wait before another start is 2 to the power of this, in seconds.
+const BACKOFF_MAX: u32 = 8;
+
+/// What the VM's status is, and what to do for it.
+pub fn decide(vm: &Vm, seen: Option<&Seen>, now: Timestamp) -> (VmStatus, Option<Action>) {
+    let none = Seen { id: vm.meta.id, disk: Disk::None, process: Process::None };
+    let seen = seen.unwrap_or(&none);
+    // What lasts from step to step; all else is seen anew.
+    let kept = VmStatus {
+        boot: vm.status.boot,
+        failures: vm.status.failures,
+        last_end: vm.status.last_end.clone(),
+        ..VmStatus::default()
+    };
+    match &seen.process {
+        Process::Starting { boot, pid } => {
+            let status = VmStatus { phase: Phase::Starting, boot: *boot, pid: *pid, ..kept };
+            alive(vm, status, *boot, None, now)
+        }
+        Process::Live { boot, pid, engine, engine_reason, is_paused } => {
+            let status = VmStatus {
+                phase: if *is_paused { Phase::Paused } else { Phase::Running },
+                boot: *boot,
+                pid: Some(*pid),
+                engine: Some(*engine),
+                engine_reason: Some(engine_reason.clone()),
+                ..kept
+            };
+            alive(vm, status, *boot, Some(*is_paused), now)
+        }
+        Process::None => at_rest(vm, kept, &seen.disk, None, now),
+        Process::Ended(end) => {
+            let status = VmStatus { boot: end.boot, last_end: Some(end.clone()), ..kept };
+            at_rest(vm, status, &seen.disk, Some(end), now)
+        }
+    }
+}
+
+/// `is_paused` is not known before the guest is in.
+fn alive(
+    vm: &Vm,
+    status: VmStatus,
+    boot: u64,
+    is_paused: Option<bool>,
+    now: Timestamp,
+) -> (VmStatus, Option<Action>) {
+    if vm.meta.deleting {
+        return (VmStatus { phase: Phase::Deleting, ..status }, Some(Action::End));
+    }
+    let is_wanted = vm.spec.power.is_on() && boot >= vm.spec.boot;
+    if is_wanted {
+        let action = match (vm.spec.power, is_paused) {
+            (Power::Paused, Some(false)) => Some(Action::Pause),
+            (Power::On, Some(true)) => Some(Action::Resume),
+            _ => None,
+        };
+        return (status, action);
+    }
+    let stopping = |since, action| {
+        let phase = Phase::Stopping;
+        (VmStatus { phase, stopping_since: Some(since), ..status.clone() }, action)
+    };
+    let since = vm.status.stopping_since;
+    let limit = SignedDuration::from_secs(vm.spec.stop_limit_s.into());
+    match (since, is_paused) {
+        _ if vm.spec.power == Power::OffNow => stopping(since.unwrap_or(now), Some(Action::End)),
+        // Nobody in there could be asked.
+        (None, None) => stopping(now, Some(Action::End)),
+        (Some(since), _) if now.duration_since(since) >= limit => {
+            stopping(since, Some(Action::End))
+        }
+        (None, Some(true)) => (status, Some(Action::Resume)),
+        (None, Some(false)) => stopping(now, Some(Action::PowerButton)),
+        (Some(since), _) => stopping(since, None),
+    }
+}
+
+fn at_rest(
+    vm: &Vm,
+    status: VmStatus,
+    disk: &Disk,
+    end: Option<&VmEnd>,
+    now: Timestamp,
+) -> (VmStatus, Option<Action>) {
+    if vm.meta.deleting {
+        return (VmStatus { phase: Phase::Deleting, ..status }, Some(Action::Remove));
+    }
+    let failed = |reason: &str| {
+        (VmStatus { phase: Phase::Failed, reason: Some(reason.to_owned()), ..status.clone() }, None)
+    };
+    let preparing = VmStatus { phase: Phase::Preparing, ..status.clone() };
+    match disk {
+        Disk::None => return (preparing, Some(Action::Prepare)),
+        Disk::Making(percent) => {
+            let reason = Some("making the disk".to_owned());
+            return (VmStatus { reason, prepared_percent: Some(*percent), ..preparing }, None);
+        }
+        Disk::Failed(boot, _) if *boot < vm.spec.boot => {
+            return (preparing, Some(Action::Prepare));
+        }
+        Disk::Failed(boot, reason) => {
+            let (status, action) = failed(reason);
+            return (VmStatus { boot: *boot, ..status }, action);
+        }
+        Disk::Ready => {}
+    }
+    let starting = VmStatus { phase: Phase::Starting, ..status.clone() };
+    let stopped = VmStatus { phase: Phase::Stopped, ..status.clone() };
+    if !vm.spec.power.is_on() {
+        return (VmStatus { failures: 0, ..stopped }, None);
+    }
+    let Some(end) = end.filter(|end| end.boot >= vm.spec.boot) else {
+        return (VmStatus { failures: 0, ..starting }, Some(Action::Start));
+    };
+    // It ended by itself.
+    let starts_again = match vm.spec.on_end {
+        OnEnd::Stay => false,
+        OnEnd::RestartOnFailure => !end.is_orderly,
+        OnEnd::Restart => true,
+    };
+    if !starts_again {
+        let reason = Some(end.how.clone());
+        return if end.is_orderly {
+            (VmStatus { reason, ..stopped }, None)
+        } else {
+            failed(&end.how)
+        };
+    }
+    match vm.status.retry_at {
+        Some(at) if now >= at => (starting, Some(Action::Start)),
+        Some(at) => {
+            (VmStatus { retry_at: Some(at), reason: vm.status.reason.clone(), ..starting }, None)
+        }
+        None => {
+            let failures = if end.ran_s >= RAN_WELL_S { 1 } else { status.failures + 1 };
+            let wait = SignedDuration::from_secs(1 << failures.min(BACKOFF_MAX));
+            let reason = format!("{}: it is started again", end.how);
+            let retry_at = now.checked_add(wait).ok();
+            (VmStatus { failures, retry_at, reason: Some(reason), ..starting }, None)
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Makes what is as it should be.
+//!
+//! A [`Reconciler`] compares what is wanted of each VM with what its [`Host`] sees, and takes one step towards
+//! it. It takes no input: it is run when something may have changed, and from time to time. So what happens
+//! after a crash is what happens always.
+//!
+//! *Invariants*: a step is a function of the store, of what the host sees and of the time that is told; it
+//! can be cut off anywhere and done again. Only a VM whose deletion was asked for loses anything:
+//! what the host has and the store does not know is reported and left alone. A VM's start is numbered, and a
+//! host does not begin the same one twice at a time.
+//!
+//! What this crate may not know: processes, files, HTTP, what time it is.
+
+mod decide;
+mod host;
+mod judge;
+mod step;
+
+pub use decide::{Action, decide};
+pub use host::{Disk, Host, HostError, Process, Seen};
+pub use step::{Reconciler, Report, StepError};
+
+#[cfg(test)]
+mod simulated;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,229 @@
+//! A host without machines: time is told, luck is a seed, and calls can fail at any point as they do for
+//! one that is killed.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use model::{Engine, Vm, VmEnd, VmId};
+
+use crate::{Disk, Host, HostError, Process, Seen};
+
+/// Numbers that a seed makes (Marsaglia's xorshift64).
+pub(crate) struct Luck(u64);
+
+impl Luck {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// Less than `n`.
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % n
+    }
+
+    pub fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+}
+
+struct Machine {
+    disk: Disk,
+    process: Process,
+    /// The guest has heard the power button.
+    is_shutting_down: bool,
+}
+
+struct State {
+    machines: BTreeMap<VmId, Machine>,
+    luck: Luck,
+    /// Calls until the caller is killed.
+    calls_left: Option<u64>,
+    /// Guests fail, and hosts refuse.
+    has_faults: bool,
+    /// Starts that were begun while the VM ran: there must be none.
+    pub double_starts: u64,
+}
+
+/// A host.
+pub(crate) struct SimulatedHost(Mutex<State>);
+
+impl SimulatedHost {
+    pub fn new(seed: u64) -> Self {
+        Self(Mutex::new(State {
+            machines: BTreeMap::new(),
+            luck: Luck::new(seed),
+            calls_left: None,
+            has_faults: true,
+            double_starts: 0,
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// After so many calls the caller is killed, until this is called again.
+    pub fn kill_after(&self, calls: Option<u64>) {
+        self.lock().calls_left = calls;
+    }
+
+    /// From now on all goes well.
+    pub fn heal(&self) {
+        let mut state = self.lock();
+        state.has_faults = false;
+        state.calls_left = None;
+    }
+
+    pub fn double_starts(&self) -> u64 {
+        self.lock().double_starts
+    }
+
+    pub fn has(&self, id: VmId) -> bool {
+        self.lock().machines.contains_key(&id)
+    }
+
+    /// A while passes.
+    pub fn pass(&self) {
+        let mut state = self.lock();
+        let State { machines, luck, has_faults, .. } = &mut *state;
+        for machine in machines.values_mut() {
+            if let Disk::Making(percent) = &mut machine.disk {
+                *percent += 25;
+                if *percent >= 100 {
+                    machine.disk = Disk::Ready;
+                }
+            }
+            let (boot, orderly) = match &machine.process {
+                Process::Starting { boot, .. } if *has_faults && luck.one_in(6) => (*boot, false),
+                Process::Starting { boot, .. } => {
+                    machine.process = Process::Live {
+                        boot: *boot,
+                        pid: 1,
+                        engine: Engine::Emu,
+                        engine_reason: "it is simulated".into(),
+                        is_paused: false,
+                    };
+                    continue;
+                }
+                Process::Live { boot, .. } if machine.is_shutting_down && luck.one_in(3) => {
+                    (*boot, true)
+                }
+                Process::Live { boot, .. } if *has_faults && luck.one_in(40) => {
+                    (*boot, luck.one_in(2))
+                }
+                _ => continue,
+            };
+            machine.process =
+                Process::Ended(VmEnd { boot, is_orderly: orderly, how: "luck".into(), ran_s: 5 });
+        }
+    }
+
+    /// The machine a call is about. A call that the caller does not live to make does nothing, and one whose
+    /// answer it does not live to hear is done.
+    fn call(
+        &self,
+        id: VmId,
+        does: impl FnOnce(&mut Machine) -> Result<bool, HostError>,
+    ) -> Result<(), HostError> {
+        let mut state = self.lock();
+        state.count()?;
+        if state.has_faults && state.luck.one_in(12) {
+            return Err(HostError("the host is out of luck".into()));
+        }
+        let none = || Machine { disk: Disk::None, process: Process::None, is_shutting_down: false };
+        let machine = state.machines.entry(id).or_insert_with(none);
+        if does(machine)? {
+            state.double_starts += 1;
+        }
+        state.count()
+    }
+}
+
+impl State {
+    fn count(&mut self) -> Result<(), HostError> {
+        match &mut self.calls_left {
+            Some(0) => Err(HostError("the caller is dead".into())),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Host for SimulatedHost {
+    fn see(&self) -> Result<Vec<Seen>, HostError> {
+        let mut state = self.lock();
+        state.count()?;
+        let seen = |(id, machine): (&VmId, &Machine)| Seen {
+            id: *id,
+            disk: machine.disk.clone(),
+            process: machine.process.clone(),
+        };
+        Ok(state.machines.iter().map(seen).collect())
+    }
+
+    fn prepare(&self, vm: &Vm) -> Result<(), HostError> {
+        let is_bad = vm.spec.image.as_deref() == Some("missing");
+        self.call(vm.meta.id, |machine| {
+            machine.disk = match is_bad {
+                true => Disk::Failed(vm.spec.boot, "no image 'missing'".into()),
+                false => Disk::Making(0),
+            };
+            Ok(false)
+        })
+    }
+
+    fn start(&self, vm: &Vm) -> Result<(), HostError> {
+        self.call(vm.meta.id, |machine| {
+            let is_up = matches!(machine.process, Process::Starting { .. } | Process::Live { .. });
+            machine.process = Process::Starting { boot: vm.spec.boot, pid: Some(1) };
+            machine.is_shutting_down = false;
+            Ok(is_up || machine.disk != Disk::Ready)
+        })
+    }
+
+    fn pause(&self, id: VmId) -> Result<(), HostError> {
+        self.call(id, |machine| stand(machine, true))
+    }
+
+    fn resume(&self, id: VmId) -> Result<(), HostError> {
+        self.call(id, |machine| stand(machine, false))
+    }
+
+    fn press_power_button(&self, id: VmId) -> Result<(), HostError> {
+        self.call(id, |machine| {
+            machine.is_shutting_down = true;
+            Ok(false)
+        })
+    }
+
+    fn end(&self, id: VmId) -> Result<(), HostError> {
+        self.call(id, |machine| {
+            if let Process::Starting { boot, .. } | Process::Live { boot, .. } = machine.process {
+                let how = "ended".into();
+                let end = VmEnd { boot, is_orderly: true, how, ran_s: 5 };
+                machine.process = Process::Ended(end);
+            }
+            Ok(false)
+        })
+    }
+
+    fn remove(&self, id: VmId) -> Result<(), HostError> {
+        self.call(id, |_| Ok(false))?;
+        self.lock().machines.remove(&id);
+        Ok(())
+    }
+}
+
+fn stand(machine: &mut Machine, stands: bool) -> Result<bool, HostError> {
+    match &mut machine.process {
+        Process::Live { is_paused, .. } => *is_paused = stands,
+        _ => return Err(HostError("it does not run".into())),
+    }
+    Ok(false)
+}

@@ -1,0 +1,331 @@
+//! Reconcilers over a simulated host.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use model::{
+    Name, OnEnd, Operation, OperationState, Phase, Power, Requestor, Vm, VmSpec, VmStatus,
+};
+use registry::{Asked, Change, NewVm, Registry};
+use store::Embedded;
+
+use crate::simulated::{Luck, SimulatedHost};
+use crate::{Disk, Host, Process, Reconciler, Report, Seen};
+
+/// A step's time.
+const STEP: SignedDuration = SignedDuration::from_secs(5);
+
+struct World {
+    registry: Registry,
+    host: Arc<SimulatedHost>,
+    reconciler: Reconciler,
+    now: Timestamp,
+    _folder: tempfile::TempDir,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        // In memory where there is such a place: no test here is about the medium.
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let registry = Registry::new(Arc::new(Embedded::open(folder.path()).unwrap()));
+        registry.found(Timestamp::UNIX_EPOCH).unwrap();
+        let host = Arc::new(SimulatedHost::new(seed));
+        let reconciler = Reconciler::new(registry.clone(), host.clone());
+        Self { registry, host, reconciler, now: Timestamp::UNIX_EPOCH, _folder: folder }
+    }
+
+    /// One where nothing goes wrong.
+    fn lucky() -> Self {
+        let world = Self::new(1);
+        world.host.heal();
+        world
+    }
+
+    fn asked(&self) -> Asked {
+        Asked { by: Requestor { who: "uid:0".into(), request: "r".into() }, at: self.now }
+    }
+
+    fn create(&self, name: &str, spec: VmSpec) -> Operation {
+        let new = NewVm { name: name.parse().unwrap(), project: project(), spec };
+        self.registry.create_vm(new, &self.asked()).unwrap().1
+    }
+
+    fn change(&self, name: &str, change: &Change) -> Operation {
+        self.registry.change_vm(&project(), name, change, None, &self.asked()).unwrap()
+    }
+
+    fn vm(&self, name: &str) -> Vm {
+        self.registry.vm(&project(), name).unwrap().object
+    }
+
+    fn state(&self, operation: &Operation) -> OperationState {
+        self.registry.operation(operation.id).unwrap().object.state
+    }
+
+    fn step(&mut self) -> Report {
+        self.now += STEP;
+        self.host.pass();
+        self.reconciler.step(self.now).unwrap()
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..400 {
+            if !self.step().is_unsettled {
+                return;
+            }
+        }
+        panic!("it does not come to rest: {:#?}", self.registry.vms(None).unwrap().0);
+    }
+}
+
+fn project() -> Name {
+    "default".parse().unwrap()
+}
+
+#[test]
+fn a_vm_is_prepared_started_paused_stopped_and_deleted() {
+    let mut world = World::lucky();
+    let created = world.create("a", VmSpec::default());
+    let report = world.step();
+    assert_eq!(report.phases.get(&Phase::Preparing), Some(&1));
+    assert_eq!(world.state(&created), OperationState::Running);
+    world.settle();
+    assert_eq!(world.vm("a").status.phase, Phase::Running);
+    assert_eq!(world.state(&created), OperationState::Done);
+
+    let paused = world.change("a", &Change::Pause);
+    world.settle();
+    assert_eq!(
+        (world.vm("a").status.phase, world.state(&paused)),
+        (Phase::Paused, OperationState::Done)
+    );
+
+    // A guest that stands hears no power button.
+    let stopped = world.change("a", &Change::Stop { is_forced: false });
+    world.settle();
+    let status = world.vm("a").status;
+    assert_eq!((status.phase, world.state(&stopped)), (Phase::Stopped, OperationState::Done));
+    assert!(status.last_end.unwrap().is_orderly);
+
+    let started = world.change("a", &Change::Start);
+    world.settle();
+    assert_eq!((world.vm("a").status.boot, world.state(&started)), (2, OperationState::Done));
+
+    let id = world.vm("a").meta.id;
+    let deleted = world.change("a", &Change::Delete { is_forced: true });
+    world.settle();
+    assert!(world.registry.vms(None).unwrap().0.is_empty() && !world.host.has(id));
+    assert_eq!(world.state(&deleted), OperationState::Done);
+}
+
+#[test]
+fn a_restart_is_another_boot() {
+    let mut world = World::lucky();
+    world.create("a", VmSpec::default());
+    world.settle();
+    let restarted = world.change("a", &Change::Restart);
+    world.settle();
+    let status = world.vm("a").status;
+    assert_eq!((status.phase, status.boot), (Phase::Running, 2));
+    assert_eq!(world.state(&restarted), OperationState::Done);
+}
+
+#[test]
+fn a_vm_that_is_made_to_be_off_is_made_and_off() {
+    let mut world = World::lucky();
+    let created = world.create("a", VmSpec { power: Power::Off, ..VmSpec::default() });
+    world.settle();
+    let status = world.vm("a").status;
+    assert_eq!((status.phase, status.boot), (Phase::Stopped, 0));
+    assert_eq!(world.state(&created), OperationState::Done);
+}
+
+#[test]
+fn a_disk_that_cannot_be_made_fails_and_is_tried_at_the_next_start() {
+    let mut world = World::lucky();
+    let spec = VmSpec { image: Some("missing".into()), ..VmSpec::default() };
+    let created = world.create("a", spec);
+    world.settle();
+    assert_eq!(world.vm("a").status.phase, Phase::Failed);
+    let operation = world.registry.operation(created.id).unwrap().object;
+    assert_eq!(operation.state, OperationState::Failed);
+    assert!(operation.error.unwrap().message.contains("missing"));
+    world.change("a", &Change::Start);
+    assert!(world.step().is_unsettled);
+}
+
+#[test]
+fn a_start_that_is_cancelled_leaves_a_vm_that_is_off() {
+    let mut world = World::lucky();
+    let created = world.create("a", VmSpec::default());
+    world.step();
+    world.registry.cancel(created.id, &world.asked()).unwrap();
+    world.settle();
+    assert_eq!(world.vm("a").status.phase, Phase::Stopped);
+    assert_eq!(world.state(&created), OperationState::Cancelled);
+}
+
+#[test]
+fn another_change_takes_over_from_the_one_before() {
+    let mut world = World::lucky();
+    world.create("a", VmSpec::default());
+    world.settle();
+    let stopped = world.change("a", &Change::Stop { is_forced: false });
+    world.reconciler.step(world.now).unwrap();
+    let started = world.change("a", &Change::Start);
+    world.settle();
+    assert_eq!(world.state(&stopped), OperationState::Cancelled);
+    assert_eq!(world.state(&started), OperationState::Done);
+    assert_eq!(world.vm("a").status.phase, Phase::Running);
+}
+
+fn running(spec: VmSpec) -> (Vm, Seen) {
+    let world = World::lucky();
+    world.create("a", spec);
+    let mut vm = world.vm("a");
+    vm.status = VmStatus { boot: 1, ..VmStatus::default() };
+    let process = Process::Live {
+        boot: 1,
+        pid: 7,
+        engine: model::Engine::Hw,
+        engine_reason: String::new(),
+        is_paused: false,
+    };
+    let seen = Seen { id: vm.meta.id, disk: Disk::Ready, process };
+    (vm, seen)
+}
+
+#[test]
+fn a_guest_that_does_not_shut_down_in_its_time_is_ended() {
+    let (mut vm, seen) = running(VmSpec { stop_limit_s: 30, ..VmSpec::default() });
+    vm.spec.power = Power::Off;
+    let now = Timestamp::UNIX_EPOCH;
+    let (status, action) = crate::decide(&vm, Some(&seen), now);
+    assert_eq!((status.phase, action), (Phase::Stopping, Some(crate::Action::PowerButton)));
+    vm.status = status;
+    let later = |s| now + SignedDuration::from_secs(s);
+    assert_eq!(crate::decide(&vm, Some(&seen), later(29)).1, None);
+    assert_eq!(crate::decide(&vm, Some(&seen), later(30)).1, Some(crate::Action::End));
+}
+
+#[test]
+fn a_guest_that_fails_again_and_again_is_started_less_and_less_often() {
+    let (mut vm, mut seen) = running(VmSpec { on_end: OnEnd::Restart, ..VmSpec::default() });
+    let end = model::VmEnd { boot: 1, is_orderly: false, how: "killed".into(), ran_s: 1 };
+    seen.process = Process::Ended(end);
+    let mut now = Timestamp::UNIX_EPOCH;
+    let mut waits = Vec::new();
+    for _ in 0..10 {
+        let (status, action) = crate::decide(&vm, Some(&seen), now);
+        assert_eq!(action, None);
+        let at = status.retry_at.unwrap();
+        waits.push(at.duration_since(now).as_secs());
+        vm.status = status;
+        now = at;
+        let (status, action) = crate::decide(&vm, Some(&seen), now);
+        assert_eq!(action, Some(crate::Action::Start));
+        vm.status = status;
+    }
+    assert_eq!(waits, [2, 4, 8, 16, 32, 64, 128, 256, 256, 256]);
+}
+
+#[test]
+fn what_the_store_does_not_know_is_left_alone_and_told() {
+    let mut world = World::lucky();
+    world.create("a", VmSpec::default());
+    world.settle();
+    let vm = world.vm("a");
+    let empty = World::lucky();
+    let host: Arc<dyn Host> = world.host.clone();
+    let forgetful = Reconciler::new(empty.registry.clone(), host);
+    assert_eq!(forgetful.step(world.now).unwrap().strays, [vm.meta.id]);
+    assert!(world.host.has(vm.meta.id));
+}
+
+/// What people do, in one world, with reconcilers that are killed at any call.
+fn history(seed: u64) -> String {
+    let mut luck = Luck::new(seed);
+    let mut world = World::new(seed);
+    let names = ["a", "b", "c", "d"];
+    let mut operations = Vec::new();
+    let mut told = String::new();
+    for _ in 0..120 {
+        let name = names[luck.below(4) as usize];
+        let is_forced = luck.one_in(2);
+        let change = match luck.below(8) {
+            0 | 1 => {
+                let on_end = [OnEnd::Stay, OnEnd::RestartOnFailure, OnEnd::Restart];
+                let on_end = on_end[luck.below(3) as usize];
+                let spec = VmSpec { on_end, stop_limit_s: 20, ..VmSpec::default() };
+                let new = NewVm { name: name.parse().unwrap(), project: project(), spec };
+                // The name may be taken.
+                let created = world.registry.create_vm(new, &world.asked());
+                operations.extend(created.map(|(_, operation)| operation));
+                None
+            }
+            2 => Some(Change::Start),
+            3 => Some(Change::Stop { is_forced }),
+            4 => Some(Change::Restart),
+            5 => Some(Change::Pause),
+            6 => Some(Change::Resume),
+            _ => Some(Change::Delete { is_forced }),
+        };
+        if let Some(change) = change {
+            // It may not be there, or its state not allow that.
+            let asked = world.asked();
+            operations.extend(world.registry.change_vm(&project(), name, &change, None, &asked));
+        }
+        let dies_after = luck.one_in(3).then(|| luck.below(6));
+        for _ in 0..=luck.below(3) {
+            world.now += STEP;
+            world.host.pass();
+            world.host.kill_after(dies_after);
+            let is_dead = world.reconciler.step(world.now).is_err();
+            world.host.kill_after(None);
+            if is_dead || luck.one_in(5) {
+                let host: Arc<dyn Host> = world.host.clone();
+                world.reconciler = Reconciler::new(world.registry.clone(), host);
+            }
+        }
+        let (vms, _) = world.registry.vms(None).unwrap();
+        for vm in vms {
+            let Vm { meta, status, .. } = vm.object;
+            told.push_str(&format!("{} {:?} {} ", meta.name, status.phase, status.boot));
+        }
+        told.push('\n');
+    }
+    world.host.heal();
+    world.settle();
+    world.settle();
+    assert_eq!(world.host.double_starts(), 0, "seed {seed}");
+    for operation in &operations {
+        assert_ne!(world.state(operation), OperationState::Running, "seed {seed}: {operation:?}");
+    }
+    let (vms, _) = world.registry.vms(None).unwrap();
+    for Vm { meta, spec, status } in vms.into_iter().map(|kept| kept.object) {
+        let fits = match status.phase {
+            Phase::Running => spec.power == Power::On,
+            Phase::Paused => spec.power == Power::Paused,
+            Phase::Stopped => !spec.power.is_on() || spec.on_end != OnEnd::Restart,
+            Phase::Failed => spec.power.is_on() && spec.on_end == OnEnd::Stay,
+            _ => false,
+        };
+        assert!(fits && !meta.deleting, "seed {seed}: {meta:?} {spec:?} {status:?}");
+        world.change(meta.name.as_ref(), &Change::Delete { is_forced: true });
+    }
+    world.settle();
+    assert!(world.host.see().unwrap().is_empty(), "seed {seed}: something is left");
+    told
+}
+
+#[test]
+fn whatever_is_asked_and_whoever_is_killed_all_ends_as_it_should() {
+    for seed in 0..12 {
+        history(seed);
+    }
+}
+
+#[test]
+fn one_seed_is_one_history() {
+    assert_eq!(history(3), history(3));
+}

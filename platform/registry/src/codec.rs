@@ -1,0 +1,63 @@
+//! Objects as values: JSON, that a person with a debugger can read.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use store::{Commit, Entry, Range, Revision, Txn};
+
+use crate::{Kept, Registry, RegistryError};
+
+pub(crate) fn read<T: DeserializeOwned>(entry: &Entry) -> Result<T, RegistryError> {
+    let failed = |source| RegistryError::Damaged { key: entry.key.clone(), source };
+    serde_json::from_slice(&entry.value).map_err(failed)
+}
+
+pub(crate) fn write<T: Serialize>(key: &str, object: &T) -> Result<Vec<u8>, RegistryError> {
+    let failed = |source| RegistryError::Damaged { key: key.to_owned(), source };
+    serde_json::to_vec(object).map_err(failed)
+}
+
+pub(crate) trait PutJson: Sized {
+    fn put_json<T: Serialize>(
+        self,
+        key: impl Into<String>,
+        object: &T,
+    ) -> Result<Self, RegistryError>;
+}
+
+impl PutJson for Txn {
+    fn put_json<T: Serialize>(
+        self,
+        key: impl Into<String>,
+        object: &T,
+    ) -> Result<Self, RegistryError> {
+        let key = key.into();
+        let value = write(&key, object)?;
+        Ok(self.put(key, value))
+    }
+}
+
+impl Registry {
+    pub(crate) fn read<T: DeserializeOwned>(
+        &self,
+        key: &str,
+    ) -> Result<Option<Kept<T>>, RegistryError> {
+        let Some(entry) = self.store.get(key)?.0 else { return Ok(None) };
+        Ok(Some(Kept { object: read(&entry)?, revision: entry.modified }))
+    }
+
+    pub(crate) fn read_all<T: DeserializeOwned>(
+        &self,
+        prefix: &str,
+        at: Option<Revision>,
+    ) -> Result<(Vec<Kept<T>>, Revision), RegistryError> {
+        let page = self.store.range(&Range { at, ..Range::prefix(prefix) })?;
+        let kept = |entry: &Entry| Ok(Kept { object: read(entry)?, revision: entry.modified });
+        let all = page.entries.iter().map(kept).collect::<Result<_, RegistryError>>()?;
+        Ok((all, page.revision))
+    }
+
+    /// Commits; `None` when something was not as compared.
+    pub(crate) fn commit(&self, txn: &Txn) -> Result<Option<Revision>, RegistryError> {
+        Ok(self.store.commit(txn).map(Commit::done)?)
+    }
+}

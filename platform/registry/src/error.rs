@@ -1,0 +1,63 @@
+//! Why a change is refused.
+
+use model::{Name, OperationId, SpecError};
+use store::StoreError;
+
+/// Why a change is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// There is none.
+    #[error("there is no {kind} '{name}'")]
+    Missing {
+        /// Of what.
+        kind: &'static str,
+        /// What was looked for.
+        name: String,
+    },
+    /// There is one.
+    #[error("there is a {kind} '{name}' already: choose another name")]
+    Exists {
+        /// Of what.
+        kind: &'static str,
+        /// Its name.
+        name: Name,
+    },
+    /// Somebody else was faster.
+    #[error("the object has changed since it was read: read it again, and decide anew")]
+    Changed,
+    /// The spec cannot be.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// A field that is decided when a VM is made.
+    #[error("{0} cannot be changed: make another VM")]
+    Fixed(&'static str),
+    /// It is not to be deleted.
+    #[error("VM '{0}' is protected: set spec.protected to false first")]
+    Protected(Name),
+    /// It runs.
+    #[error("VM '{0}' is running: stop it first, or delete it with force")]
+    Running(Name),
+    /// It does not run.
+    #[error("VM '{0}' is not running: start it first")]
+    NotRunning(Name),
+    /// It is going away.
+    #[error("VM '{0}' is being deleted")]
+    Deleting(Name),
+    /// There are VMs in it.
+    #[error("project '{0}' is not empty: delete its VMs first")]
+    NotEmpty(Name),
+    /// It is over, or past turning back.
+    #[error("operation {0} cannot be cancelled any more")]
+    NotCancellable(OperationId),
+    /// The store fails.
+    #[error("the store fails")]
+    Store(#[from] StoreError),
+    /// What is in the store is not what was written.
+    #[error("'{key}' in the store is damaged, or of a newer version")]
+    Damaged {
+        /// Where.
+        key: String,
+        /// How.
+        source: serde_json::Error,
+    },
+}

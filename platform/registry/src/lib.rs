@@ -1,0 +1,77 @@
+//! The model's objects in the store: keys, names, and the changes that people may ask for.
+//!
+//! ```text
+//! /projects/NAME            a project
+//! /vms/ID/meta|spec|status  a VM, by who writes what
+//! /names/vms/PROJECT/NAME   its ID
+//! /operations/ID            an operation
+//! /tokens/NAME              a token and its secret's digest
+//! /audit/ID                 what was asked for, by whom, and what became of it
+//! /answers/WHO/KEY          what a request with an idempotency key was answered, for a day
+//! ```
+//!
+//! *Invariants*: each change is one transaction, with the operation that reports on it in it; it compares all
+//! it was decided by, and a caller that loses a race is told, or tried anew here when only a status
+//! came between. What is asked for is written down, and nothing else happens here: reconcilers act.
+//!
+//! What this crate may not know: hosts, HTTP, the time (callers tell it).
+
+mod answers;
+mod audit;
+mod codec;
+mod error;
+mod operations;
+mod projects;
+mod tokens;
+mod verbs;
+mod vms;
+
+use std::sync::Arc;
+
+use store::{Revision, Store};
+
+pub use answers::Answer;
+pub use audit::AuditRecord;
+pub use error::RegistryError;
+pub use tokens::Digest;
+pub use verbs::Change;
+pub use vms::NewVm;
+
+/// Who asks for a change, and when.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// Who.
+    pub by: model::Requestor,
+    /// When.
+    pub at: jiff::Timestamp,
+}
+
+/// An object and the revision it is of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept<T> {
+    /// It.
+    pub object: T,
+    /// What it is to be compared to: of a VM, its spec's.
+    pub revision: Revision,
+}
+
+/// The objects in a store.
+#[derive(Clone)]
+pub struct Registry {
+    store: Arc<dyn Store>,
+}
+
+impl Registry {
+    /// Those in this store.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+}
+
+#[cfg(test)]
+mod tests;

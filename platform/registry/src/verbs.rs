@@ -1,0 +1,206 @@
+//! What can be asked of a VM that is there.
+
+use model::{Name, Operation, OperationId, OperationState, Phase, Power, Verb, VmSpec};
+use store::{Revision, Txn};
+
+use crate::codec::PutJson;
+use crate::vms::{Facet, Parts, key};
+use crate::{Asked, Kept, Registry, RegistryError, operations};
+
+/// What shall change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// It runs. One that runs is left so.
+    Start,
+    /// It does not run: its guest shuts down, or ends at once.
+    Stop {
+        /// At once.
+        is_forced: bool,
+    },
+    /// It is stopped and started.
+    Restart,
+    /// It and its clock stand.
+    Pause,
+    /// It goes on.
+    Resume,
+    /// It goes away.
+    Delete {
+        /// Also if it runs.
+        is_forced: bool,
+    },
+}
+
+impl Change {
+    fn verb(&self) -> Verb {
+        match self {
+            Self::Start => Verb::Start,
+            Self::Stop { .. } => Verb::Stop,
+            Self::Restart => Verb::Restart,
+            Self::Pause => Verb::Pause,
+            Self::Resume => Verb::Resume,
+            Self::Delete { .. } => Verb::Delete,
+        }
+    }
+}
+
+/// How often a change is tried that only loses to others.
+const TRIES: u32 = 16;
+
+impl Registry {
+    /// Asks for a change of a VM.
+    ///
+    /// # Errors
+    /// When the VM is not there, its state does not allow that, it is no longer of the revision that
+    /// is given, or the store fails.
+    pub fn change_vm(
+        &self,
+        project: &Name,
+        name_or_id: &str,
+        change: &Change,
+        revision: Option<Revision>,
+        asked: &Asked,
+    ) -> Result<Operation, RegistryError> {
+        for _ in 0..TRIES {
+            let parts = self.parts(project, name_or_id)?;
+            if revision.is_some_and(|revision| revision != parts.spec) {
+                return Err(RegistryError::Changed);
+            }
+            let changed = changed(&parts, change)?;
+            let (vm, verb) = (&parts.vm, change.verb());
+            let mut with_spec = vm.clone();
+            with_spec.spec = changed.unwrap_or_else(|| vm.spec.clone());
+            let operation = operations::new(verb, &with_spec, asked);
+            let id = vm.meta.id;
+            let mut txn = Txn::new()
+                .if_modified(key(id, Facet::Spec), parts.spec)
+                .if_modified(key(id, Facet::Meta), parts.meta)
+                .put_json(operations::key(operation.id), &operation)?;
+            if with_spec.spec != vm.spec {
+                txn = txn.put_json(key(id, Facet::Spec), &with_spec.spec)?;
+            }
+            if verb == Verb::Delete {
+                let mut meta = vm.meta.clone();
+                meta.deleting = true;
+                txn = txn.put_json(key(id, Facet::Meta), &meta)?;
+            }
+            if self.commit(&txn)?.is_some() {
+                return Ok(operation);
+            }
+        }
+        Err(RegistryError::Changed)
+    }
+
+    /// Another spec for a VM. What it is at the moment is changed by verbs, not by this.
+    ///
+    /// # Errors
+    /// As for [`Self::change_vm`], and when the spec cannot be.
+    pub fn update_vm(
+        &self,
+        project: &Name,
+        name_or_id: &str,
+        spec: impl Fn(&VmSpec) -> Result<VmSpec, RegistryError>,
+        revision: Option<Revision>,
+    ) -> Result<Kept<model::Vm>, RegistryError> {
+        for _ in 0..TRIES {
+            let Parts { mut vm, meta, spec: of_spec } = self.parts(project, name_or_id)?;
+            if revision.is_some_and(|revision| revision != of_spec) {
+                return Err(RegistryError::Changed);
+            }
+            if vm.meta.deleting {
+                return Err(RegistryError::Deleting(vm.meta.name));
+            }
+            let new = spec(&vm.spec)?;
+            new.check()?;
+            fixed(&vm.spec, &new)?;
+            let id = vm.meta.id;
+            let txn = Txn::new()
+                .if_modified(key(id, Facet::Spec), of_spec)
+                .if_modified(key(id, Facet::Meta), meta)
+                .put_json(key(id, Facet::Spec), &new)?;
+            if let Some(revision) = self.commit(&txn)? {
+                vm.spec = new;
+                return Ok(Kept { object: vm, revision });
+            }
+        }
+        Err(RegistryError::Changed)
+    }
+
+    /// Cancels an operation that has not come to its end: the VM is then to be off.
+    ///
+    /// # Errors
+    /// When it is over or none that can be cancelled, or the store fails.
+    pub fn cancel(&self, id: OperationId, asked: &Asked) -> Result<Operation, RegistryError> {
+        for _ in 0..TRIES {
+            let Kept { object: mut operation, revision } = self.operation(id)?;
+            if !operation.can_cancel || operation.state != OperationState::Running {
+                return Err(RegistryError::NotCancellable(id));
+            }
+            let vm = operation.target.vm.to_string();
+            let Parts { vm, spec: of_spec, .. } = self.parts(&operation.target.project, &vm)?;
+            if vm.spec.boot != operation.boot || vm.meta.deleting {
+                return Err(RegistryError::NotCancellable(id));
+            }
+            operation.finish_as(OperationState::Cancelled, None, asked.at);
+            let (spec_key, operation_key) = (key(vm.meta.id, Facet::Spec), operations::key(id));
+            let spec = VmSpec { power: Power::OffNow, ..vm.spec };
+            let txn = Txn::new()
+                .if_modified(&spec_key, of_spec)
+                .if_modified(&operation_key, revision)
+                .put_json(&spec_key, &spec)?
+                .put_json(&operation_key, &operation)?;
+            if self.commit(&txn)?.is_some() {
+                return Ok(operation);
+            }
+        }
+        Err(RegistryError::Changed)
+    }
+}
+
+/// What is decided when a VM is made, or by verbs.
+fn fixed(old: &VmSpec, new: &VmSpec) -> Result<(), RegistryError> {
+    let fields = [
+        ("spec.image", old.image == new.image),
+        ("spec.disk_bytes", old.disk_bytes == new.disk_bytes),
+        ("spec.boot", old.boot == new.boot),
+        ("spec.power (use start, stop, pause and resume)", old.power == new.power),
+    ];
+    match fields.iter().find(|(_, is_same)| !is_same) {
+        Some((field, _)) => Err(RegistryError::Fixed(field)),
+        None => Ok(()),
+    }
+}
+
+/// The spec that a change makes; `None` when it makes no other.
+fn changed(parts: &Parts, change: &Change) -> Result<Option<VmSpec>, RegistryError> {
+    let vm = &parts.vm;
+    let name = || vm.meta.name.clone();
+    if vm.meta.deleting {
+        return Err(RegistryError::Deleting(name()));
+    }
+    let is_up = matches!(vm.status.phase, Phase::Starting | Phase::Running | Phase::Paused);
+    let is_coming = vm.spec.power.is_on() && vm.status.boot < vm.spec.boot;
+    let with_power = |power| VmSpec { power, ..vm.spec.clone() };
+    let anew = |power| VmSpec { boot: vm.spec.boot + 1, ..with_power(power) };
+    Ok(match change {
+        Change::Start if vm.spec.power.is_on() && (is_up || is_coming) => None,
+        Change::Start => Some(anew(Power::On)),
+        Change::Restart if vm.spec.power.is_on() => Some(anew(Power::On)),
+        Change::Pause if is_up || is_coming => Some(with_power(Power::Paused)),
+        Change::Resume if is_up || is_coming => Some(with_power(Power::On)),
+        Change::Restart | Change::Pause | Change::Resume => {
+            return Err(RegistryError::NotRunning(name()));
+        }
+        Change::Stop { is_forced: false } if vm.spec.power == Power::OffNow => None,
+        Change::Stop { is_forced: false } => Some(with_power(Power::Off)),
+        Change::Stop { is_forced: true } => Some(with_power(Power::OffNow)),
+        Change::Delete { .. } if vm.spec.protected => {
+            return Err(RegistryError::Protected(name()));
+        }
+        Change::Delete { is_forced: false }
+            if is_up || vm.status.phase == Phase::Stopping || is_coming =>
+        {
+            return Err(RegistryError::Running(name()));
+        }
+        Change::Delete { .. } => Some(with_power(Power::OffNow)),
+    })
+}
