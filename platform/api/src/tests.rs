@@ -216,6 +216,9 @@ async fn a_token_lets_in_whoever_has_its_secret_and_files_of_the_host_are_for_ad
     let kernel = json!({ "boot_from": { "kernel": { "kernel": "/etc/shadow" } } });
     let files = ask(Method::POST, "/v1/vms", json!({ "name": "b", "spec": kernel }));
     assert_eq!(world.send(STRANGER, files).await.body["code"], "host-files");
+    // A merge patch (RFC 7396) takes the other kind of start away by name.
+    let kernel =
+        json!({ "boot_from": { "firmware": null, "kernel": { "kernel": "/etc/shadow" } } });
     let patch = ask(Method::PATCH, "/v1/vms/a", json!({ "spec": kernel }));
     assert_eq!(world.send(STRANGER, patch).await.body["code"], "host-files");
     let listed = world.ask(Method::GET, "/v1/tokens", Value::Null).await;
