@@ -14,6 +14,7 @@ use crate::daemon::{Client, Where};
 use crate::shown::{Form, table, yaml};
 
 #[derive(Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, made of the command line")]
 pub enum Command {
     /// Make a VM and start it
     Create(CreateOptions),
