@@ -140,7 +140,6 @@ fn devices(client: &mut Client, kind: DeviceKind) -> anyhow::Result<Vec<PluggedD
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "how long a person waits")]
 fn remove(options: &RemoveOptions, kind: DeviceKind) -> anyhow::Result<()> {
     let mut client = Client::connect(options.target.control())?;
     let name = &options.name;
