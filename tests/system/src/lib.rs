@@ -9,7 +9,7 @@
 //! What this crate may not know: our crates. It tests the program `trine`.
 //!
 //! Follows the SDM, volume 3A. Where an oracle is known to be wrong, the record is masked in one place
-//! ([`Layout::forgive`]), by name.
+//! (`Layout::forgive`), by name.
 
 mod bochs;
 mod image;
