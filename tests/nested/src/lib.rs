@@ -214,6 +214,7 @@ fn init(mark: &str) -> String {
          ip link set lo up\n\
          for m in $(cat /modules/order); do insmod /modules/$m; done\n\
          cd /job\n\
+         stty -F /dev/ttyS1 raw -echo\n\
          echo {mark} BEGIN > /dev/ttyS1\n\
          sh /job/command > /dev/ttyS1 2>&1 < /dev/null\n\
          echo {mark} END $? > /dev/ttyS1\n\
