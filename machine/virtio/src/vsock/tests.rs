@@ -113,6 +113,7 @@ fn a_restored_guest_is_told_that_its_connections_are_over() {
     let saved = b.m.device.save();
     b.m.fill(BUFFERS, &[0xff; 4]);
     b.m.device.restore(&saved).unwrap();
+    assert_eq!(b.m.device.save(), saved, "a restored state is the one that was saved");
     b.m.device.resume();
     assert_eq!(b.queues[EVENT].used(&b.m), [(0, 4)]);
     assert_eq!(b.m.bytes(BUFFERS, 4), [0; 4]);
