@@ -2,7 +2,7 @@
 //!
 //! Follows Bochs's user manual, section 4.3 ("bochsrc").
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 
@@ -23,6 +23,15 @@ const PROTECTED: usize = 0x200;
 /// What Bochs gives memory away by.
 const BLOCK: usize = 128 << 10;
 const RESET: usize = 0xfff0;
+
+/// Held while Bochs runs. Of two that start at once, both may bind the first free port of its RFB
+/// display, the only display without a terminal, and one then ends when it cannot listen there.
+pub(crate) fn alone() -> File {
+    let lock = File::create(std::env::temp_dir().join("trine-tests-bochs.lock"));
+    let lock = lock.expect("a folder for temporary files");
+    lock.lock().expect("a lock");
+    lock
+}
 
 /// What runs the guest in `dir`.
 pub(crate) fn command(dir: &Path, serial: &Path) -> Command {

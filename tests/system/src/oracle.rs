@@ -57,12 +57,17 @@ pub fn compare(
     let ours = records(ours, &path("ours"), layout, names.len());
     assert!(ours.len() == names.len(), "emu ends in {:?}", names.get(ours.len()));
 
-    let theirs = match oracle {
-        Oracle::Tcg => tcg(&path("guest"), &path("theirs")),
-        Oracle::Bochs => bochs::command(dir.path(), &path("theirs")),
+    let (theirs, _alone) = match oracle {
+        Oracle::Tcg => (tcg(&path("guest"), &path("theirs")), None),
+        Oracle::Bochs => (bochs::command(dir.path(), &path("theirs")), Some(bochs::alone())),
     };
     let theirs = records(theirs, &path("theirs"), layout, names.len());
-    assert!(theirs.len() == names.len(), "{oracle:?} ends in {:?}", names.get(theirs.len()));
+    assert!(
+        theirs.len() == names.len(),
+        "{oracle:?} ends in {:?}\n{}",
+        names.get(theirs.len()),
+        fs::read_to_string(path("log")).unwrap_or_default()
+    );
 
     let mut reports = Vec::new();
     for (name, (mut ours, mut theirs)) in names.iter().zip(ours.into_iter().zip(theirs)) {
