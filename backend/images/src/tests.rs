@@ -113,7 +113,7 @@ fn a_disk_in_use_is_not_removed() {
     assert!(matches!(rig.store.remove(&named("a")), Err(ImageError::InUse(_))));
     drop(vm);
     // A child that another test starts just then has the lock, too, until its exec.
-    let removed = (0..500).any(|_| {
+    let removed = (0..6000).any(|_| {
         std::thread::sleep(std::time::Duration::from_millis(10));
         rig.store.remove(&named("a")).is_ok()
     });

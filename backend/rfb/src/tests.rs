@@ -437,7 +437,7 @@ fn a_server_on_a_socket_shows_changes_to_several_viewers() {
     assert!(matches!(Server::start("test", &listening, desk.clone()), Err(RfbError::InUse(_))));
     let connect = || {
         let mut stream = UnixStream::connect(dir.path().join("vnc.sock")).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let mut read = |size: usize, send: &[u8]| {
             stream.write_all(send).unwrap();
             let mut bytes = vec![0; size];
@@ -455,7 +455,7 @@ fn a_server_on_a_socket_shows_changes_to_several_viewers() {
     let drain = |stream: &mut UnixStream| {
         stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
         while stream.read(&mut [0; 4096]).is_ok_and(|size| size > 0) {}
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     };
     let mut viewers = [connect(), connect()];
     viewers.iter_mut().for_each(drain);

@@ -175,7 +175,7 @@ impl Rig {
     fn wait(&self, what: &str, done: impl Fn() -> bool) {
         let begin = Instant::now();
         while !done() {
-            assert!(begin.elapsed() < Duration::from_secs(20), "{what} does not come");
+            assert!(begin.elapsed() < Duration::from_secs(60), "{what} does not come");
             std::thread::sleep(Duration::from_millis(1));
         }
     }

@@ -41,7 +41,7 @@ pub struct Candidate {
 }
 
 /// A contract that takes longer has hung: the slowest host runs 2 million instructions a second.
-const TIME_LIMIT: Duration = Duration::from_secs(120);
+const TIME_LIMIT: Duration = Duration::from_secs(300);
 
 /// Runs the contracts whose `ENGINE::NAME` contains the first argument, if there is one.
 pub fn run(candidates: &[Candidate], contracts: &[Contract]) -> ExitCode {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::{Layout, Record, bochs};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(300);
 const QEMU: &str = "qemu-system-x86_64";
 
 /// Whom `emu` is compared with.

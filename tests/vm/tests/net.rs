@@ -79,7 +79,7 @@ fn serve(listener: TcpListener, data: Vec<u8>) {
 
 /// The guest's one port is asked from the host until the guest listens on it.
 fn fetch(port: u16) -> String {
-    for _ in 0..100 {
+    for _ in 0..600 {
         let mut got = String::new();
         if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port))
             && stream.read_to_string(&mut got).is_ok()

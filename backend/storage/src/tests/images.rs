@@ -232,12 +232,15 @@ fn a_limit_holds_back_what_is_too_fast_until_somebody_is_in_a_hurry() {
     }
     // A tenth of a second's worth passes at once.
     assert!(start.elapsed() >= Duration::from_millis(180), "{:?}", start.elapsed());
+    drop(disk);
+    let text = format!("{},iops=1", image.path.display());
+    let disk = text.parse::<DiskOptions>().unwrap().open().unwrap();
     disk.hurry(true);
     let start = Instant::now();
-    for _ in 0..500 {
+    for _ in 0..100 {
         look(&*disk, 0, 512);
     }
-    assert!(start.elapsed() < Duration::from_secs(3));
+    assert!(start.elapsed() < Duration::from_secs(60));
 }
 
 /// Where the count of a cluster is, in an image whose counts have 16 bits.

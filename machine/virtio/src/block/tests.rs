@@ -370,7 +370,7 @@ fn queues_on_loops_are_served_at_once_and_pause_waits_for_them() {
             for (q, done) in queues.iter_mut().zip(&mut done) {
                 *done += q.used(&b.m).len();
             }
-            assert!(begin.elapsed().as_secs() < 20, "lost: {done:?}");
+            assert!(begin.elapsed().as_secs() < 60, "lost: {done:?}");
         }
     }
     b.m.device.pause();
@@ -386,7 +386,7 @@ fn queues_on_loops_are_served_at_once_and_pause_waits_for_them() {
     let mut left = 2;
     while left > 0 {
         left -= queues.iter_mut().map(|q| q.used(&b.m).len()).sum::<usize>();
-        assert!(begin.elapsed().as_secs() < 20);
+        assert!(begin.elapsed().as_secs() < 60);
     }
     drop(threads);
 }

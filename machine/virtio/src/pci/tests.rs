@@ -368,7 +368,7 @@ fn doorbells_are_offered_while_the_driver_is_ready_and_follow_the_bar() {
     let thread = events.spawn("test").unwrap();
     let begin = std::time::Instant::now();
     while q.used(&m).is_empty() {
-        assert!(begin.elapsed().as_secs() < 20);
+        assert!(begin.elapsed().as_secs() < 60);
     }
     drop(thread);
     m.pci_write(0x14, 0);

@@ -11,7 +11,7 @@ use x86_state::{Activity, Gpr, Msi, VcpuId, VcpuState};
 use crate::fake_bus::at;
 use crate::{Machine, Subject, guest};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 const fn to_apic(id: u8, data: u32) -> Msi {
     Msi { address: 0xfee0_0000 | (id as u64) << 12, data }

@@ -153,9 +153,10 @@ pub(super) fn a_timer_goes_on_after_load(subject: &Subject) {
         state.apic.regs[0x3e] = 0xb;
         state.apic.timer.remaining_ns = Some(30_000_000);
     });
+    // It may be over by now, on a busy host.
     let saved = machine.vcpus[0].save().unwrap();
-    let left = saved.apic.timer.remaining_ns.unwrap();
-    assert!((1..=30_000_000).contains(&left), "{left} ns left");
+    let left = saved.apic.timer.remaining_ns;
+    assert!(left.is_none_or(|left| left <= 30_000_000), "{left:?} ns left");
     machine.run_until_done();
     assert_eq!(machine.read(Machine::DATA), 1);
     // It has fired: a moved CPU may see it once more, but never a third time.

@@ -7,7 +7,7 @@ use vmm_rpc::{Client, Request};
 use super::*;
 use crate::inbox::Mail;
 
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(60);
 
 #[test]
 fn timers_fire_while_the_clock_runs_and_wait_while_it_stands() {

@@ -53,7 +53,7 @@ impl Running {
     fn ask(&self, request: Request) -> Reply {
         let (sender, receiver) = channel();
         self.inbox.request(request, Box::new(move |reply| sender.send(reply).unwrap()));
-        receiver.recv_timeout(Duration::from_secs(20)).unwrap().reply
+        receiver.recv_timeout(Duration::from_secs(60)).unwrap().reply
     }
 
     fn status(&self) -> Status {
