@@ -1,10 +1,10 @@
 //! What this host offers, and whether that is enough for a profile.
 
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use kvm_bindings::{
-    KVM_CAP_DISABLE_QUIRKS2, KVM_CAP_EXCEPTION_PAYLOAD, KVM_CAP_IOEVENTFD_ANY_LENGTH,
+    CpuId, KVM_CAP_DISABLE_QUIRKS2, KVM_CAP_EXCEPTION_PAYLOAD, KVM_CAP_IOEVENTFD_ANY_LENGTH,
     KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_VCPU_ATTRIBUTES, KVM_CAP_X2APIC_API, KVM_CAP_X86_USER_SPACE_MSR,
     KVM_MAX_CPUID_ENTRIES, KVM_MSR_EXIT_REASON_FILTER, KVM_X2APIC_API_USE_32BIT_IDS,
     KVM_X86_QUIRK_FIX_HYPERCALL_INSN, KVM_X86_QUIRK_LAPIC_MMIO_HOLE, KVM_X86_QUIRK_LINT0_REENABLED,
@@ -65,11 +65,16 @@ fn tsc_is_stable() -> bool {
     offered.split_whitespace().any(|source| source == "tsc")
 }
 
-/// The kernel's interface, opened.
+/// The kernel's interface, opened. What it answers is asked for once: a profile is compared when
+/// an engine is chosen and when it is made, and the list of CPU features takes the kernel as long
+/// as making a VM.
 pub(crate) struct Host {
     kvm: Kvm,
     /// A VM made to ask the kernel something, for whoever needs one next.
     spare: Mutex<Option<VmFd>>,
+    capabilities: OnceLock<Result<(), String>>,
+    cpuid: OnceLock<Result<CpuId, String>>,
+    tsc_khz: OnceLock<Result<u32, String>>,
 }
 
 impl Host {
@@ -88,17 +93,36 @@ impl Host {
             }
             _ => format!("/dev/kvm cannot be opened: {}", io::Error::from(e)),
         })?;
-        Ok(Self { kvm, spare: Mutex::new(None) })
+        Ok(Self {
+            kvm,
+            spare: Mutex::default(),
+            capabilities: OnceLock::new(),
+            cpuid: OnceLock::new(),
+            tsc_khz: OnceLock::new(),
+        })
     }
 
     /// A VM without anything.
     pub(crate) fn vm(&self) -> io::Result<VmFd> {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
-        spare.map_or_else(|| Ok(self.kvm.create_vm()?), Ok)
+        spare.map_or_else(|| self.new_vm(), Ok)
+    }
+
+    /// Another VM than the one that was made to ask the kernel something.
+    pub(crate) fn new_vm(&self) -> io::Result<VmFd> {
+        Ok(self.kvm.create_vm()?)
     }
 
     /// The rate of the host's TSC, in kHz, as the kernel counts it.
-    pub(crate) fn tsc_khz(&self) -> io::Result<u32> {
+    ///
+    /// # Errors
+    /// Why it is unknown.
+    pub(crate) fn tsc_khz(&self) -> Result<u32, String> {
+        let ask = || self.ask_tsc_khz().map_err(|e| format!("the TSC's rate is unknown: {e}"));
+        self.tsc_khz.get_or_init(ask).clone()
+    }
+
+    fn ask_tsc_khz(&self) -> io::Result<u32> {
         let vm = self.vm()?;
         if let Ok(khz) = raw::vm_tsc_khz(&vm) {
             *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(vm);
@@ -113,6 +137,10 @@ impl Host {
     /// # Errors
     /// What is missing, and what to do.
     pub(crate) fn check_capabilities(&self) -> Result<(), String> {
+        self.capabilities.get_or_init(|| self.ask_capabilities()).clone()
+    }
+
+    fn ask_capabilities(&self) -> Result<(), String> {
         for (capability, what, since) in NEEDED {
             if !self.kvm.check_extension(capability) {
                 return Err(format!("the host's KVM lacks {what}: Linux {since} or newer has it"));
@@ -131,15 +159,24 @@ impl Host {
         Ok(())
     }
 
+    /// The CPU features that guests can have, as the kernel lists them.
+    ///
+    /// # Errors
+    /// When it lists none.
+    pub(crate) fn cpuid(&self) -> Result<&CpuId, String> {
+        let ask = || {
+            let listed = self.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
+            listed.map_err(|e| format!("the host's KVM does not list CPU features: {e}"))
+        };
+        self.cpuid.get_or_init(ask).as_ref().map_err(String::clone)
+    }
+
     /// Whether guests can have the CPU features and address widths of the profile.
     ///
     /// # Errors
     /// What is missing.
     pub(crate) fn check_cpuid(&self, profile: &CpuProfile) -> Result<(), String> {
-        let supported = self
-            .kvm
-            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-            .map_err(|e| format!("the host's KVM does not list CPU features: {e}"))?;
+        let supported = self.cpuid()?;
         let find = |leaf, subleaf| {
             let entry =
                 supported.as_slice().iter().find(|e| e.function == leaf && e.index == subleaf);
@@ -180,7 +217,7 @@ impl Host {
     /// # Errors
     /// The two rates.
     pub(crate) fn check_tsc(&self, profile: &CpuProfile) -> Result<(), String> {
-        let have = self.tsc_khz().map_err(|e| format!("the TSC's rate is unknown: {e}"))?;
+        let have = self.tsc_khz()?;
         let wanted = profile.tsc_khz();
         let off = u64::from(have.abs_diff(wanted)) * 1_000_000 / u64::from(have.max(1));
         if off > TSC_TOLERANCE_PPM {

@@ -31,7 +31,7 @@ mod state;
 mod time;
 mod vcpu;
 
-pub use probe::{Probe, probe};
+pub use probe::Probe;
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -48,6 +48,7 @@ use vcpu::HwVcpu;
 #[derive(Default)]
 pub struct HwEngine {
     host: OnceLock<Result<Host, String>>,
+    probe: OnceLock<Probe>,
     any_cpuid: bool,
 }
 
@@ -71,12 +72,23 @@ impl HwEngine {
         Self { any_cpuid: true, ..Self::default() }
     }
 
-    /// The rate of this host's TSC, in kHz: that of every profile that is to run here.
+    /// The rate of this host's TSC, in kHz: that of every profile that is to run here. What
+    /// [`Engine::check`] compares is asked for as well, since whoever needs the rate has a
+    /// profile to make.
     ///
     /// # Errors
     /// When there is no KVM.
     pub fn tsc_khz(&self) -> Result<u32, Unsupported> {
-        self.host()?.tsc_khz().map_err(|e| unsupported(format!("the TSC's rate is unknown: {e}")))
+        let host = self.host()?;
+        // Why there is none, `check` tells.
+        let _ = host.cpuid();
+        host.tsc_khz().map_err(unsupported)
+    }
+
+    /// How fast this host's KVM is: measured once, which takes milliseconds.
+    pub fn probe(&self) -> &Probe {
+        let measure = || self.host().map_or_else(|e| Probe::Absent(e.reason), probe::probe);
+        self.probe.get_or_init(measure)
     }
 
     fn host(&self) -> Result<&Host, Unsupported> {

@@ -15,7 +15,7 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 use crate::host::Host;
 use crate::raw;
 
-/// What [`probe`] found.
+/// What [`HwEngine::probe`](crate::HwEngine::probe) found.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Probe {
     /// Guest code runs on the CPU.
@@ -66,15 +66,11 @@ const TABLES_AT: [u64; 3] = [0x1000, 0x2000, 0x3000];
 const MEMORY_SIZE: u64 = 0x8000;
 
 /// Measures. Takes a few milliseconds.
-pub fn probe() -> Probe {
-    let host = match Host::open() {
-        Ok(host) => host,
-        Err(reason) => return Probe::Absent(reason),
-    };
+pub(crate) fn probe(host: &Host) -> Probe {
     if let Err(reason) = host.check_capabilities() {
         return Probe::Absent(reason);
     }
-    match measure(&host) {
+    match measure(host) {
         Ok(mips) if mips >= USABLE_MIPS => Probe::Usable { mips },
         Ok(mips) => Probe::Emulated { mips },
         Err(e) => Probe::Absent(format!("KVM does not run a guest of six instructions: {e}")),
@@ -90,7 +86,7 @@ fn measure(host: &Host) -> io::Result<f64> {
     memory.store(RamOffset(TABLES_AT[2]), 0x80 | present_writable); // 2 MiB from zero
     memory.store(RamOffset(CODE_AT), CODE);
     // Without an irqchip, so that HLT is an exit.
-    let vm = host.vm()?;
+    let vm = host.new_vm()?;
     raw::set_slot(&vm, &memory, 0, 0, 0, (RamOffset(0), MEMORY_SIZE))?;
     let mut vcpu = vm.create_vcpu(0)?;
     enter_long_mode(&vcpu)?;
@@ -149,7 +145,7 @@ mod tests {
     #[test]
     fn the_probe_is_quick_and_says_what_it_found() {
         let start = Instant::now();
-        let found = probe();
+        let found = crate::HwEngine::new().probe().clone();
         println!("{found} in {:?}", start.elapsed());
         if let Probe::Usable { mips } | Probe::Emulated { mips } = found {
             assert!(mips > 0.05);

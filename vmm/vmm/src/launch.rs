@@ -75,16 +75,20 @@ pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
     // Only a VM tells the rate, and the host's kernel waits milliseconds while it makes one:
     // meanwhile, the guest's kernel is read.
     let (asked, (tell, told)) = (hw.clone(), channel());
+    let choice = engine_choice(&spec)?;
     let ask = move || {
         // Where nobody waits any more, the launch has failed.
         let _ = tell.send(asked.tsc_khz().unwrap_or(TSC_KHZ_WITHOUT_KVM));
+        if choice == EngineChoice::Auto {
+            asked.probe();
+        }
     };
     let (dispatch, threads) = dispatch(&spec, ask)?;
     let memory = prepare(&spec, firmware.as_ref(), images.as_mut())?;
     let tsc_khz = told.recv().unwrap_or(TSC_KHZ_WITHOUT_KVM);
     let profile = cpu_profile(&hw, &spec, tsc_khz)?;
     let engines = engines(hw);
-    let chosen = engines.choose(engine_choice(&spec)?, &profile)?;
+    let chosen = engines.choose(choice, &profile)?;
     let engine = format!("engine {}: {}", chosen.engine.kind(), chosen.reason);
 
     let mut parts = machine_spec(&spec, profile)?;
@@ -186,7 +190,8 @@ fn cpu_profile(hw: &HwEngine, spec: &VmSpec, tsc_khz: u32) -> Result<CpuProfile,
 /// The engines of this program, the best first.
 fn engines(hw: Arc<HwEngine>) -> Engines {
     let mut engines = Engines::new();
-    engines.add(hw, || match engine_hw::probe() {
+    let probed = hw.clone();
+    engines.add(hw, move || match probed.probe() {
         probe @ Probe::Usable { .. } => Ok(probe.to_string()),
         probe => Err(probe.to_string()),
     });
