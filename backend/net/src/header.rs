@@ -6,14 +6,18 @@ pub const HEADER_SIZE: usize = 12;
 pub const FRAME_MAX: usize = HEADER_SIZE + 18 + 65535;
 
 /// The checksum is still to be computed.
-pub(crate) const NEEDS_CSUM: u8 = 1;
+pub const NEEDS_CSUM: u8 = 1;
 
 /// How a frame is to be cut.
-pub(crate) mod gso {
-    pub(crate) const NONE: u8 = 0;
-    pub(crate) const TCPV4: u8 = 1;
-    pub(crate) const UDP: u8 = 3;
-    pub(crate) const TCPV6: u8 = 4;
+pub mod gso {
+    /// Not at all.
+    pub const NONE: u8 = 0;
+    /// Into TCP segments over IPv4.
+    pub const TCPV4: u8 = 1;
+    /// Into fragments of a UDP datagram.
+    pub const UDP: u8 = 3;
+    /// Into TCP segments over IPv6.
+    pub const TCPV6: u8 = 4;
 }
 
 /// What is left to be done to a frame.

@@ -28,7 +28,7 @@ mod tap;
 mod user;
 
 pub use error::{NetError, ParseError};
-pub use header::{FRAME_MAX, HEADER_SIZE, Header};
+pub use header::{FRAME_MAX, HEADER_SIZE, Header, NEEDS_CSUM, gso};
 pub use mac::Mac;
 pub use policed::{Policed, Policy};
 pub use rate::{Rate, TokenBucket};

@@ -19,6 +19,8 @@ mod icmp;
 mod router;
 mod spec;
 mod stack;
+#[cfg(test)]
+mod stack_tests;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -167,9 +169,11 @@ impl Shared {
             if let Some(offloads) = lock(&self.restart).take() {
                 stack.restart(offloads);
             }
-            let (frames, was_full) = {
-                let mut inward = lock(&self.inward);
-                (std::mem::take(&mut inward.frames), std::mem::take(&mut inward.full))
+            // A guest that sends and does not receive waits in the end.
+            let behind = stack.is_behind();
+            let (frames, was_full) = match &mut *lock(&self.inward) {
+                _ if behind => (Vec::new(), false),
+                inward => (std::mem::take(&mut inward.frames), std::mem::take(&mut inward.full)),
             };
             if was_full {
                 self.call(Ready::Send(0));
@@ -187,6 +191,9 @@ impl Shared {
             };
             if wake {
                 self.call(Ready::Receive(0));
+            }
+            if behind && !stack.is_behind() {
+                self.event.signal();
             }
             *lock(&self.counters) = stack.counters();
         }

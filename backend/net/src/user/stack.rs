@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use smoltcp::iface::{Config, Interface, SocketSet};
+use smoltcp::iface::{Config, Interface, PollIngressSingleResult, SocketSet};
 use smoltcp::wire::{
     ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, HardwareAddress, IpCidr,
     IpProtocol, Ipv4Packet, Ipv6Address, Ipv6Packet, TcpPacket, UdpPacket,
@@ -88,6 +88,11 @@ impl Stack {
         }
     }
 
+    /// Frames wait for room for their answers: others had better wait outside.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.link.inward.is_empty()
+    }
+
     /// Waits until there is something to do, and notes what.
     pub(super) fn wait(&mut self, event: BorrowedFd<'_>, now: Instant) -> Incoming {
         let time = self.time(now);
@@ -160,7 +165,9 @@ impl Stack {
         if incoming.connections {
             self.tcp.accept(&mut self.interface, &mut self.sockets);
         }
-        self.poll(now);
+        // What came goes on to the host before it is acknowledged: one answer for all of it, which
+        // offers the whole window again.
+        self.ingest(now);
         self.busy = self.tcp.splice(&mut self.sockets);
         self.poll(now);
         self.tcp.reap(&mut self.sockets);
@@ -191,6 +198,13 @@ impl Stack {
         smoltcp::time::Instant::from_micros(i64::try_from(elapsed).unwrap_or(i64::MAX))
     }
 
+    /// Gives the stack what has come for it, as far as there is room for answers.
+    fn ingest(&mut self, now: Instant) {
+        let time = self.time(now);
+        let Self { interface, link, sockets, .. } = self;
+        while interface.poll_ingress_single(time, link, sockets) != PollIngressSingleResult::None {}
+    }
+
     fn poll(&mut self, now: Instant) {
         let time = self.time(now);
         self.interface.poll(time, &mut self.link, &mut self.sockets);
@@ -209,7 +223,7 @@ impl Stack {
                 self.tcp.open(&mut self.sockets, guest, to);
                 self.link.inward.push_back(frame);
                 // Before another that is for the same listener.
-                self.poll(now);
+                self.ingest(now);
             }
         }
     }

@@ -17,7 +17,7 @@ use super::spec::{DNS_PORT, GATEWAY, GATEWAY6, is_dns, outside};
 /// takes memory.
 const FLOWS_MAX: usize = 256;
 /// Bytes under way in each direction.
-const BUFFER_BYTES: usize = 256 << 10;
+pub(super) const BUFFER_BYTES: usize = 256 << 10;
 /// Connections taken from one forward before others have their turn.
 const ACCEPT_BATCH: usize = 16;
 /// Bytes moved for one connection before others have their turn.

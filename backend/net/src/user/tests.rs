@@ -18,7 +18,7 @@ use super::wire::{ETHERNET_SIZE, ip_frame, udp_frame};
 use super::*;
 use crate::{FRAME_MAX, HEADER_SIZE};
 
-const GUEST_MAC: Mac = Mac([2, 0, 0, 0, 0, 9]);
+pub(super) const GUEST_MAC: Mac = Mac([2, 0, 0, 0, 0, 9]);
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The guest's card.
@@ -398,26 +398,49 @@ fn a_router_solicitation_is_answered_with_a_prefix() {
     assert!(has(&NET6.octets()) && has(&DNS6.octets()));
 }
 
+/// A guest asks who has an address.
+pub(super) fn arp(target: Ipv4Addr) -> Vec<u8> {
+    let mut frame = vec![0; HEADER_SIZE];
+    frame.extend([0xff; 6]);
+    frame.extend(GUEST_MAC.0);
+    frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+    frame.extend(GUEST_MAC.0);
+    frame.extend(GUEST.octets());
+    frame.extend([0; 6]);
+    frame.extend(target.octets());
+    frame
+}
+
 #[test]
 fn the_guests_own_address_is_not_answered_for() {
     let mut card = Card::new(Vec::new(), Offloads::empty());
-    let arp = |target: Ipv4Addr| {
-        let mut frame = vec![0; HEADER_SIZE];
-        frame.extend([0xff; 6]);
-        frame.extend(GUEST_MAC.0);
-        frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
-        frame.extend(GUEST_MAC.0);
-        frame.extend(GUEST.octets());
-        frame.extend([0; 6]);
-        frame.extend(target.octets());
-        frame
-    };
     card.network.send(0, &arp(GUEST));
     card.network.send(0, &arp(Ipv4Addr::new(10, 0, 2, 99)));
     card.silence(Duration::from_millis(200));
     card.network.send(0, &arp(GATEWAY));
     let reply = card.expect(|frame| Some(frame.to_vec()));
     assert_eq!((&reply[6..12], reply[21]), (&MAC[..], 2));
+}
+
+#[test]
+fn a_guest_that_sends_and_does_not_receive_waits_and_loses_nothing() {
+    let mut card = Card::new(Vec::new(), Offloads::empty());
+    let mut asked = 0;
+    let mut refusals = 0;
+    while refusals < 50 {
+        match card.network.send(0, &arp(GATEWAY)) {
+            Sent::Taken => (asked, refusals) = (asked + 1, 0),
+            Sent::Later => refusals += 1,
+        }
+        assert!(asked < 10 * QUEUE_MAX, "they are kept without bound");
+        if refusals > 0 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    assert!(asked > QUEUE_MAX);
+    for _ in 0..asked {
+        card.expect(|frame| (frame[21] == 2).then_some(()));
+    }
 }
 
 #[test]
