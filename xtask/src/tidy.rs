@@ -38,6 +38,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("machine/ahci", &["support", "x86_state", "bus", "pci", "guest_memory", "storage"]),
     ("machine/nvme", &["support", "x86_state", "bus", "pci", "guest_memory", "storage"]),
+    ("machine/e1000", &["support", "x86_state", "bus", "pci", "guest_memory", "net"]),
     ("machine/boot", &["support", "x86_state", "guest_memory"]),
     ("machine/board", &["support", "machine", "x86_state", "engine", "storage", "net", "vsock"]),
     ("engine/engine", &["support", "x86_state", "guest_memory", "machine_clock"]),

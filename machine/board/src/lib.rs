@@ -25,8 +25,8 @@ pub use profile_state::ProfileMismatch;
 pub use sections::RestoreError;
 pub use socket::{Socket, Unplugged};
 pub use spec::{
-    BootKind, BuildError, DiskSpec, DisplaySpec, FirmwareSpec, HotplugSpec, MachineSpec, NetSpec,
-    PlugError, StartError, VariableStore, Variables,
+    BootKind, BuildError, DiskSpec, DisplaySpec, FirmwareSpec, HotplugSpec, MachineSpec, NetModel,
+    NetSpec, PlugError, StartError, VariableStore, Variables,
 };
 pub use state_file::{StateFileError, pack, unpack};
 pub use statecodec::NamedSection;

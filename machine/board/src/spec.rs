@@ -149,6 +149,19 @@ pub struct NetSpec {
     pub network: Arc<dyn Network>,
     /// The card.
     pub config: NetConfig,
+    /// What the guest needs a driver for.
+    pub model: NetModel,
+}
+
+/// A network card's model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NetModel {
+    /// Virtio's.
+    #[default]
+    Virtio,
+    /// Intel's 82540EM. Its interrupt is a pin: it goes with [`MachineSpec::legacy`], and does not
+    /// come to a machine that runs.
+    E1000,
 }
 
 impl MachineSpec {
@@ -216,7 +229,7 @@ pub enum BuildError {
         nets: usize,
     },
     /// The host has no descriptor for it.
-    #[error("the host has no event descriptor for a virtio device")]
+    #[error("the host has no event descriptor for a device")]
     Event(#[source] std::io::Error),
     /// A disk or network card cannot be put in.
     #[error(transparent)]

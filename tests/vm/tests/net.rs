@@ -17,11 +17,21 @@ const LEASE: &str = r#"printf '#!/bin/sh\n[ "$1" = bound ] || exit 0\nip addr ad
 
 /// A guest with this network, at its prompt.
 fn guest(command: Command, net: &str, more: &[&str]) -> anyhow::Result<Guest> {
-    let kernel = guests::kernel("cloud")?;
-    let initrd = guests::initrd(&kernel, &["virtio_pci", "virtio_net"], Init::Shell)?;
+    guest_with(command, ("cloud", &["virtio_pci", "virtio_net"]), ("emu", net), more)
+}
+
+/// The same with this kernel and its drivers, on this engine.
+fn guest_with(
+    command: Command,
+    (kernel, drivers): (&str, &[&str]),
+    (engine, net): (&str, &str),
+    more: &[&str],
+) -> anyhow::Result<Guest> {
+    let kernel = guests::kernel(kernel)?;
+    let initrd = guests::initrd(&kernel, drivers, Init::Shell)?;
     let mut arguments = vec![
         "--engine",
-        "emu",
+        engine,
         "--memory",
         "256M",
         "--kernel",
@@ -122,6 +132,51 @@ fn the_user_network_leads_out_of_the_guest_and_into_it() -> anyhow::Result<()> {
     // A name nobody has is answered at once, by the host's server or for want of one.
     guest.type_in("nslookup nobody.invalid 10.0.2.3; echo ANSWERED-$((40+2))\n")?;
     guest.line_with("ANSWERED-42")?;
+    power_off(guest)
+}
+
+/// A file of the guest's goes to the host, and another comes.
+fn exchanges(guest: &mut Guest, served: u16, sum: &str) -> anyhow::Result<()> {
+    guest.type_in(&format!("wget -q -O - http://10.0.2.2:{served}/ | sha256sum\n"))?;
+    guest.line_with(sum)?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let port = listener.local_addr()?.port();
+    let reader = thread::spawn(move || -> anyhow::Result<Vec<u8>> {
+        let (mut stream, mut got) = (listener.accept()?.0, Vec::new());
+        stream.read_to_end(&mut got)?;
+        Ok(got)
+    });
+    run(guest, "head -c 3000000 /dev/urandom > /tmp/file")?;
+    run(guest, &format!("nc 10.0.2.2 {port} < /tmp/file"))?;
+    let got = reader.join().map_err(|_| anyhow::anyhow!("the reader has failed"))??;
+    guest.type_in("sha256sum < /tmp/file\n")?;
+    guest.line_with(&sha256(&got)?)?;
+    assert_eq!(got.len(), 3_000_000);
+    Ok(())
+}
+
+#[test]
+fn intels_card_works_with_linuxs_driver_and_moves_between_engines() -> anyhow::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let port = listener.local_addr()?.port();
+    let data = pattern(3 << 20);
+    let sum = sha256(&data)?;
+    serve(listener, data);
+    let folder = tempfile::tempdir()?;
+    let control = folder.path().join("control");
+    let drivers = ("", &["e1000"][..]);
+    let more = ["--control", text(&control)];
+    let program = Command::new(trine()?);
+    let mut guest = guest_with(program, drivers, ("full", "user,model=e1000"), &more)?;
+    run(&mut guest, LEASE)?;
+    guest.type_in("udhcpc -i eth0 -s /tmp/lease -q -n\n")?;
+    guest.line_with("BOUND 10.0.2.15 10.0.2.2 10.0.2.3")?;
+    exchanges(&mut guest, port, &sum)?;
+    let moved = Command::new(trine()?)
+        .args(["move", "--control", text(&control), "--engine", "emu"])
+        .status()?;
+    assert!(moved.success());
+    exchanges(&mut guest, port, &sum)?;
     power_off(guest)
 }
 

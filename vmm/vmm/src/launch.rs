@@ -6,7 +6,8 @@ use std::sync::mpsc::channel;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use board::{
-    DisplaySpec, Extras, FirmwareSpec, HotplugSpec, Machine, MachineSpec, Prepared, StartError,
+    DisplaySpec, Extras, FirmwareSpec, HotplugSpec, Machine, MachineSpec, NetModel, Prepared,
+    StartError,
 };
 use boot::Images;
 use engine::{Engine, EngineKind};
@@ -95,7 +96,9 @@ pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
     // A screen comes with a keyboard.
     parts.legacy = match &mut images {
         Some(images) => {
-            spec.display || !boot::reads_tables(&mut images.kernel).map_err(StartError::Boot)?
+            let pins = spec.nets.iter().any(|net| net.model == NetModel::E1000);
+            let tables = boot::reads_tables(&mut images.kernel).map_err(StartError::Boot)?;
+            spec.display || pins || !tables
         }
         None => true,
     };

@@ -44,7 +44,7 @@ mod spec;
 mod viewers;
 mod vm;
 
-pub use board::BootKind;
+pub use board::{BootKind, NetModel};
 pub use cloud_seed::SeedSpec;
 pub use console::Console;
 pub use desk::Desk;

@@ -62,7 +62,11 @@ pub(crate) fn open_one(
         let refused = |source| VmError::Host { operation: "make an alarm for a network", source };
         Policed::new(network, policy, of).map_err(refused)?
     };
-    Ok(board::NetSpec { network, config: NetConfig { mac, mac_changes: spec.spoof } })
+    Ok(board::NetSpec {
+        network,
+        config: NetConfig { mac, mac_changes: spec.spoof },
+        model: spec.model,
+    })
 }
 
 /// What stays the same from run to run and differs between VMs, as far as files can tell.

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use board::{Card, Machine, PlugError, Slot};
+use board::{Card, Machine, NetModel, PlugError, Slot};
 use virtio::Dispatch;
 use vmm_rpc::{DeviceKind, PluggedDevice};
 
@@ -56,6 +56,10 @@ impl Plugger {
     /// A network card comes. Returns what it is called.
     pub(crate) fn add_net(&mut self, machine: &Machine, net: &str) -> Result<String, VmError> {
         let spec: NetSpec = net.parse().map_err(VmError::Plugged)?;
+        if spec.model != NetModel::Virtio {
+            let reason = "only virtio's network cards come to a VM that runs: leave model= out";
+            return Err(VmError::Plugged(reason.to_owned()));
+        }
         let Dispatch::Loops(loops) = &self.dispatch else { return Err(VmError::DeterministicNet) };
         let index = self.next_net;
         let of = loops.iter().cycle().nth(index).ok_or(VmError::DeterministicNet)?;

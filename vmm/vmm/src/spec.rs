@@ -8,7 +8,9 @@ use x86_state::CpuModel;
 
 use net::{Forward, Mac, Rate};
 
-use crate::{BootKind, CdromSpec, DiskSpec, EngineChoice, FirmwareSource, OnReset, SeedSpec};
+use crate::{
+    BootKind, CdromSpec, DiskSpec, EngineChoice, FirmwareSource, NetModel, OnReset, SeedSpec,
+};
 
 /// A VM, as an operator asks for it. Nothing is checked yet: [`launch`](crate::launch()) does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +108,8 @@ pub struct NetSpec {
     pub rate: Option<Rate>,
     /// The guest may send under any address.
     pub spoof: bool,
+    /// Which card.
+    pub model: NetModel,
 }
 
 /// A guest's sockets.
@@ -144,7 +148,7 @@ impl FromStr for NetSpec {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let mut parts = text.split(',');
-        let (mut mac, mut rate, mut spoof) = (None, None, false);
+        let (mut mac, mut rate, mut spoof, mut model) = (None, None, false, NetModel::Virtio);
         let mut to = match parts.next().unwrap_or_default() {
             "user" => NetworkSpec::User(Vec::new()),
             other => match other.split_once('=') {
@@ -159,11 +163,14 @@ impl FromStr for NetSpec {
                 (("mac", text), _) => mac = Some(parsed(text)?),
                 (("rate", text), _) => rate = Some(parsed(text)?),
                 (("spoof", ""), _) => spoof = true,
+                (("model", "virtio"), _) => model = NetModel::Virtio,
+                (("model", "e1000"), _) => model = NetModel::E1000,
+                (("model", _), _) => return Err("model is virtio or e1000".to_owned()),
                 (("hostfwd", _), _) => return Err("only user has hostfwd=".to_owned()),
-                _ => return Err(format!("'{part}' is not mac=, rate=, hostfwd= or spoof")),
+                _ => return Err(format!("'{part}' is not mac=, model=, rate=, hostfwd= or spoof")),
             }
         }
-        Ok(Self { to, mac, rate, spoof })
+        Ok(Self { to, mac, rate, spoof, model })
     }
 }
 

@@ -1,20 +1,22 @@
-//! Disk controllers that are not virtio's.
+//! Disk controllers and network cards that are not virtio's.
 
 use std::sync::Arc;
 
 use ahci::{Ahci, AhciWiring, Drive, PORTS_MAX};
 use bus::Device;
+use e1000::{E1000, E1000Wiring};
 use nvme::{Nvme, NvmeConfig, NvmeWiring};
 use pci::DevFn;
 use virtio::Dispatch;
 
 use super::wiring::{Board, DISK_QUEUES_MAX, FIRST_DISK, Outside};
-use crate::spec::{BootKind, DiskSpec, MachineSpec};
+use crate::spec::{BootKind, BuildError, DiskSpec, MachineSpec, NetSpec};
 
 /// A controller.
 pub(super) enum Controller {
     Sata(Arc<Ahci>),
     Nvme(Arc<Nvme>),
+    E1000(Arc<E1000>),
 }
 
 impl Controller {
@@ -22,6 +24,7 @@ impl Controller {
         match self {
             Self::Sata(controller) => controller.pause(),
             Self::Nvme(controller) => controller.pause(),
+            Self::E1000(card) => card.pause(),
         }
     }
 
@@ -29,6 +32,7 @@ impl Controller {
         match self {
             Self::Sata(controller) => controller.resume(),
             Self::Nvme(controller) => controller.resume(),
+            Self::E1000(card) => card.resume(),
         }
     }
 
@@ -36,6 +40,7 @@ impl Controller {
         match self {
             Self::Sata(controller) => ("ahci", controller.clone()),
             Self::Nvme(controller) => ("nvme", controller.clone()),
+            Self::E1000(card) => ("e1000", card.clone()),
         }
     }
 }
@@ -100,6 +105,29 @@ impl Board {
             self.plug(at, nvme.function().clone());
             self.controllers.push((at, Controller::Nvme(nvme)));
         }
+    }
+
+    /// Plugs in a network card, which is served on the loop of this number.
+    pub(super) fn add_e1000(
+        &mut self,
+        net: NetSpec,
+        outside: &Outside<'_>,
+        dispatch: &Dispatch,
+        (at, index): (DevFn, usize),
+    ) -> Result<(), BuildError> {
+        let wiring = E1000Wiring {
+            memory: outside.memory.clone(),
+            spaces: self.spaces(),
+            network: net.network,
+            event_loop: match dispatch {
+                Dispatch::Inline => None,
+                Dispatch::Loops(loops) => loops.get(index % loops.len().max(1)).cloned(),
+            },
+        };
+        let card = E1000::new(net.config.mac, &wiring).map_err(BuildError::Event)?;
+        self.plug(at, card.function().clone());
+        self.controllers.push((at, Controller::E1000(card)));
+        Ok(())
     }
 
     /// Every controller, as a part of the machine.

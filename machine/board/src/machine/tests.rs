@@ -14,7 +14,7 @@ use x86_state::{Msi, Topology};
 
 use super::*;
 use crate::event::{EventLog, MachineEvent};
-use crate::spec::{DiskSpec, NetSpec};
+use crate::spec::{DiskSpec, NetModel, NetSpec};
 
 /// What a vCPU does when it runs.
 type Script = Box<dyn FnMut(&dyn Bus) -> Exit + Send>;
@@ -424,7 +424,7 @@ fn memory_of_any_size_is_what_the_engine_is_told() {
     let user = net::UserConfig { mac: net::Mac::of_vm("", 0), forwards: Vec::new() };
     let network = net::UserNetwork::new(&user).unwrap();
     let config = virtio::NetConfig { mac: user.mac, mac_changes: false };
-    let nets = vec![NetSpec { network, config }];
+    let nets = vec![NetSpec { network, config, model: NetModel::Virtio }];
     let disks = (0..MachineSpec::DISKS_MAX).map(|_| disk()).collect();
     let together = refused(MachineSpec { disks, nets, ..spec(1, 2) });
     assert!(matches!(together, BuildError::Places { disks: MachineSpec::DISKS_MAX, nets: 1 }));

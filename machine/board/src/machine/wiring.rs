@@ -33,7 +33,7 @@ use super::{MORE_RAM, VRAM};
 use crate::event::{MachineEvent, MachineOwner};
 use crate::sections::{INTERRUPT_CONTROLLER, Parts};
 use crate::socket::Socket;
-use crate::spec::{BuildError, DisplaySpec, FirmwareSpec, MachineSpec};
+use crate::spec::{BuildError, DisplaySpec, FirmwareSpec, MachineSpec, NetModel};
 
 /// Places on the PCI bus. Disks come right after the host bridge, network cards from the other end.
 pub(super) const HOST_BRIDGE: DevFn = DevFn::new(0, 0);
@@ -90,7 +90,7 @@ pub(super) struct Board {
     /// What can come and go.
     pub(super) slots: Arc<Slots>,
     pub(super) hotplug: Option<Arc<Hotplug>>,
-    /// Disk controllers, and where they are.
+    /// Disk controllers and network cards that are not virtio's, and where they are.
     pub(super) controllers: Vec<(DevFn, Controller)>,
     pub(super) parts: Arc<Parts>,
     pub(super) has_firmware: bool,
@@ -489,6 +489,10 @@ impl Board {
         }
         for (index, net) in (0u8..).zip(spec.nets) {
             let at = DevFn::new(FIRST_NET - index, 0);
+            if net.model == NetModel::E1000 {
+                self.add_e1000(net, outside, &spec.dispatch, (at, index.into()))?;
+                continue;
+            }
             let added = self.slots.add_net(net, format!("net{index}"), Some(at));
             self.removable(added.map_err(BuildError::Plug)?.at);
         }
