@@ -16,6 +16,19 @@ pub enum BuildError {
         /// What they are in.
         packages: Vec<&'static str>,
     },
+    /// The user has no users of its own.
+    #[error(
+        "{user} has no subordinate IDs to make an image with; as root: usermod --add-subuids \
+         {first}-{last} --add-subgids {first}-{last} {user}"
+    )]
+    SubordinateIds {
+        /// Its name.
+        user: String,
+        /// IDs nobody has.
+        first: u64,
+        /// The last of them.
+        last: u64,
+    },
     /// `mmdebstrap`, or what it runs, failed.
     #[error("mmdebstrap fails ({status}): {said}")]
     Packages {
