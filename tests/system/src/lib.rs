@@ -1,5 +1,6 @@
-//! Bare-metal guests that make every kind of system event, run unchanged by `trine run --engine
-//! emu` and by QEMU's TCG or Bochs, and the records they send compared.
+//! Bare-metal guests that make every kind of system event, run unchanged by `trine run` on
+//! engines `emu` and `full` and by QEMU's TCG or Bochs, and the records they send compared.
+//! `SYSTEM_ENGINE` restricts the engines to one.
 //!
 //! A guest is a row of *cases*: a few instructions each, begun in one known state, ended by the
 //! first exception or by [`REPORT`]. Whatever ends a case, the handler sends what it found (the

@@ -4,6 +4,9 @@ use std::fmt::Write;
 
 use crate::Oracle;
 
+/// CF, PF, AF, ZF, SF and OF.
+const ARITHMETIC: u64 = 0x8d5;
+
 /// How the records of a guest are laid out.
 #[derive(Debug)]
 pub struct Layout {
@@ -54,6 +57,17 @@ impl Layout {
             && record.0[vector] == 8
         {
             record.0[flags] &= !(1 << 16);
+        }
+    }
+
+    /// `full` loses arithmetic flags that are overwritten before they are read, should what comes
+    /// between fault (ADR 8).
+    pub(crate) fn forgive_full(&self, record: &mut Record) {
+        let at = |wanted: &str| self.names.iter().position(|name| *name == wanted);
+        if let (Some(vector), Some(flags)) = (at("vector"), at("flags"))
+            && matches!(record.0[vector], 10..=14)
+        {
+            record.0[flags] &= !ARITHMETIC;
         }
     }
 

@@ -1,4 +1,4 @@
-//! Debug registers, extended state, UMIP and the local APIC in 64-bit mode, on `emu` and on QEMU's
+//! Debug registers, extended state, UMIP and the local APIC in 64-bit mode, on our engines and on QEMU's
 //! TCG.
 
 use iced_x86::code_asm::*;

@@ -1,4 +1,4 @@
-//! PCIDs, INVPCID and TSC deadlines in 64-bit mode, which TCG does not have, on `emu` and on Bochs.
+//! PCIDs, INVPCID and TSC deadlines in 64-bit mode, which TCG does not have, on our engines and on Bochs.
 
 use iced_x86::code_asm::*;
 use system::{Asm, Long, Oracle};

@@ -1,4 +1,4 @@
-//! System events of 64-bit mode, on `emu` and on QEMU's TCG.
+//! System events of 64-bit mode, on our engines and on QEMU's TCG.
 
 use iced_x86::code_asm::*;
 use system::{Asm, Long, Oracle};

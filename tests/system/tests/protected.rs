@@ -1,5 +1,5 @@
 //! System events of 32-bit and 16-bit protected mode, of hardware tasks and of virtual-8086 mode,
-//! on `emu` and on QEMU's TCG.
+//! on our engines and on QEMU's TCG.
 //!
 //! TCG has no segment limits but those of tables and far transfers: they are not compared here.
 

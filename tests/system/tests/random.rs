@@ -1,4 +1,4 @@
-//! Random instructions of ring 0 in 64-bit mode, on `emu` and on QEMU's TCG.
+//! Random instructions of ring 0 in 64-bit mode, on our engines and on QEMU's TCG.
 //!
 //! `SYSTEM_GUESTS` sets the number of guests, `SYSTEM_SEED` where they begin.
 
@@ -52,8 +52,11 @@ fn controls(a: &mut CodeAssembler, random: &mut Random) -> Asm {
             a.pushfq()?;
             a.pop(x)
         }
-        6 => a.mov(x, cr0),
-        7 => a.mov(x, cr3),
+        6 | 7 => {
+            a.mov(x, random.pick(&[cr0, cr3]))?;
+            // They leave the arithmetic flags undefined (SDM vol. 2B, MOV to and from control registers).
+            a.add(x, x)
+        }
         8 => {
             a.mov(x, random.number())?;
             a.mov(dr0, x)?;

@@ -1,5 +1,5 @@
 //! Random instructions of 32-bit and 16-bit protected mode, virtual-8086 mode and real mode, with
-//! segment limits, paging, tasks and debug registers, on `emu` and on Bochs.
+//! segment limits, paging, tasks and debug registers, on our engines and on Bochs.
 //!
 //! `SYSTEM_GUESTS` sets the number of guests of each kind, `SYSTEM_SEED` where they begin.
 

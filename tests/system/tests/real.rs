@@ -1,4 +1,4 @@
-//! Real mode on `emu`, on QEMU's TCG and on Bochs.
+//! Real mode on our engines, on QEMU's TCG and on Bochs.
 
 use iced_x86::code_asm::*;
 use system::{Asm, Oracle, Protected};
