@@ -152,7 +152,7 @@ pub mod port {
     /// The PM timer.
     pub const PM_TIMER: Span = Span::new(0x608, 4);
     /// General-purpose events.
-    pub const GPE0: Span = Span::new(0x620, 0x10);
+    pub const GPE0: Span = Span::new(0x620, 4);
     /// The hot-plug controller.
     pub const HOTPLUG: Span = Span::new(0x700, 0x20);
     /// PCI configuration address and data.

@@ -8,10 +8,10 @@ use anyhow::ensure;
 use guests::{Init, UP, initrd, kernel};
 use vm_tests::{Guest, text, trine};
 
-/// Counted: 898, of which 126 are writes to index registers, which wait in the kernel on `hw`; 48
-/// look at the slots of a VM to which cards can come, and 40 at the routes of interrupt pins. What
+/// Counted: 880, of which 126 are writes to index registers, which wait in the kernel on `hw`; 48
+/// look at the slots of a VM to which cards can come, and 20 at the event that tells of them. What
 /// is left depends on how long the guest measures its clocks.
-const ACCESSES_MAX: u64 = 930;
+const ACCESSES_MAX: u64 = 900;
 
 #[test]
 fn linux_reaches_user_space_in_few_accesses() -> anyhow::Result<()> {

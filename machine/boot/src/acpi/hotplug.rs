@@ -17,7 +17,7 @@ const EJECT_REQUEST: u8 = 3;
 /// `_STA`: present, enabled, shown and working.
 const ALL_WELL: u8 = 0xf;
 
-/// The registers, and a method for each event; all in `\_SB`.
+/// The registers, and a method for each kind of device; all in `\_SB`.
 pub(super) fn controller(body: &mut Vec<u8>, cpus: u32, room: &Room) {
     let (base, size) = (port::HOTPLUG.base as u16, port::HOTPLUG.size as u8);
     OpRegion::new(Path::new("HPRG"), OpRegionSpace::SystemIO, &base, &size).to_aml_bytes(body);
@@ -44,15 +44,13 @@ pub(super) fn controller(body: &mut Vec<u8>, cpus: u32, room: &Room) {
     }
 }
 
-/// What general-purpose events 1 to 3 do.
+/// What general-purpose event 1 does.
 pub(super) fn events() -> Vec<u8> {
-    let methods = [("_E01", "\\_SB_.HPCI"), ("_E02", "\\_SB_.HCPU"), ("_E03", "\\_SB_.HMEM")];
-    let event = |(event, method)| {
-        let call = MethodCall::new(Path::new(method), Vec::new());
-        to_aml(&Method::new(Path::new(event), 0, true, vec![&call]))
-    };
-    let methods: Vec<u8> = methods.into_iter().flat_map(event).collect();
-    Scope::raw(Path::new("\\_GPE"), methods)
+    let call = |method| to_aml(&MethodCall::new(Path::new(method), Vec::new()));
+    let calls =
+        Raw(["\\_SB_.HPCI", "\\_SB_.HCPU", "\\_SB_.HMEM"].into_iter().flat_map(call).collect());
+    let event = Method::new(Path::new("_E01"), 0, true, vec![&calls]);
+    Scope::raw(Path::new("\\_GPE"), to_aml(&event))
 }
 
 /// A slot of PCI that can be filled and emptied; in the host bridge.

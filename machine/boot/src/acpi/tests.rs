@@ -102,7 +102,7 @@ fn the_most_a_machine_can_have_fits_into_the_tables_place() {
     let madt = find(&image, b"APIC");
     assert_eq!([madt[44 + 4], madt[44 + 8 + 4]], [1, 2], "enabled, and can be");
     let fadt = find(&image, b"FACP");
-    assert_eq!((pointer(&fadt, 80, 4), fadt[92]), (0x620, 16));
+    assert_eq!((pointer(&fadt, 80, 4), fadt[92]), (0x620, 4));
 }
 
 #[test]

@@ -69,7 +69,7 @@ impl Hotplug {
         state.pci_removable |= 1 << slot;
         state.pci_up |= 1 << slot;
         drop(state);
-        self.pm.raise_gpe(GPE_PCI);
+        self.pm.raise_gpe(GPE);
     }
 
     /// A device that is there from the beginning may go, too.
@@ -80,7 +80,7 @@ impl Hotplug {
     /// The guest shall let the device of this slot go.
     pub fn ask_to_go(&self, slot: u8) {
         lock(&self.state).pci_down |= 1 << slot;
-        self.pm.raise_gpe(GPE_PCI);
+        self.pm.raise_gpe(GPE);
     }
 
     /// CPUs that are there: always the first.
@@ -100,7 +100,7 @@ impl Hotplug {
         state.cpus_new |= now & !state.cpus;
         state.cpus = now;
         drop(state);
-        self.pm.raise_gpe(GPE_CPU);
+        self.pm.raise_gpe(GPE);
     }
 
     /// There are so many blocks of memory now; never fewer than before, or more than can be.
@@ -111,7 +111,7 @@ impl Hotplug {
         state.memory = now;
         drop(state);
         self.sink.memory_blocks(now.count_ones());
-        self.pm.raise_gpe(GPE_MEMORY);
+        self.pm.raise_gpe(GPE);
     }
 
     /// Takes away what can go.

@@ -21,9 +21,6 @@ pub const MEMORY_PRESENT: u64 = 0x14;
 /// Blocks that have come. Written ones are taken off.
 pub const MEMORY_NEW: u64 = 0x18;
 
-/// General-purpose event: look at the PCI registers.
-pub const GPE_PCI: u8 = 1;
-/// General-purpose event: look at the CPU registers.
-pub const GPE_CPU: u8 = 2;
-/// General-purpose event: look at the memory registers.
-pub const GPE_MEMORY: u8 = 3;
+/// General-purpose event: look at the registers. There is one for all of them, because systems
+/// reach the board four times for each as they start.
+pub const GPE: u8 = 1;

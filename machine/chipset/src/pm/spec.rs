@@ -13,10 +13,11 @@ pub const PM1_EN: u64 = 0x2;
 pub const PM1_CNT: u64 = 0x4;
 /// Offset of PM_TMR, 4 bytes.
 pub const PM_TMR: u64 = 0x8;
-/// Offset of GPE0_STS. The block is 16 bytes, of which 16 events are there.
+/// Offset of GPE0_STS: the 16 events there are. Systems write to each byte of the block as they
+/// start, wherefore it is no longer than that.
 pub const GPE0_STS: u64 = 0x20;
 /// Offset of GPE0_EN.
-pub const GPE0_EN: u64 = 0x28;
+pub const GPE0_EN: u64 = 0x22;
 /// Offset of SMI_EN. There is no system management mode: it reads as already taken by firmware, which
 /// then leaves it alone.
 pub const SMI_EN: u64 = 0x30;
