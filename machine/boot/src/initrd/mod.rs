@@ -6,9 +6,10 @@
 //! ```
 //!
 //! Linux `Documentation/driver-api/early-userspace/buffer-format.rst`. Archives are walked entry
-//! by entry. Of what is packed as Zstandard, LZ4, LZO and XZ the structure is walked to its end, and
-//! of the archive inside only as much unpacked as it takes to see what machine it is for; gzip,
-//! bzip2 and LZMA have no structure but what unpacking them shows. File system images, which
+//! by entry. Of what is packed as Zstandard, LZ4, LZO and XZ the structure is walked to its end. It is
+//! unpacked whole where that is quick and shows more: Zstandard with a sum; of others only as much
+//! as it takes to see what machine the archive is for. gzip, bzip2 and LZMA have no structure but
+//! what unpacking them shows. File system images, which
 //! Linux takes as well, must not be longer than the file.
 
 mod cpio;
@@ -23,6 +24,7 @@ use crate::guest::{Image, Source};
 
 use cpio::{Archive, Problem};
 use kind::FILE_SYSTEM_HEAD;
+use packed::Extent;
 
 /// Reads by less than what is skipped mostly.
 const BUFFER_SIZE: usize = 4096;
@@ -32,7 +34,7 @@ const BEGINNING_SIZE: usize = 16;
 /// Refuses an initrd that no Linux for this machine can unpack. `memory_bytes` is the guest's RAM,
 /// which has to hold what is unpacked.
 ///
-/// It may take as long as unpacking does: for gzip, bzip2 and LZMA.
+/// It may take as long as unpacking does: for gzip, bzip2, LZMA and Zstandard.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -155,12 +157,15 @@ impl<S: Source> Segments<'_, S> {
     }
 
     fn packed(&mut self, format: Compression) -> Result<(), BootError> {
-        let end = packed::end(self.image, format, self.at, self.size)?;
-        self.unpack(format, end)
+        let extent = packed::extent(self.image, format, self.at, self.size)?;
+        self.unpack(format, extent)
     }
 
-    /// Unpacks: all of it where its `end` is not known, else as much as says what it is for.
-    fn unpack(&mut self, format: Compression, end: Option<u64>) -> Result<(), BootError> {
+    /// Unpacks: all of it where its extent is not known or it has a sum, else as much as says what
+    /// it is for.
+    fn unpack(&mut self, format: Compression, extent: Option<Extent>) -> Result<(), BootError> {
+        let end = extent.map(|extent| extent.end);
+        let glance = extent.is_some_and(|extent| !extent.has_sum);
         let name = self.image.name.clone();
         let broken =
             |source| BootError::Decompress { name: name.clone(), format: format.name(), source };
@@ -169,7 +174,7 @@ impl<S: Source> Segments<'_, S> {
         let (walked, position) = {
             let mut input = BufReader::with_capacity(64 << 10, &mut self.image.source);
             let walked = match format.decode(input.by_ref().take(size)).map_err(broken)? {
-                Some(mut stream) => contents(&mut stream, self.unpacked_max, end.is_some()),
+                Some(mut stream) => contents(&mut stream, self.unpacked_max, glance),
                 None => Ok(0),
             };
             (walked, input.stream_position())

@@ -20,25 +20,38 @@ const XZ_FOOTER_SIZE: u64 = 12;
 const XZ_INDEX_SIZE_MAX: u64 = 16 << 20;
 const XZ_SIZE_OF_NUMBER_MAX: u32 = 9;
 
-/// Where the data that begins at `at` ends, where its structure tells; the file is `size` long.
+/// What the structure of packed data tells.
+#[derive(Clone, Copy)]
+pub(super) struct Extent {
+    /// Where it ends.
+    pub(super) end: u64,
+    /// Unpacking it would tell more, and quickly: it has a sum of what is in it.
+    pub(super) has_sum: bool,
+}
+
+/// How far the data that begins at `at` goes, where its structure tells; the file is `size` long.
 ///
 /// # Errors
 /// When it is cut off or broken, or the file cannot be read.
-pub(super) fn end<S: Source>(
+pub(super) fn extent<S: Source>(
     image: &mut Image<S>,
     format: Compression,
     at: u64,
     size: u64,
-) -> Result<Option<u64>, BootError> {
+) -> Result<Option<Extent>, BootError> {
     let mut walk = Walk { image, at, size, part: "its Zstandard data" };
+    let mut has_sum = false;
     match format {
-        Compression::Zstd => walk.zstd()?,
+        Compression::Zstd => has_sum = walk.zstd()?,
         Compression::Lz4 => walk.lz4()?,
         Compression::Lzo => walk.lzo()?,
-        Compression::Xz => return walk.xz(),
+        Compression::Xz => {
+            let end = walk.xz()?;
+            return Ok(end.map(|end| Extent { end, has_sum }));
+        }
         Compression::Gzip | Compression::Bzip2 | Compression::Lzma => return Ok(None),
     }
-    Ok(Some(walk.at))
+    Ok(Some(Extent { end: walk.at, has_sum }))
 }
 
 struct Walk<'a, S> {
@@ -68,8 +81,8 @@ impl<S: Source> Walk<'_, S> {
         BootError::Truncated { name, part: self.part, size_bytes: self.size }
     }
 
-    /// RFC 8878, 3.1.1.
-    fn zstd(&mut self) -> Result<(), BootError> {
+    /// RFC 8878, 3.1.1. Says whether it has a sum.
+    fn zstd(&mut self) -> Result<bool, BootError> {
         let broken = "its Zstandard data has a block of no such kind";
         self.skip(ZSTD_MAGIC_SIZE)?;
         let [descriptor] = self.next()?;
@@ -95,8 +108,9 @@ impl<S: Source> Walk<'_, S> {
                 break;
             }
         }
-        let checksum = if descriptor & 4 != 0 { 4 } else { 0 };
-        self.skip(checksum)
+        let has_sum = descriptor & 4 != 0;
+        self.skip(if has_sum { 4 } else { 0 })?;
+        Ok(has_sum)
     }
 
     /// Blocks up to one of no size, or the file's end; several streams may follow one another.
