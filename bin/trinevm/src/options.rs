@@ -73,7 +73,7 @@ pub struct Options {
     #[arg(long)]
     snapshot: bool,
     /// Network card: user[,hostfwd=tcp:127.0.0.1:2222-:22], tap=NAME, bridge=NAME or none, then
-    /// `[,mac=02:…] [,rate=100M] [,spoof]`
+    /// `[,mac=02:…] [,model=e1000] [,rate=100M] [,spoof]`
     #[arg(long = "net", value_name = "NETWORK")]
     nets: Vec<Net>,
     /// Where the serial port goes: stdio, file=PATH or none
@@ -419,7 +419,7 @@ impl Options {
 
 #[cfg(test)]
 mod tests {
-    use vmm::NetworkSpec;
+    use vmm::{NetModel, NetworkSpec};
 
     use super::*;
 
@@ -453,7 +453,10 @@ mod tests {
         assert_eq!(user.rate.map(|rate| rate.bytes_per_s), Some(1_000_000));
         let tap = net("tap=tap0,mac=02:00:00:00:00:01,spoof").unwrap();
         assert_eq!((tap.to, tap.spoof), (NetworkSpec::Tap("tap0".into()), true));
-        assert_eq!(net("bridge=br0").unwrap().mac, None);
+        let bridge = net("bridge=br0").unwrap();
+        assert_eq!((bridge.mac, bridge.model), (None, NetModel::Virtio));
+        assert_eq!(net("user,model=e1000").unwrap().model, NetModel::E1000);
+        assert!("user,model=ne2000".parse::<Net>().is_err());
         for bad in ["", "tap", "none,mac=02:00:00:00:00:01", "tap=t,hostfwd=tcp::1-:1", "user,fast"]
         {
             assert!(bad.parse::<Net>().is_err(), "{bad}");

@@ -107,6 +107,7 @@ fn comes_and_goes(engine: &str, other: &str, flavour: &str) -> anyhow::Result<()
     // A network card.
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let port = listener.local_addr()?.port();
+    assert!(vm.refused(&["net", "add", "user,model=e1000"])?.contains("virtio"));
     assert_eq!(vm.ask(&["net", "add", "user"])?, "net0\n");
     vm.guest.type_in(&format!("{LEASE}\n"))?;
     let talk = format!(
