@@ -4,8 +4,9 @@
 //! checked one, which jumps by address reach and which compares the address, and its body, which
 //! other units are linked to. Units of user code do not know where their page is mapped: the context
 //! does ([`crate::context::Context::code_page`]), which their checked entry sees to; so they serve
-//! every address space, and are linked inside of their page only. The body begins with a five-byte no-operation; a unit whose bytes were
-//! written is *retired* by turning that into a jump out, which is one atomic store.
+//! every address space, and are linked inside of their page only. The body begins with an instruction of at least five bytes, which
+//! does nothing where no other will do; a unit whose bytes were written is *retired* by turning that into a jump out, which is one
+//! atomic store.
 //!
 //! *Invariant*: a unit's lines are marked as code (guest_memory) before its bytes are read, so
 //! every later store to them retires it.
@@ -107,10 +108,12 @@ pub(crate) struct Unit {
     pub(crate) entry: Place,
     /// What other units of the page are linked to: the body, or a jump by address.
     pub(crate) link: Place,
-    /// The no-operation at the beginning of the body.
+    /// The beginning of the body, which can become a jump.
     pub(crate) body: Place,
     /// Where retired units leave.
     pub(crate) retired_exit: Place,
+    /// What often runs of it begins there.
+    begin: Place,
     /// What seldom runs of it begins there.
     cold: Place,
     /// Lines of the page whose bytes it depends on, by bits.
@@ -358,6 +361,7 @@ impl Cache {
             link: new.link + start,
             body: new.body + start,
             retired_exit: new.retired_exit + start,
+            begin: start,
             cold,
             lines: new.lines,
             points: (first, self.points.len() as u32),
@@ -421,7 +425,7 @@ impl Cache {
     /// The unit whose code is at this place.
     fn unit_at(&self, place: Place) -> Option<&Unit> {
         let is_cold = CodeMemory::is_cold(place);
-        let begins = |unit: &Unit| if is_cold { unit.cold } else { unit.entry };
+        let begins = |unit: &Unit| if is_cold { unit.cold } else { unit.begin };
         let index = self.units.partition_point(|unit| begins(unit) <= place).checked_sub(1)?;
         self.units.get(index)
     }
@@ -458,7 +462,7 @@ impl Cache {
     }
 }
 
-/// Turns the no-operation at a body's beginning, or the jump it was turned into, into a jump.
+/// Turns the instruction at a body's beginning, or the jump it was turned into, into a jump.
 fn send_on(memory: &CodeMemory, body: Place, to: Place) {
     let distance = to.wrapping_sub(body + 5);
     memory.patch8(body, |mut bytes| {

@@ -10,9 +10,10 @@ use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
 use crate::fault::Watched;
+use crate::huge::{HUGE_SIZE, HugePages};
 
 /// Bytes. What is translated in a boot is a tenth of it.
 pub(crate) const CODE_SIZE: usize = 160 << 20;
@@ -28,29 +29,35 @@ pub(crate) struct CodeMemory {
     execute: *mut u8,
     used: usize,
     cold_used: usize,
+    /// Of what is executed; its thread ends before the mapping goes.
+    huge: Option<HugePages>,
     _watched: Watched,
 }
 
 // SAFETY: the pointers are to mappings the value owns; writers are serialised by `&mut`.
 unsafe impl Send for CodeMemory {}
 
+/// Maps the file at a multiple of [`HUGE_SIZE`].
 fn map(file: &File, prot: ProtFlags) -> io::Result<*mut u8> {
-    // SAFETY: a new mapping at an address of the kernel's choice.
-    let at = unsafe {
-        mmap(
-            ptr::null_mut(),
-            CODE_SIZE,
-            prot,
-            MapFlags::SHARED | MapFlags::NORESERVE,
-            file.as_fd(),
-            0,
-        )
-    }?;
-    // SAFETY: the mapping above. An advice that is not taken is no error.
+    let size = CODE_SIZE + HUGE_SIZE;
+    // SAFETY: a new mapping at an address of the kernel's choice, nothing but a place.
+    let room =
+        unsafe { mmap_anonymous(ptr::null_mut(), size, ProtFlags::empty(), MapFlags::PRIVATE) }?;
+    let before = room.addr().next_multiple_of(HUGE_SIZE) - room.addr();
+    let flags = MapFlags::SHARED | MapFlags::NORESERVE | MapFlags::FIXED;
+    // SAFETY: inside that place, the rest of which is given back. An advice that is not taken is no
+    // error.
     unsafe {
-        let _ = madvise(at, CODE_SIZE, Advice::LinuxDontDump);
+        let at = room.byte_add(before);
+        let beyond = at.byte_add(CODE_SIZE);
+        let mapped = mmap(at, CODE_SIZE, prot, flags, file.as_fd(), 0);
+        if before > 0 {
+            munmap(room, before)?;
+        }
+        munmap(beyond, HUGE_SIZE - before)?;
+        let _ = madvise(mapped?, CODE_SIZE, Advice::LinuxDontDump);
+        Ok(at.cast())
     }
-    Ok(at.cast())
 }
 
 impl CodeMemory {
@@ -65,7 +72,8 @@ impl CodeMemory {
         let execute = map(&file, ProtFlags::READ | ProtFlags::EXEC)?;
         let first = execute as u64;
         let watched = Watched::new(first, first + CODE_SIZE as u64 - 1)?;
-        Ok(Self { write, execute, used: 0, cold_used: COLD_START, _watched: watched })
+        let huge = Some(HugePages::new(first));
+        Ok(Self { write, execute, used: 0, cold_used: COLD_START, huge, _watched: watched })
     }
 
     /// Host address of a place, to be executed.
@@ -108,6 +116,9 @@ impl CodeMemory {
         assert!(self.has_room(code.len().max(cold.len())));
         self.used = self.copy(code, self.used).min(COLD_START);
         self.cold_used = self.copy(cold, self.cold_used).min(CODE_SIZE);
+        if let Some(huge) = &mut self.huge {
+            huge.used(self.used);
+        }
     }
 
     /// Returns where what comes next goes.
@@ -149,6 +160,7 @@ impl CodeMemory {
 
 impl Drop for CodeMemory {
     fn drop(&mut self) {
+        self.huge = None;
         for at in [self.write, self.execute] {
             // SAFETY: ours alone; whoever executes it holds the value.
             let _ = unsafe { munmap(at.cast(), CODE_SIZE) };

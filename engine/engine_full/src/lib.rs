@@ -6,7 +6,7 @@
 //! | module | is |
 //! | --- | --- |
 //! | `translate` | from guest instructions to host instructions, one *unit* at a time |
-//! | `cache`, `code` | what has been translated, and the memory it is in |
+//! | `cache`, `code`, `huge` | what has been translated, and the memory it is in |
 //! | `views`, `resident`, `stores` | how translated code finds guest memory |
 //! | `context`, `entry`, `fault` | how it is entered and left, and where registers are |
 //! | `transition` | privilege levels it changes by itself |
@@ -18,7 +18,7 @@
 //! Every store to a page with translated code retires what it changes before that runs again in
 //! the order the architecture promises. The interpreter can take over at any instruction.
 //!
-//! Unsafe code is in `entry`, `fault`, `views`, `code` and `tsc`, each of which says why.
+//! Unsafe code is in `entry`, `fault`, `views`, `code`, `huge` and `tsc`, each of which says why.
 
 mod cache;
 mod code;
@@ -26,6 +26,7 @@ mod complex;
 mod context;
 mod entry;
 mod fault;
+mod huge;
 mod resident;
 mod stores;
 mod timer;

@@ -30,6 +30,8 @@ pub(crate) struct Source<'a> {
     pub(crate) features: CpuFeatures,
     /// What for.
     pub(crate) mode: Mode,
+    /// A jump by address leads here: the entry for these belongs with what often runs.
+    pub(crate) jumped_to: bool,
 }
 
 impl Source<'_> {

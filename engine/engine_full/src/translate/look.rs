@@ -5,7 +5,7 @@
 //! itself ([`crate::cache::Mode::NO_WINDOW`]).
 
 use x86_decode::native::{Access, Class, Native, NativeMem};
-use x86_encode::{Alu, Cond, Label, Mem, Reg, Segment};
+use x86_encode::{Alu, Cond, Label, Mem, Reg, Segment, Shift};
 use x86_state::SegReg;
 
 use super::copy::{Held, is_plain};
@@ -246,14 +246,13 @@ impl Translator {
             look.held = self.unit.held[0] != Held::Nothing;
             self.asm.bind(look.top);
             let near = self.find_page_of(&look);
-            let mask = context(field!(page_mask) + if self.user() { 0 } else { 8 });
             let from = match origin {
                 Origin::Registers(Some(base), None) if (first, end) == (0, 1) => {
                     HOST[usize::from(base)]
                 }
                 _ => Reg::RCX,
             };
-            self.asm.pext_rm(Reg::RCX, from, mask);
+            self.take_page_number(from, look.free);
             self.asm.load(8, Reg::RCX, entry);
             self.need_found(look.free, empty, near);
             if let Origin::Registers(Some(base), Some(_)) = origin {
@@ -263,6 +262,19 @@ impl Translator {
         }
         self.cold.push((empty, Cold::Empty(look)));
         self.unit.looked = Some(look.wanted);
+    }
+
+    /// RCX = what of an address counts, from bit 12 on: see [`crate::context::Context::page_mask`].
+    fn take_page_number(&mut self, from: Reg, free: bool) {
+        if !free || from != Reg::RCX {
+            let mask = context(field!(page_mask) + if self.user() { 0 } else { 8 });
+            self.asm.pext_rm(Reg::RCX, from, mask);
+            return;
+        }
+        // Shorter.
+        let above = if self.user() { 17 } else { 16 };
+        self.asm.shift_ri(Shift::Shl, 8, Reg::RCX, above);
+        self.asm.shift_ri(Shift::Shr, 8, Reg::RCX, above + 12);
     }
 
     /// RCX = an address on the page of all bytes, unless the first is near the end of its page: then

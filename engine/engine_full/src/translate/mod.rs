@@ -176,10 +176,12 @@ impl Translator {
             x87_at_hand: false,
             held: [Held::Nothing; 2],
         };
-        self.checked_entry();
+        if source.jumped_to {
+            self.checked_entry();
+        }
         let body = self.here();
         self.asm.bind(self.unit.body);
-        self.asm.raw(&[0x0f, 0x1f, 0x44, 0, 0]);
+        self.begin_body();
         self.check_frame();
         let ended = (0..self.form.insns.len()).any(|index| self.insn(index));
         if !ended {
@@ -192,6 +194,7 @@ impl Translator {
         let cold_from = self.asm.code().len();
         self.cold_from = cold_from;
         self.asm.move_apart((cache.memory.next_cold() - start) as usize - cold_from);
+        let entry = if source.jumped_to { 0 } else { self.entry_apart() };
         let retired_exit = self.emit_cold(body);
         self.link_now(key, cache);
         cache.add_sites(&self.sites);
@@ -200,7 +203,7 @@ impl Translator {
             link,
             code: &self.asm.code()[..cold_from],
             cold: &self.asm.code()[cold_from..],
-            entry: 0,
+            entry,
             body,
             retired_exit,
             lines: self.form.lines,
@@ -332,6 +335,25 @@ impl Translator {
         self.asm.lea(8, Reg::RCX, Mem::at(Reg::R10, -(self.unit.rip as i32)));
         self.asm.store(8, context(field!(code_page)), Reg::RCX);
         self.asm.nops(self.asm.here().wrapping_neg() % 8);
+    }
+
+    /// The checked entry, out of line. Returns where.
+    fn entry_apart(&mut self) -> Place {
+        let entry = self.here();
+        let body = std::mem::replace(&mut self.unit.body, self.asm.label());
+        self.checked_entry();
+        self.asm.bind(self.unit.body);
+        self.asm.jmp(body);
+        self.unit.body = body;
+        entry
+    }
+
+    /// What can become a jump: an instruction of five bytes or more which is all in the first eight.
+    /// That of the check that follows will do, but for one without a displacement.
+    fn begin_body(&mut self) {
+        if self.form.frame.is_none_or(|(_, end)| end == 1) {
+            self.asm.raw(&[0x0f, 0x1f, 0x44, 0, 0]);
+        }
     }
 
     /// JMP to a place given from the unit's beginning.

@@ -108,6 +108,8 @@ impl What {
 enum Rcx {
     /// An address; when true, less what of it may differ on a page.
     Address(What, bool),
+    /// It without so many of its high bits.
+    Shifted(What, u8, i64),
     /// The page number of it.
     Number(What),
     /// An entry of the loads' or stores' array, for that address.
@@ -229,6 +231,7 @@ impl Walk {
         }
         if !written.contains(&Register::RCX) {
             let (Rcx::Address(what, _)
+            | Rcx::Shifted(what, ..)
             | Rcx::Number(what)
             | Rcx::Entry(_, what)
             | Rcx::Based(_, what)) = self.rcx
@@ -287,6 +290,23 @@ impl Walk {
                     u64::from(insn.immediate32())
                 }))
             }
+            // The low twelve bits go as well, and of the high ones what does not count.
+            Register::None if insn.mnemonic() == M::Shl => match before {
+                Rcx::Address(what @ What::Sum { .. }, false)
+                    if insn.op1_kind() == OpKind::Immediate8 =>
+                {
+                    Rcx::Shifted(what, insn.immediate8(), self.before)
+                }
+                _ => Rcx::Other,
+            },
+            Register::None if insn.mnemonic() == M::Shr => match before {
+                Rcx::Shifted(What::Sum { base, index, scale, last, .. }, above, known)
+                    if above >= 16 && insn.immediate8() == above + 12 =>
+                {
+                    Rcx::Number(What::Sum { base, index, scale, last, before: known })
+                }
+                _ => Rcx::Other,
+            },
             Register::GS if insn.mnemonic() == M::Pext && pages.contains(&mask()) => {
                 let known = self.before;
                 match (insn.op1_register(), before) {
@@ -371,11 +391,12 @@ fn translated_code_accesses_only_what_it_has_looked_up() {
         if !cache.has_room() {
             cache.clear();
         }
+        let jumped_to = round & 8 == 0;
         let rip = if upper == 0 { rip & 0xfff } else { rip };
         let key = Key { rip, page: 0, second: None, mode };
         translator.translate(
             &key,
-            &Source { rip, bytes: &page, features: CpuFeatures::all(), mode },
+            &Source { rip, bytes: &page, features: CpuFeatures::all(), mode, jumped_to },
             &mut cache,
         );
         let own = |class: Class| !matches!(class, Class::System | Class::String);
@@ -446,6 +467,7 @@ fn a_loop_at_the_end_of_all_addresses_can_be_left() {
         bytes: &page,
         features: CpuFeatures::all(),
         mode: Mode::empty(),
+        jumped_to: false,
     };
     let key = Key { rip: source.rip, page: 0, second: None, mode: source.mode };
     translator.translate(&key, &source, &mut cache);

@@ -341,15 +341,15 @@ impl FullVcpu {
                 self.give_x87();
                 Onward::Host(resume)
             }
-            Reason::Jump => self.find_for(scratch, generation, |vcpu, found, cache| {
+            Reason::Jump => self.find_for(scratch, true, generation, |vcpu, found, cache| {
                 vcpu.keep_jump(scratch, found, cache);
             }),
-            Reason::Link => self.find_for(site.rip, generation, |_, found, cache| {
+            Reason::Link => self.find_for(site.rip, false, generation, |_, found, cache| {
                 if found.may_follow(site.host, cache) {
                     cache.link(site.host, found.link);
                 }
             }),
-            Reason::Retired => self.find_for(site.rip, generation, |vcpu, found, cache| {
+            Reason::Retired => self.find_for(site.rip, false, generation, |vcpu, found, cache| {
                 // What is linked to by a jump by address would come back here by the old jump.
                 if found.link == found.body && found.may_follow(site.host, cache) {
                     cache.replace(site.host, found.body);

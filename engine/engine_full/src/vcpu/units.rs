@@ -17,13 +17,16 @@ impl FullVcpu {
     pub(super) fn find_for(
         &mut self,
         rip: u64,
+        jumped_to: bool,
         generation: u64,
         tell: impl FnOnce(&mut Self, Found, &mut Cache),
     ) -> Onward {
         if self.soft.slot().mail.any() || self.has_commands() {
             return Onward::Guest(rip);
         }
-        let Some(found) = self.unit(rip, Mode::empty()) else { return Onward::Interpret(rip) };
+        let Some(found) = self.unit(rip, Mode::empty(), jumped_to) else {
+            return Onward::Interpret(rip);
+        };
         let complex = self.complex.clone();
         let mut cache = complex.open_cache();
         if cache.generation == found.generation && generation == found.generation {
@@ -41,7 +44,7 @@ impl FullVcpu {
 
     /// Goes on at the unit at the site's address that needs no stack window, by a jump from now on.
     pub(super) fn find_careful(&mut self, site: &Site, generation: u64) -> Onward {
-        let Some(found) = self.unit(site.rip, Mode::NO_WINDOW) else {
+        let Some(found) = self.unit(site.rip, Mode::NO_WINDOW, false) else {
             return Onward::Interpret(site.rip);
         };
         let complex = self.complex.clone();
@@ -86,12 +89,13 @@ impl FullVcpu {
 
     pub(super) fn find(&mut self, rip: u64, extra: Mode) -> Onward {
         self.rip = rip;
-        let found = self.unit(rip, extra);
+        let found = self.unit(rip, extra, false);
         found.map_or(Onward::Interpret(rip), |found| self.enter_at(rip, found))
     }
 
-    /// The unit at `rip`, translated now if need be; none where code cannot be fetched.
-    pub(super) fn unit(&mut self, rip: u64, extra: Mode) -> Option<Found> {
+    /// The unit at `rip`, translated now if need be; none where code cannot be fetched. `jumped_to`:
+    /// by a jump by address, which are wont to come again.
+    pub(super) fn unit(&mut self, rip: u64, extra: Mode, jumped_to: bool) -> Option<Found> {
         let wanted = self.mode() | extra;
         let own = &mut self.jump_modes[usize::from(!wanted.contains(Mode::USER))];
         let jumps_for = wanted & Mode::NO_VECTOR;
@@ -107,7 +111,7 @@ impl FullVcpu {
         {
             return Some(recent.found);
         }
-        let found = self.unit_slow(rip, wanted)?;
+        let found = self.unit_slow(rip, wanted, jumped_to)?;
         if wanted.contains(Mode::USER) {
             if self.recent_pages.is_full() {
                 self.user_code_moves(0, u64::MAX);
@@ -139,7 +143,7 @@ impl FullVcpu {
         }
     }
 
-    pub(super) fn unit_slow(&mut self, rip: u64, wanted: Mode) -> Option<Found> {
+    fn unit_slow(&mut self, rip: u64, wanted: Mode, jumped_to: bool) -> Option<Found> {
         let user = wanted.contains(Mode::USER);
         let privilege = if user { Privilege::User } else { Privilege::Supervisor };
         let place = self.soft.cpu.page(rip, Access::Execute, privilege).ok()?;
@@ -173,7 +177,7 @@ impl FullVcpu {
             let room = cache.has_room();
             drop(cache);
             if room {
-                self.translate(&key);
+                self.translate(&key, jumped_to);
             } else {
                 self.complex.clear_cache();
             }
@@ -192,7 +196,7 @@ impl FullVcpu {
         NativeDecoder::new(64, bytes).next_insn().is_err_and(|e| e == DecodeError::Truncated)
     }
 
-    pub(super) fn translate(&mut self, key: &Key) {
+    fn translate(&mut self, key: &Key, jumped_to: bool) {
         let memory = &self.complex.soft.memory;
         let bits = memory.bits();
         let pages = || std::iter::once(key.page).chain(key.second);
@@ -215,7 +219,7 @@ impl FullVcpu {
         let end = if key.second.is_some() { self.page.len() } else { PAGE_SIZE as usize };
         let bytes = &self.page[..end];
         let features = self.complex.soft.profile.features();
-        let source = Source { rip: key.rip, bytes, features, mode: key.mode };
+        let source = Source { rip: key.rip, bytes, features, mode: key.mode, jumped_to };
         let mut cache = self.complex.open_cache();
         self.translator.translate(key, &source, &mut cache);
         if generations().sum::<u64>() != before {
