@@ -127,6 +127,8 @@ pub fn ask(command: Command) -> anyhow::Result<()> {
         | Command::Rm(_)
         | Command::Console(_)
         | Command::Image(_)
+        | Command::Context(_)
+        | Command::Token(_)
         | Command::Screenshot(_)
         | Command::Shutdown(_)
         | Command::Exec(_)

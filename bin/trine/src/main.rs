@@ -6,6 +6,7 @@
 mod agent;
 mod balloon;
 mod console;
+mod context;
 mod control;
 mod daemon;
 mod devices;
@@ -14,6 +15,7 @@ mod progress;
 mod run;
 mod screenshot;
 mod shown;
+mod token;
 mod vm;
 
 use std::process::ExitCode;
@@ -49,6 +51,12 @@ enum Command {
     Rm(vm::ForceOptions),
     /// A VM's serial port at this terminal
     Console(console::Options),
+    /// Daemons on other hosts
+    #[command(subcommand)]
+    Context(context::Command),
+    /// With what others prove to the daemon who they are
+    #[command(subcommand)]
+    Token(token::Command),
     /// The store of disk images
     #[command(subcommand)]
     Image(image::Command),
@@ -117,6 +125,8 @@ fn main() -> ExitCode {
         Command::Stop(options) => vm::run(vm::Command::Stop(options)).map(|()| ExitCode::SUCCESS),
         Command::Rm(options) => vm::run(vm::Command::Rm(options)).map(|()| ExitCode::SUCCESS),
         Command::Console(options) => console::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Context(command) => context::run(command).map(|()| ExitCode::SUCCESS),
+        Command::Token(command) => token::run(command).map(|()| ExitCode::SUCCESS),
         Command::Image(command) => image::run(command).map(|()| ExitCode::SUCCESS),
         command => control::ask(command).map(|()| ExitCode::SUCCESS),
     };

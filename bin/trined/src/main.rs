@@ -1,13 +1,14 @@
 //! `trined`: the daemon of one host.
 //!
-//! It keeps the state, runs the reconciler on a thread of its own, and answers API v1 at a local socket. VMs are
-//! processes that are nobody's children: they go on when this one is killed, stopped or replaced, and it
-//! finds them when it starts.
+//! It keeps the state, runs the reconciler on a thread of its own, and answers API v1 at a local socket, and at an
+//! address of the network if it is given one. VMs are processes that are nobody's children: they go on when this
+//! one is killed, stopped or replaced, and it finds them when it starts.
 
 mod listen;
 mod steward;
 
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use anyhow::Context;
 use api::{Api, Metrics};
 use clap::Parser;
 use host::LocalHost;
+use listen::Remote;
 use reconcile::Reconciler;
 use registry::Registry;
 use store::Embedded;
@@ -31,6 +33,15 @@ struct Options {
     /// The local socket [default: /run/trine/trine.sock for root, else $XDG_RUNTIME_DIR/trine.sock]
     #[arg(long, value_name = "PATH", env = "TRINE_SOCKET")]
     socket: Option<PathBuf>,
+    /// Listen at this address of the network, too, with TLS; callers need a token
+    #[arg(long, value_name = "ADDRESS:PORT", env = "TRINE_LISTEN")]
+    listen: Option<SocketAddr>,
+    /// The certificate to show there, and its chain, in PEM [default: one of the daemon's own]
+    #[arg(long, value_name = "FILE", env = "TRINE_TLS_CERTIFICATE", requires_all = ["tls_key", "listen"])]
+    tls_certificate: Option<PathBuf>,
+    /// Its private key, in PEM
+    #[arg(long, value_name = "FILE", env = "TRINE_TLS_KEY", requires = "tls_certificate")]
+    tls_key: Option<PathBuf>,
     /// How log lines look
     #[arg(long, value_enum, default_value = "text")]
     log: Log,
@@ -94,7 +105,12 @@ fn run(options: &Options) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start")?;
-    let served = runtime.block_on(listen::serve(&socket, api.router()));
+    let remote = options.listen.map(|address| Remote {
+        address,
+        given: options.tls_certificate.clone().zip(options.tls_key.clone()),
+        folder: home.join("tls"),
+    });
+    let served = runtime.block_on(listen::serve(&socket, remote, api.router()));
     // A watch that is being told, or a console, ends here.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     steward.stop();

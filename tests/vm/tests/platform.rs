@@ -1,8 +1,9 @@
 //! The daemon with real VMs: a VM outlives its daemon's death, and goes without a trace when it is deleted.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -68,6 +69,28 @@ impl Daemon {
         fs::read_to_string(self.home.path().join("trined.log")).unwrap_or_default()
     }
 
+    /// What the log says of where it listens.
+    fn listens(&self, what: &str) -> anyhow::Result<String> {
+        let log = self.log();
+        let line =
+            log.lines().find(|line| line.contains("listening")).context("it does not listen")?;
+        let value = line.split(&format!("{what}=")).nth(1).and_then(|rest| rest.split(' ').next());
+        Ok(value.context("the log has no such field")?.to_owned())
+    }
+
+    /// Somebody elsewhere, who has files of their own and no socket.
+    fn elsewhere(&self, arguments: &[&str], typed: &str) -> anyhow::Result<Output> {
+        let mut command = Command::new(trine()?);
+        command.args(arguments).env("XDG_CONFIG_HOME", self.home.path()).env_remove("TRINE_SOCKET");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        if let Some(mut input) = child.stdin.take() {
+            // One that is refused before does not read it.
+            let _ = input.write_all(typed.as_bytes());
+        }
+        Ok(child.wait_with_output()?)
+    }
+
     fn folders(&self) -> usize {
         fs::read_dir(self.home.path().join("vms")).map_or(0, Iterator::count)
     }
@@ -90,6 +113,7 @@ fn spawn(home: &Path) -> anyhow::Result<Child> {
         .arg(home)
         .arg("--socket")
         .arg(home.join("sock"))
+        .args(["--listen", "127.0.0.1:0"])
         .stderr(log)
         .spawn();
     child.with_context(|| format!("cannot start {}: run `cargo build`", trined.display()))
@@ -158,4 +182,35 @@ fn what_cannot_start_says_why_and_stays_to_be_looked_at() -> anyhow::Result<()> 
     daemon.ask(&["rm", "a", "b"])?;
     assert_eq!(daemon.folders(), 0);
     Ok(())
+}
+
+#[test]
+fn somebody_elsewhere_may_what_their_token_says() -> anyhow::Result<()> {
+    let daemon = Daemon::start()?;
+    let server = format!("https://{}", daemon.listens("address")?);
+    let fingerprint = daemon.listens("fingerprint")?;
+    let token =
+        daemon.ask(&["token", "create", "looker", "--role", "viewer", "--expires", "1h"])?;
+    let add = ["context", "add", "lab", &server];
+
+    let refused = |output: &Output, why: &str| -> anyhow::Result<()> {
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(!output.status.success() && said.contains(why), "{said}");
+        Ok(())
+    };
+    refused(&daemon.elsewhere(&add, &token)?, &format!("--fingerprint {fingerprint}"))?;
+    let wrong = "00".repeat(32);
+    let of_another = [&add[..], &["--fingerprint", &wrong]].concat();
+    refused(&daemon.elsewhere(&of_another, &token)?, "its certificate is another one")?;
+    let right = [&add[..], &["--fingerprint", &fingerprint]].concat();
+    refused(&daemon.elsewhere(&right, "trine_guessed\n")?, "unauthorized")?;
+
+    let added = daemon.elsewhere(&right, &token)?;
+    ensure!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
+    let listed = daemon.elsewhere(&["ls"], "")?;
+    assert!(String::from_utf8(listed.stdout)?.starts_with("NAME"));
+    refused(&daemon.elsewhere(&["launch", "a"], "")?, "forbidden")?;
+
+    daemon.ask(&["token", "rm", "looker"])?;
+    refused(&daemon.elsewhere(&["ls"], "")?, "unauthorized")
 }

@@ -1,18 +1,21 @@
-//! Asking the daemon: API v1 over its local socket.
+//! Asking the daemon: API v1, over its local socket or TLS.
 
-use std::path::{Path, PathBuf};
+mod contexts;
+mod endpoint;
+
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Args;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Method, Request, Response, header};
-use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
+
+pub use contexts::{Context as Elsewhere, Contexts};
+use endpoint::{Endpoint, Sender};
 
 /// Largest answer that is read whole.
 const ANSWER_MAX: usize = 64 << 20;
@@ -20,71 +23,93 @@ const ANSWER_MAX: usize = 64 << 20;
 /// Which daemon.
 #[derive(Args, Clone)]
 pub struct Where {
-    /// The daemon's socket [default: that of the user's own daemon, then of the host's]
+    /// The daemon's socket [default: the current context, that of the user's own daemon, then of the host's]
     #[arg(long, value_name = "PATH", env = "TRINE_SOCKET", global = true)]
     socket: Option<PathBuf>,
-    /// The project
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "TRINE_PROJECT",
-        default_value = "default",
-        global = true
-    )]
-    pub project: String,
+    /// A daemon elsewhere (trine context ls)
+    #[arg(long, value_name = "NAME", env = "TRINE_CONTEXT", global = true)]
+    context: Option<String>,
+    /// The project [default: the context's, or 'default']
+    #[arg(long, value_name = "NAME", env = "TRINE_PROJECT", global = true)]
+    project: Option<String>,
 }
 
 impl Where {
-    fn socket(&self) -> PathBuf {
+    fn endpoint(&self) -> anyhow::Result<Endpoint> {
+        if let Some(socket) = &self.socket {
+            return Ok(Endpoint::Local(socket.clone()));
+        }
+        let contexts = Contexts::load()?;
+        if let Some(name) = self.context.as_ref().or(contexts.current.as_ref()) {
+            return Ok(Endpoint::Remote(contexts.get(name)?.clone()));
+        }
         let own =
             std::env::var_os("XDG_RUNTIME_DIR").map(|dir| PathBuf::from(dir).join("trine.sock"));
         let host = || PathBuf::from("/run/trine/trine.sock");
-        self.socket.clone().or(own.filter(|path| path.exists())).unwrap_or_else(host)
+        Ok(Endpoint::Local(own.filter(|path| path.exists()).unwrap_or_else(host)))
     }
 }
 
 /// A conversation with the daemon.
 pub struct Client {
     runtime: Runtime,
-    connection: SendRequest<Full<Bytes>>,
-    socket: PathBuf,
+    connection: Sender,
+    endpoint: Endpoint,
     pub project: String,
 }
 
-async fn connect(socket: &Path) -> anyhow::Result<SendRequest<Full<Bytes>>> {
-    let stream = UnixStream::connect(socket).await.with_context(|| {
-        format!(
-            "no daemon answers at {}: start trined, or name its socket with --socket",
-            socket.display()
-        )
-    })?;
-    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
-    Ok(sender)
+fn runtime() -> anyhow::Result<Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+/// SHA-256 of the certificate that a server shows.
+///
+/// # Errors
+/// When there is nobody who shows one.
+pub fn fingerprint(server: &str) -> anyhow::Result<String> {
+    runtime()?.block_on(endpoint::fingerprint(server))
 }
 
 impl Client {
     pub fn connect(to: &Where) -> anyhow::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let socket = to.socket();
-        let connection = runtime.block_on(connect(&socket))?;
-        Ok(Self { runtime, connection, socket, project: to.project.clone() })
+        let endpoint = to.endpoint()?;
+        let of = match &endpoint {
+            Endpoint::Local(_) => None,
+            Endpoint::Remote(context) => context.project.clone(),
+        };
+        let project = to.project.clone().or(of).unwrap_or_else(|| "default".to_owned());
+        Self::at(endpoint, project)
+    }
+
+    /// A conversation with a daemon that is not kept yet.
+    pub fn elsewhere(context: &Elsewhere) -> anyhow::Result<Self> {
+        Self::at(Endpoint::Remote(context.clone()), "default".to_owned())
+    }
+
+    fn at(endpoint: Endpoint, project: String) -> anyhow::Result<Self> {
+        let runtime = runtime()?;
+        let connection = runtime.block_on(endpoint.connect())?;
+        Ok(Self { runtime, connection, endpoint, project })
     }
 
     /// Asks, and gives what streams back.
     async fn send(
-        connection: &mut SendRequest<Full<Bytes>>,
+        connection: &mut Sender,
+        endpoint: &Endpoint,
         method: Method,
         path: &str,
         kind: &str,
         body: Bytes,
     ) -> anyhow::Result<Response<Incoming>> {
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
-            .header(header::HOST, "localhost")
-            .header(header::CONTENT_TYPE, kind)
-            .body(Full::new(body))?;
+            .header(header::HOST, endpoint.host())
+            .header(header::CONTENT_TYPE, kind);
+        if let Some(token) = endpoint.token() {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(Full::new(body))?;
         connection.ready().await.context("the daemon has gone")?;
         let response =
             connection.send_request(request).await.context("the daemon does not answer")?;
@@ -108,12 +133,14 @@ impl Client {
         body: Option<&Value>,
     ) -> anyhow::Result<T> {
         let body = body.map(Value::to_string).unwrap_or_default();
-        let Self { runtime, connection, .. } = self;
+        let Self { runtime, connection, endpoint, .. } = self;
         runtime.block_on(async {
             let kind = "application/json";
-            let answer = Self::send(connection, method, path, kind, body.into()).await?;
+            let answer = Self::send(connection, endpoint, method, path, kind, body.into()).await?;
             let body = http_body_util::Limited::new(answer.into_body(), ANSWER_MAX);
             let body = body.collect().await.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes();
+            // What is deleted answers nothing.
+            let body = if body.is_empty() { "null".into() } else { body };
             serde_json::from_slice(&body)
                 .context("the daemon answers what this program does not know")
         })
@@ -126,14 +153,14 @@ impl Client {
         mut typed: tokio::sync::mpsc::Receiver<Vec<u8>>,
         mut printed: impl FnMut(&[u8]) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let Self { runtime, connection, socket, project } = self;
+        let Self { runtime, connection, endpoint, project } = self;
         runtime.block_on(async {
-            let mut listening = connect(socket).await?;
+            let mut listening = endpoint.connect().await?;
             let kind = "application/octet-stream";
             let query = format!("{path}?project={project}");
             let follow = format!("{query}&follow=true");
             let answer =
-                Self::send(&mut listening, Method::GET, &follow, kind, Bytes::new()).await?;
+                Self::send(&mut listening, endpoint, Method::GET, &follow, kind, Bytes::new()).await?;
             let mut stream = answer.into_body();
             loop {
                 tokio::select! {
@@ -148,7 +175,7 @@ impl Client {
                     keys = typed.recv() => {
                         let Some(keys) = keys else { return Ok(()) };
                         let answer =
-                            Self::send(connection, Method::POST, &query, kind, keys.into()).await?;
+                            Self::send(connection, endpoint, Method::POST, &query, kind, keys.into()).await?;
                         answer.into_body().collect().await?;
                     }
                 }
