@@ -248,7 +248,7 @@ fn steps_are_single() {
         });
         guest.ring3(format!("step of {name}, ring 3"), |_| Ok(()), TF, &body);
     }
-    let bodies: [Body; 8] = [
+    let bodies: [Body; 9] = [
         ("general detect", |a| {
             a.mov(ebx, 0x2400)?;
             a.mov(dr7, rbx)?;
@@ -281,6 +281,12 @@ fn steps_are_single() {
         ("DR7 above 32 bits", |a| {
             a.mov(rbx, 1u64 << 32)?;
             a.mov(dr7, rbx)
+        }),
+        ("DR5 with DE", |a| {
+            a.mov(rbx, cr4)?;
+            a.or(ebx, 8)?;
+            a.mov(cr4, rbx)?;
+            a.mov(rbx, dr5)
         }),
         ("DR0 not canonical", |a| {
             a.mov(rbx, 1u64 << 47)?;

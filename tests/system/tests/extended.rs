@@ -1,13 +1,10 @@
-//! Debug registers, extended state, UMIP and the local APIC in 64-bit mode, on our engines and on QEMU's
-//! TCG.
+//! Extended state, UMIP and the local APIC in 64-bit mode, on our engines and on QEMU's TCG.
 
 use iced_x86::code_asm::*;
 use system::{Asm, Long, Oracle};
 
 /// Cases in which TCG is wrong, and how.
 const KNOWN: &[(&str, &str)] = &[
-    ("general detect", "has no GD"),
-    ("DR7 reads back", "keeps reserved bits"),
     ("xrstor 2, bad MXCSR", "takes reserved bits of MXCSR"),
     ("xrstor 3, bad MXCSR", "the same"),
     ("fxrstor at 138400, 11f80", "the same"),
@@ -168,127 +165,6 @@ fn extended_state_is_saved_and_restored() {
                 body(a)
             });
         }
-    }
-    check(guest);
-}
-
-#[test]
-fn debug_registers_stop_what_they_say() {
-    let mut guest = Long::default();
-    for (flags, name) in [(2i32, "without RF"), (0x1_0002, "with RF")] {
-        for control in [0x401u32, 0x402, 0x400, 0x1_0401, 0x4_0401] {
-            guest.parts(
-                format!("execution, DR7 {control:x}, {name}"),
-                |a, case| {
-                    a.mov(rbx, case.second)?;
-                    a.mov(dr0, rbx)?;
-                    a.mov(ebx, control)?;
-                    a.mov(dr7, rbx)?;
-                    a.push(0x10)?;
-                    a.push(rsp)?;
-                    a.push(flags)?;
-                    a.push(8)?;
-                    a.push(case.second as i32)?;
-                    a.iretq()
-                },
-                &|a| {
-                    a.nop()?;
-                    a.nop()
-                },
-            );
-        }
-    }
-    let accesses: [Body; 5] = [
-        ("read byte", |a| a.mov(al, byte_ptr(AREA + 3))),
-        ("write byte", |a| a.mov(byte_ptr(AREA + 3), al)),
-        ("write qword before", |a| a.mov(qword_ptr(AREA - 4), rax)),
-        ("push, pop", |a| {
-            a.mov(esp, AREA as u32 + 8)?;
-            a.push(rax)?;
-            a.pop(rcx)
-        }),
-        ("rep stosb", |a| {
-            a.mov(edi, AREA as u32 - 2)?;
-            a.mov(ecx, 8)?;
-            a.rep().stosb()
-        }),
-    ];
-    for (name, access) in accesses {
-        for kind in [1u32, 3] {
-            for (length, at) in [(0u32, 0u64), (0, 3), (1, 2), (3, 0), (2, 0)] {
-                guest.ring0(format!("{name}, kind {kind}, length {length}, at {at}"), |a| {
-                    a.mov(rbx, AREA + at)?;
-                    a.mov(dr1, rbx)?;
-                    a.mov(ebx, 0x404 | kind << 20 | length << 22)?;
-                    a.mov(dr7, rbx)?;
-                    a.mov(ebx, 7)?;
-                    access(a)?;
-                    a.nop()?;
-                    a.nop()
-                });
-            }
-        }
-    }
-    let bodies: [Body; 10] = [
-        ("general detect", |a| {
-            a.mov(ebx, 0x2400)?;
-            a.mov(dr7, rbx)?;
-            a.mov(rcx, dr0)
-        }),
-        ("DR7 reads back", |a| {
-            a.mov(ebx, 0xdc00u32)?;
-            a.mov(dr7, rbx)?;
-            a.mov(rcx, dr7)?;
-            a.mov(ebx, 0xffff_0ff0u32 & !0xf)?;
-            a.mov(dr6, rbx)?;
-            a.mov(rdx, dr6)
-        }),
-        ("DR6 of zero", |a| {
-            a.xor(ebx, ebx)?;
-            a.mov(dr6, rbx)?;
-            a.mov(rdx, dr6)
-        }),
-        ("DR6 above 32 bits", |a| {
-            a.mov(rbx, 1u64 << 32)?;
-            a.mov(dr6, rbx)
-        }),
-        ("DR7 above 32 bits", |a| {
-            a.mov(rbx, 1u64 << 32)?;
-            a.mov(dr7, rbx)
-        }),
-        ("DR5 with DE", |a| {
-            with_cr4(a, 8)?;
-            a.mov(rbx, dr5)
-        }),
-        ("a port", |a| {
-            with_cr4(a, 8)?;
-            a.mov(ebx, 0xed)?;
-            a.mov(dr2, rbx)?;
-            a.mov(ebx, 0x0200_0410)?;
-            a.mov(dr7, rbx)?;
-            a.out(0xed, al)?;
-            a.nop()
-        }),
-        ("single step of a string", |a| {
-            a.mov(edi, AREA as u32)?;
-            a.mov(ecx, 3)?;
-            a.push(0x102)?;
-            a.popfq()?;
-            a.rep().stosb()
-        }),
-        ("single step of int", |a| {
-            a.push(0x102)?;
-            a.popfq()?;
-            a.int(0x71)
-        }),
-        ("single step of a fault", |a| {
-            a.push(0x102)?;
-            a.popfq()?;
-            a.ud2()
-        }),
-    ];
-    for (name, body) in bodies {
-        guest.ring0(name, body);
     }
     check(guest);
 }
