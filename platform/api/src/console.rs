@@ -8,12 +8,13 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
+use model::Vm;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::access::blocking;
 use crate::extract::{Params, Path};
-use crate::vms::ProjectParams;
+use crate::objects::ProjectParams;
 use crate::{Problem, Shared};
 
 /// Longest text typed at once: what a FIFO takes whole.
@@ -37,7 +38,7 @@ async fn console(
 ) -> Result<host::Console, Problem> {
     let state = state.clone();
     blocking(move || {
-        let vm = state.registry.vm(&of.project, &vm)?.object;
+        let vm = state.registry.get::<Vm>(&of.project, &vm)?.object;
         state.consoles.get(vm.meta.id).ok_or_else(|| {
             let detail = format!("VM '{}' has no console yet: start it first", vm.meta.name);
             Problem::new(StatusCode::CONFLICT, "vm-not-running", detail)

@@ -19,6 +19,7 @@ mod filter;
 mod images;
 mod list;
 mod metrics;
+mod objects;
 mod operations;
 mod problem;
 mod projects;

@@ -68,7 +68,9 @@ impl From<RegistryError> for Problem {
             E::Protected(_) => (StatusCode::CONFLICT, "protected"),
             E::Running(_) => (StatusCode::CONFLICT, "vm-running"),
             E::NotRunning(_) => (StatusCode::CONFLICT, "vm-not-running"),
-            E::Deleting(_) => (StatusCode::CONFLICT, "vm-deleting"),
+            E::Deleting { kind, .. } => {
+                (StatusCode::CONFLICT, &*format!("{}-deleting", kind.to_lowercase()))
+            }
             E::NotEmpty(_) => (StatusCode::CONFLICT, "project-not-empty"),
             E::NotCancellable(_) => (StatusCode::CONFLICT, "not-cancellable"),
             E::Store(StoreError::Compacted { .. }) => (StatusCode::GONE, "revision-compacted"),

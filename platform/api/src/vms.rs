@@ -2,51 +2,18 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderName, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use model::{Boot, Name, Operation, Role, Vm, VmSpec};
-use registry::{Change, NewVm, RegistryError};
+use registry::{Change, New};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
-use crate::access::blocking;
-use crate::extract::{Asking, Body, IfMatch, Params, Path, etag};
+use crate::extract::{Asking, Body, IfMatch, Params, Path};
 use crate::list::{ListParams, Page};
+use crate::objects::{self, ForceParams, OfProject, ProjectParams, Which};
 use crate::{Caller, Problem, Shared};
-
-/// Whose VMs.
-#[derive(Debug, Clone, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct ProjectParams {
-    /// The project's name.
-    #[serde(default = "default_project")]
-    #[param(default = "default", value_type = Option<String>)]
-    pub project: Name,
-}
-
-fn default_project() -> Name {
-    // The one that is there from the beginning.
-    Name::try_from("default".to_owned()).unwrap_or_else(|_| unreachable!("it is a name"))
-}
-
-/// Of which project, if only of one.
-#[derive(Debug, Clone, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct OfProject {
-    /// The project's name; without it, of all.
-    #[param(value_type = Option<String>)]
-    project: Option<Name>,
-}
-
-/// How.
-#[derive(Debug, Clone, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct ForceParams {
-    /// Whatever the guest does: as pulling the plug.
-    #[serde(default)]
-    force: bool,
-}
 
 /// A VM that is asked for.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -68,11 +35,6 @@ pub(crate) struct Created {
     operation: Operation,
 }
 
-/// Where to ask for an operation.
-pub(crate) fn location(operation: &Operation) -> [(HeaderName, String); 1] {
-    [(header::LOCATION, format!("/v1/operations/{}", operation.id))]
-}
-
 /// Files of the host are not every operator's.
 fn check_files(spec: &VmSpec, caller: &Caller) -> Result<(), Problem> {
     if matches!(spec.boot_from, Boot::Kernel(_)) && caller.role < Role::Admin {
@@ -92,13 +54,7 @@ pub(crate) async fn list(
     Params(of): Params<OfProject>,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Page<Vm>>, Problem> {
-    blocking(move || {
-        let (vms, revision) = state.registry.vms(params.begin()?.0)?;
-        let vms = vms.into_iter().map(|kept| kept.object);
-        let vms = vms.filter(|vm| of.project.as_ref().is_none_or(|of| *of == vm.meta.project));
-        params.page(vms.collect(), revision).map(Json)
-    })
-    .await
+    objects::list(state, of, params).await
 }
 
 /// Make a VM
@@ -116,13 +72,11 @@ pub(crate) async fn create(
     Body(body): Body<NewVmBody>,
 ) -> Result<impl IntoResponse, Problem> {
     check_files(&body.spec, &asking.caller)?;
-    blocking(move || {
-        let new = NewVm { name: body.name, project: of.project, spec: body.spec };
-        let (vm, operation) = state.registry.create_vm(new, &asking.asked)?;
-        let (etag, location) = (etag(vm.revision), location(&operation));
-        Ok((StatusCode::ACCEPTED, etag, location, Json(Created { vm: vm.object, operation })))
-    })
-    .await
+    let create = move |state: &crate::State| {
+        let new = New { name: body.name, project: of.project, spec: body.spec };
+        Ok(state.registry.create_vm(new, &asking.asked)?)
+    };
+    objects::create(state, create, |vm, operation| Created { vm, operation }).await
 }
 
 /// A VM
@@ -137,11 +91,7 @@ pub(crate) async fn get(
     Params(of): Params<ProjectParams>,
     Path(vm): Path<String>,
 ) -> Result<impl IntoResponse, Problem> {
-    blocking(move || {
-        let vm = state.registry.vm(&of.project, &vm)?;
-        Ok((etag(vm.revision), Json(vm.object)))
-    })
-    .await
+    objects::get::<Vm>(state, of, vm).await
 }
 
 /// Change a VM's spec, by a merge patch
@@ -161,62 +111,8 @@ pub(crate) async fn patch(
     asking: Asking,
     Body(patch): Body<Value>,
 ) -> Result<impl IntoResponse, Problem> {
-    let spec = match &patch {
-        Value::Object(fields) if fields.len() == 1 => fields.get("spec").cloned(),
-        _ => None,
-    };
-    let Some(spec) = spec else {
-        return Err(Problem::bad_request("give an object with a 'spec', and nothing else"));
-    };
-    blocking(move || {
-        let patched = |old: &VmSpec| {
-            let damaged =
-                |source| RegistryError::Damaged { key: "the patched spec".to_owned(), source };
-            let mut value = serde_json::to_value(old).map_err(damaged)?;
-            merge(&mut value, &spec);
-            serde_json::from_value(value).map_err(damaged)
-        };
-        // Once before, for what the patch itself says.
-        let now = state.registry.vm(&of.project, &vm)?.object.spec;
-        let new: VmSpec = patched(&now).map_err(|error| match error {
-            RegistryError::Damaged { source, .. } => Problem::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "invalid-spec",
-                format!("spec: {source}"),
-            ),
-            error => error.into(),
-        })?;
-        check_files(&new, &asking.caller)?;
-        let vm = state.registry.update_vm(&of.project, &vm, patched, revision)?;
-        Ok((etag(vm.revision), Json(vm.object)))
-    })
-    .await
-}
-
-/// RFC 7396, section 2.
-fn merge(target: &mut Value, patch: &Value) {
-    let Value::Object(fields) = patch else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = Value::Object(serde_json::Map::new());
-    }
-    let Value::Object(object) = target else { return };
-    for (field, value) in fields {
-        if value.is_null() {
-            object.remove(field);
-        } else {
-            merge(object.entry(field).or_insert(Value::Null), value);
-        }
-    }
-}
-
-/// Which VM, and of which revision it must be.
-struct Which {
-    of: ProjectParams,
-    vm: String,
-    revision: Option<store::Revision>,
+    let check = move |spec: &VmSpec| check_files(spec, &asking.caller);
+    objects::patch::<Vm>(state, Which { of, name: vm, revision }, patch, check).await
 }
 
 async fn change(
@@ -225,11 +121,9 @@ async fn change(
     asking: Asking,
     change: Change,
 ) -> Result<impl IntoResponse, Problem> {
-    blocking(move || {
-        let Which { of, vm, revision } = which;
-        let registry = &state.registry;
-        let operation = registry.change_vm(&of.project, &vm, &change, revision, &asking.asked)?;
-        Ok((StatusCode::ACCEPTED, location(&operation), Json(operation)))
+    objects::change(state, move |state| {
+        let Which { of, name, revision } = which;
+        Ok(state.registry.change_vm(&of.project, &name, &change, revision, &asking.asked)?)
     })
     .await
 }
@@ -251,7 +145,7 @@ pub(crate) async fn delete(
     asking: Asking,
 ) -> Result<impl IntoResponse, Problem> {
     let delete = Change::Delete { is_forced: how.force };
-    change(state, Which { of, vm, revision }, asking, delete).await
+    change(state, Which { of, name: vm, revision }, asking, delete).await
 }
 
 /// Stop a VM: ask its guest to shut down, and end it when its time for that is over
@@ -271,7 +165,7 @@ pub(crate) async fn stop(
     asking: Asking,
 ) -> Result<impl IntoResponse, Problem> {
     let stop = Change::Stop { is_forced: how.force };
-    change(state, Which { of, vm, revision }, asking, stop).await
+    change(state, Which { of, name: vm, revision }, asking, stop).await
 }
 
 macro_rules! verb {
@@ -292,7 +186,7 @@ macro_rules! verb {
             IfMatch(revision): IfMatch,
             asking: Asking,
         ) -> Result<impl IntoResponse, Problem> {
-            change(state, Which { of, vm, revision }, asking, Change::$change).await
+            change(state, Which { of, name: vm, revision }, asking, Change::$change).await
         }
     };
 }
@@ -301,19 +195,3 @@ verb!(start, Start, "/v1/vms/{vm}/start", "Start a VM; one that runs is left so"
 verb!(restart, Restart, "/v1/vms/{vm}/restart", "Stop a VM and start it");
 verb!(pause, Pause, "/v1/vms/{vm}/pause", "Make a VM and its clock stand");
 verb!(resume, Resume, "/v1/vms/{vm}/resume", "Let a VM go on");
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn a_merge_patch_sets_replaces_and_removes() {
-        let mut target = json!({"a": {"b": 1, "c": 2}, "d": [1], "e": 3});
-        merge(
-            &mut target,
-            &json!({"a": {"b": null, "x": {"y": null, "z": 1}}, "d": [2], "e": null}),
-        );
-        assert_eq!(target, json!({"a": {"c": 2, "x": {"z": 1}}, "d": [2]}));
-    }
-}

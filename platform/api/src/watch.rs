@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream::{self, Stream};
+use model::{Kind, Object, Vm};
 use registry::RegistryError;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -27,18 +28,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub(crate) struct WatchParams {
     /// The first revision: one after a list's, or after that of the last event; without it, the next.
     from: Option<u64>,
-}
-
-/// Of what kind something is that has changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Kind {
-    /// A VM: its spec, its status, or it is new.
-    Vm,
-    /// An operation.
-    Operation,
-    /// A project.
-    Project,
 }
 
 /// A change. The data of each event.
@@ -91,32 +80,36 @@ fn event(change: &ChangeView) -> Option<Event> {
     Event::default().id(change.revision.to_string()).json_data(change).ok()
 }
 
-/// What a transaction changed, of what people may see: a VM once, however many parts of it.
+/// What a transaction changed, of what people may see: an object once, however many parts of it.
 fn views(state: &Arc<crate::State>, batch: &Batch) -> Result<Vec<ChangeView>, Problem> {
     let mut views: Vec<ChangeView> = Vec::new();
     for change in &batch.changes {
         let mut parts = change.key().splitn(4, '/').skip(1);
         let (Some(kind), Some(id)) = (parts.next(), parts.next()) else { continue };
-        let kind = match kind {
-            "vms" => Kind::Vm,
-            "operations" => Kind::Operation,
-            "projects" => Kind::Project,
-            _ => continue,
+        let Some(kind) = Kind::ALL.into_iter().find(|known| known.plural() == kind) else {
+            continue;
         };
         if views.iter().any(|view| view.kind == kind && view.id == id) {
             continue;
         }
         let object = match (kind, change) {
-            (Kind::Vm, _) => match id.parse().map(|id| state.registry.vm_by_id(id)) {
-                Ok(vm) => vm?.map(|vm| serde_json::to_value(vm.object)).transpose(),
-                Err(_) => continue,
-            },
-            (_, Change::Put(entry)) => serde_json::from_slice(&entry.value).map(Some),
-            (_, Change::Delete(_)) => Ok(None),
+            (Kind::Vm, _) => whole::<Vm>(state, id)?,
+            (Kind::Operation | Kind::Project, Change::Put(entry)) => {
+                let read = serde_json::from_slice(&entry.value);
+                Some(read.map_err(|error| Problem::internal(&error))?)
+            }
+            (Kind::Operation | Kind::Project, Change::Delete(_)) => None,
         };
-        let object = object.map_err(|error| Problem::internal(&error))?;
         let (revision, id) = (batch.revision.0, id.to_owned());
         views.push(ChangeView { revision, kind, id, object });
     }
     Ok(views)
+}
+
+/// An object that has parts; `None` when it is gone.
+fn whole<O: Object>(state: &Arc<crate::State>, id: &str) -> Result<Option<Value>, Problem> {
+    let Ok(id) = id.parse() else { return Ok(None) };
+    let kept = state.registry.by_id::<O>(id)?;
+    let value = kept.map(|kept| serde_json::to_value(kept.object)).transpose();
+    value.map_err(|error| Problem::internal(&error))
 }

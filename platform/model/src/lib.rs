@@ -11,6 +11,7 @@
 
 mod ids;
 mod name;
+mod object;
 mod operation;
 mod project;
 mod token;
@@ -18,12 +19,13 @@ mod vm;
 
 pub use ids::{OperationId, ProjectId, TokenId, VmId};
 pub use name::{Name, NameError};
+pub use object::{Kind, Meta, Object, Spec, SpecError};
 pub use operation::{Failure, Operation, OperationState, Requestor, Target, Verb};
 pub use project::Project;
 pub use token::{Role, Token};
 pub use vm::{
     Boot, CloudInit, Engine, Firmware, Forward, KernelBoot, Labels, Network, OnEnd, Phase, Power,
-    Protocol, SpecError, Vm, VmEnd, VmMeta, VmSpec, VmStatus,
+    Protocol, Vm, VmEnd, VmMeta, VmSpec, VmStatus,
 };
 
 #[cfg(test)]

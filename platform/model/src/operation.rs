@@ -3,8 +3,9 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
-use crate::{Name, OperationId, VmId};
+use crate::{Kind, Name, OperationId};
 
 /// A change that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -15,7 +16,8 @@ pub struct Operation {
     pub verb: Verb,
     /// To what.
     pub target: Target,
-    /// The spec's boot that it is done with.
+    /// Of a VM, the boot that it is done with.
+    #[serde(default)]
     pub boot: u64,
     /// Who asked for it.
     pub requestor: Requestor,
@@ -57,7 +59,7 @@ impl Operation {
     }
 }
 
-/// What is done to a VM.
+/// What is done to an object.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
 )]
@@ -75,7 +77,7 @@ pub enum Verb {
     Pause,
     /// It goes on.
     Resume,
-    /// It ends, and its disk with it.
+    /// It goes away.
     Delete,
 }
 
@@ -97,8 +99,10 @@ impl Verb {
 /// To what an operation is done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Target {
-    /// The VM.
-    pub vm: VmId,
+    /// Of what kind it is.
+    pub kind: Kind,
+    /// Its ID.
+    pub id: Uuid,
     /// What it was called.
     pub name: Name,
     /// Its project.

@@ -7,39 +7,19 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Name, VmId};
+use crate::object::{object, refuse};
+use crate::{Meta, Spec, SpecError, VmId};
 
 /// What owners note down about an object.
 pub type Labels = BTreeMap<String, String>;
 
-/// A VM.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Vm {
-    /// What it is.
-    #[serde(flatten)]
-    pub meta: VmMeta,
-    /// What is wanted.
-    pub spec: VmSpec,
-    /// What is.
-    pub status: VmStatus,
+object! {
+    /// A VM.
+    Vm: Vm, VmId, VmSpec, VmStatus
 }
 
 /// What a VM is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct VmMeta {
-    /// Its ID.
-    pub id: VmId,
-    /// What it is called.
-    pub name: Name,
-    /// Its project.
-    pub project: Name,
-    /// When it was asked for.
-    #[schema(value_type = String, format = DateTime)]
-    pub created: Timestamp,
-    /// It is going away.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub deleting: bool,
-}
+pub type VmMeta = Meta<VmId>;
 
 /// What is wanted of a VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -405,16 +385,6 @@ pub struct VmEnd {
     pub ran_s: u64,
 }
 
-/// Why a spec is refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {message}")]
-pub struct SpecError {
-    /// Which field.
-    pub field: &'static str,
-    /// What to do.
-    pub message: String,
-}
-
 /// The largest `user_data`: cloud-init's seed is in memory.
 const USER_DATA_LEN_MAX: usize = 64 << 10;
 const LABELS_MAX: usize = 64;
@@ -424,14 +394,8 @@ const SSH_KEY_LEN_MAX: usize = 16 << 10;
 const FORWARDS_MAX: usize = 64;
 const CMDLINE_LEN_MAX: usize = 2048;
 
-fn refuse<T>(field: &'static str, message: impl Into<String>) -> Result<T, SpecError> {
-    Err(SpecError { field, message: message.into() })
-}
-
-impl VmSpec {
-    /// # Errors
-    /// When no host can do it.
-    pub fn check(&self) -> Result<(), SpecError> {
+impl Spec for VmSpec {
+    fn check(&self) -> Result<(), SpecError> {
         if !(1..=32).contains(&self.cpus) {
             return refuse("cpus", "a VM has 1 to 32 CPUs");
         }
@@ -459,6 +423,18 @@ impl VmSpec {
         self.cloud_init.as_ref().map_or(Ok(()), CloudInit::check)
     }
 
+    fn fixed_field(&self, new: &Self) -> Option<&'static str> {
+        let fields = [
+            ("spec.image", self.image == new.image),
+            ("spec.disk_bytes", self.disk_bytes == new.disk_bytes),
+            ("spec.boot", self.boot == new.boot),
+            ("spec.power (use start, stop, pause and resume)", self.power == new.power),
+        ];
+        fields.iter().find(|(_, is_same)| !is_same).map(|(field, _)| *field)
+    }
+}
+
+impl VmSpec {
     fn check_boot(&self) -> Result<(), SpecError> {
         let Boot::Kernel(boot) = &self.boot_from else { return Ok(()) };
         let is_path = |path: &str| path.starts_with('/') && !path.contains('\0');

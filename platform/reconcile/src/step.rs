@@ -57,21 +57,21 @@ impl Reconciler {
         // What the host has is looked at first: a VM that was asked for since is no stray.
         let mut seen: BTreeMap<VmId, Seen> =
             self.host.see()?.into_iter().map(|seen| (seen.id, seen)).collect();
-        let (vms, _) = self.registry.vms(None)?;
+        let (vms, _) = self.registry.all::<Vm>(None)?;
         let (operations, _) = self.registry.operations(None)?;
         let mut report = Report::default();
         let mut known = BTreeMap::new();
         for Kept { object: mut vm, .. } in vms {
             let seen = seen.remove(&vm.meta.id);
             if vm.meta.deleting && seen.is_none() {
-                self.registry.forget_vm(&vm, &unfinished(&operations), now)?;
+                self.registry.forget(&vm, &unfinished(&operations), now)?;
                 report.is_unsettled = true;
                 continue;
             }
             let (status, action) = decide(&vm, seen.as_ref(), now);
             let status = self.act(&vm, status, action, &mut report);
             if status != vm.status {
-                self.registry.set_status(vm.meta.id, &status)?;
+                self.registry.set_status::<Vm>(vm.meta.id, &status)?;
                 vm.status = status;
             }
             *report.phases.entry(vm.status.phase).or_default() += 1;
@@ -81,7 +81,7 @@ impl Reconciler {
         report.strays = seen.into_keys().collect();
         for mut kept in unfinished(&operations) {
             let before = kept.object.clone();
-            judge(&mut kept.object, known.get(&before.target.vm), now);
+            judge(&mut kept.object, known.get(&VmId(before.target.id)), now);
             report.operations += u64::from(kept.object.state == OperationState::Running);
             // Who changed it meanwhile had a reason; the next step sees that.
             if kept.object != before && !self.registry.report(&kept)? {

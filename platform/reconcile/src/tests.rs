@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use model::{
     Name, OnEnd, Operation, OperationState, Phase, Power, Requestor, Vm, VmSpec, VmStatus,
 };
-use registry::{Asked, Change, NewVm, Registry};
+use registry::{Asked, Change, New, Registry};
 use store::Embedded;
 
 use crate::simulated::{Luck, SimulatedHost};
@@ -46,7 +46,7 @@ impl World {
     }
 
     fn create(&self, name: &str, spec: VmSpec) -> Operation {
-        let new = NewVm { name: name.parse().unwrap(), project: project(), spec };
+        let new = New { name: name.parse().unwrap(), project: project(), spec };
         self.registry.create_vm(new, &self.asked()).unwrap().1
     }
 
@@ -55,7 +55,7 @@ impl World {
     }
 
     fn vm(&self, name: &str) -> Vm {
-        self.registry.vm(&project(), name).unwrap().object
+        self.registry.get(&project(), name).unwrap().object
     }
 
     fn state(&self, operation: &Operation) -> OperationState {
@@ -74,7 +74,7 @@ impl World {
                 return;
             }
         }
-        panic!("it does not come to rest: {:#?}", self.registry.vms(None).unwrap().0);
+        panic!("it does not come to rest: {:#?}", self.registry.all::<Vm>(None).unwrap().0);
     }
 }
 
@@ -114,7 +114,7 @@ fn a_vm_is_prepared_started_paused_stopped_and_deleted() {
     let id = world.vm("a").meta.id;
     let deleted = world.change("a", &Change::Delete { is_forced: true });
     world.settle();
-    assert!(world.registry.vms(None).unwrap().0.is_empty() && !world.host.has(id));
+    assert!(world.registry.all::<Vm>(None).unwrap().0.is_empty() && !world.host.has(id));
     assert_eq!(world.state(&deleted), OperationState::Done);
 }
 
@@ -257,7 +257,7 @@ fn history(seed: u64) -> String {
                 let on_end = [OnEnd::Stay, OnEnd::RestartOnFailure, OnEnd::Restart];
                 let on_end = on_end[luck.below(3) as usize];
                 let spec = VmSpec { on_end, stop_limit_s: 20, ..VmSpec::default() };
-                let new = NewVm { name: name.parse().unwrap(), project: project(), spec };
+                let new = New { name: name.parse().unwrap(), project: project(), spec };
                 // The name may be taken.
                 let created = world.registry.create_vm(new, &world.asked());
                 operations.extend(created.map(|(_, operation)| operation));
@@ -287,7 +287,7 @@ fn history(seed: u64) -> String {
                 world.reconciler = Reconciler::new(world.registry.clone(), host);
             }
         }
-        let (vms, _) = world.registry.vms(None).unwrap();
+        let (vms, _) = world.registry.all::<Vm>(None).unwrap();
         for vm in vms {
             let Vm { meta, status, .. } = vm.object;
             told.push_str(&format!("{} {:?} {} ", meta.name, status.phase, status.boot));
@@ -301,7 +301,7 @@ fn history(seed: u64) -> String {
     for operation in &operations {
         assert_ne!(world.state(operation), OperationState::Running, "seed {seed}: {operation:?}");
     }
-    let (vms, _) = world.registry.vms(None).unwrap();
+    let (vms, _) = world.registry.all::<Vm>(None).unwrap();
     for Vm { meta, spec, status } in vms.into_iter().map(|kept| kept.object) {
         let fits = match status.phase {
             Phase::Running => spec.power == Power::On,

@@ -1,6 +1,6 @@
 //! Why a change is refused.
 
-use model::{Name, OperationId, SpecError};
+use model::{Meta, Name, Object, OperationId, SpecError};
 use store::StoreError;
 
 /// Why a change is refused.
@@ -28,8 +28,8 @@ pub enum RegistryError {
     /// The spec cannot be.
     #[error(transparent)]
     Spec(#[from] SpecError),
-    /// A field that is decided when a VM is made.
-    #[error("{0} cannot be changed: make another VM")]
+    /// A field that is decided when an object is made.
+    #[error("{0} cannot be changed: make another one")]
     Fixed(&'static str),
     /// It is not to be deleted.
     #[error("VM '{0}' is protected: set spec.protected to false first")]
@@ -41,10 +41,15 @@ pub enum RegistryError {
     #[error("VM '{0}' is not running: start it first")]
     NotRunning(Name),
     /// It is going away.
-    #[error("VM '{0}' is being deleted")]
-    Deleting(Name),
-    /// There are VMs in it.
-    #[error("project '{0}' is not empty: delete its VMs first")]
+    #[error("{kind} '{name}' is being deleted")]
+    Deleting {
+        /// Of what.
+        kind: &'static str,
+        /// Its name.
+        name: Name,
+    },
+    /// There is something in it.
+    #[error("project '{0}' is not empty: delete what is in it first")]
     NotEmpty(Name),
     /// It is over, or past turning back.
     #[error("operation {0} cannot be cancelled any more")]
@@ -60,4 +65,10 @@ pub enum RegistryError {
         /// How.
         source: serde_json::Error,
     },
+}
+
+impl RegistryError {
+    pub(crate) fn deleting<O: Object>(meta: &Meta<O::Id>) -> Self {
+        Self::Deleting { kind: O::KIND.as_str(), name: meta.name.clone() }
+    }
 }

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! /projects/NAME            a project
-//! /vms/ID/meta|spec|status  a VM, by who writes what
-//! /names/vms/PROJECT/NAME   its ID
+//! /vms/ID/meta|spec|status  a VM, by who writes what; other kinds of objects likewise
+//! /names/PROJECT/vms/NAME   its ID
 //! /operations/ID            an operation
 //! /tokens/NAME              a token and its secret's digest
 //! /audit/ID                 what was asked for, by whom, and what became of it
@@ -20,6 +20,7 @@ mod answers;
 mod audit;
 mod codec;
 mod error;
+mod objects;
 mod operations;
 mod projects;
 mod tokens;
@@ -33,9 +34,9 @@ use store::{Revision, Store};
 pub use answers::Answer;
 pub use audit::AuditRecord;
 pub use error::RegistryError;
+pub use objects::New;
 pub use tokens::Digest;
 pub use verbs::Change;
-pub use vms::NewVm;
 
 /// Who asks for a change, and when.
 #[derive(Debug, Clone)]
@@ -51,7 +52,7 @@ pub struct Asked {
 pub struct Kept<T> {
     /// It.
     pub object: T,
-    /// What it is to be compared to: of a VM, its spec's.
+    /// What it is to be compared to: of an object with a spec, its spec's.
     pub revision: Revision,
 }
 

@@ -1,7 +1,7 @@
 //! Operations.
 
 use jiff::{SignedDuration, Timestamp};
-use model::{Operation, OperationId, OperationState, Target, Verb, Vm};
+use model::{Object, Operation, OperationId, OperationState, Target, Verb, Vm};
 use store::{Revision, Txn};
 
 use crate::codec::PutJson;
@@ -17,25 +17,33 @@ pub(crate) fn key(id: OperationId) -> String {
     format!("{PREFIX}{id}")
 }
 
-pub(crate) fn new(verb: Verb, vm: &Vm, asked: &Asked) -> Operation {
+/// One that has just begun.
+pub(crate) fn new<O: Object>(verb: Verb, object: &O, asked: &Asked) -> Operation {
+    let meta = object.meta();
     Operation {
         id: OperationId::new(),
         verb,
         target: Target {
-            vm: vm.meta.id,
-            name: vm.meta.name.clone(),
-            project: vm.meta.project.clone(),
+            kind: O::KIND,
+            id: meta.id.into(),
+            name: meta.name.clone(),
+            project: meta.project.clone(),
         },
-        boot: vm.spec.boot,
+        boot: 0,
         requestor: asked.by.clone(),
         state: OperationState::Running,
         phase: "waiting".to_owned(),
         percent: 0,
-        can_cancel: matches!(verb, Verb::Create | Verb::Start | Verb::Restart),
+        can_cancel: false,
         error: None,
         created: asked.at,
         finished: None,
     }
+}
+
+pub(crate) fn of_vm(verb: Verb, vm: &Vm, asked: &Asked) -> Operation {
+    let can_cancel = matches!(verb, Verb::Create | Verb::Start | Verb::Restart);
+    Operation { boot: vm.spec.boot, can_cancel, ..new(verb, vm, asked) }
 }
 
 impl Registry {

@@ -70,7 +70,7 @@ impl Registry {
     /// When there is none, it is not empty, or the store fails.
     pub fn delete_project(&self, name: &Name) -> Result<(), RegistryError> {
         let project = self.project(name)?;
-        let names = Range::prefix(crate::vms::names_of(name));
+        let names = Range::prefix(crate::objects::names_of(name));
         if !self.store.range(&Range { limit: Some(1), ..names })?.entries.is_empty() {
             return Err(RegistryError::NotEmpty(name.clone()));
         }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use model::{Name, OperationState, Phase, Power, Requestor, Role, SpecError, VmSpec, VmStatus};
+use model::{Name, OperationState, Phase, Power, Requestor, Role, SpecError, Vm, VmSpec, VmStatus};
 use store::{Embedded, Revision};
 
-use crate::{Answer, Asked, Change, Digest, NewVm, Registry, RegistryError};
+use crate::{Answer, Asked, Change, Digest, New, Registry, RegistryError};
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -25,18 +25,18 @@ fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
 
-fn new(vm: &str) -> NewVm {
-    NewVm { name: name(vm), project: name("default"), spec: VmSpec::default() }
+fn new(vm: &str) -> New<Vm> {
+    New { name: name(vm), project: name("default"), spec: VmSpec::default() }
 }
 
 fn change(registry: &Registry, vm: &str, change: &Change) -> Result<VmSpec, RegistryError> {
     registry.change_vm(&name("default"), vm, change, None, &asked())?;
-    Ok(registry.vm(&name("default"), vm)?.object.spec)
+    Ok(registry.get::<Vm>(&name("default"), vm)?.object.spec)
 }
 
 fn set(registry: &Registry, vm: &str, phase: Phase, boot: u64) {
-    let id = registry.vm(&name("default"), vm).unwrap().object.meta.id;
-    registry.set_status(id, &VmStatus { phase, boot, ..VmStatus::default() }).unwrap();
+    let id = registry.get::<Vm>(&name("default"), vm).unwrap().object.meta.id;
+    registry.set_status::<Vm>(id, &VmStatus { phase, boot, ..VmStatus::default() }).unwrap();
 }
 
 #[test]
@@ -45,14 +45,14 @@ fn a_vm_is_found_by_its_name_and_by_its_id_in_its_project_only() {
     let (vm, operation) = registry.create_vm(new("web"), &asked()).unwrap();
     assert_eq!((operation.state, operation.boot), (OperationState::Running, 1));
     let id = vm.object.meta.id.to_string();
-    assert_eq!(registry.vm(&name("default"), "web").unwrap(), vm);
-    assert_eq!(registry.vm(&name("default"), &id).unwrap(), vm);
+    assert_eq!(registry.get::<Vm>(&name("default"), "web").unwrap(), vm);
+    assert_eq!(registry.get::<Vm>(&name("default"), &id).unwrap(), vm);
     registry.create_project(name("other"), NOW).unwrap();
     for missing in ["web", &id] {
-        let error = registry.vm(&name("other"), missing).unwrap_err();
+        let error = registry.get::<Vm>(&name("other"), missing).unwrap_err();
         assert!(matches!(error, RegistryError::Missing { kind: "VM", .. }));
     }
-    assert_eq!(registry.vms(None).unwrap().0, [vm]);
+    assert_eq!(registry.all::<Vm>(None).unwrap().0, [vm]);
     assert_eq!(registry.operation(operation.id).unwrap().object, operation);
 }
 
@@ -63,10 +63,10 @@ fn a_name_is_taken_once_in_a_project() {
     let error = registry.create_vm(new("web"), &asked()).unwrap_err();
     assert!(matches!(error, RegistryError::Exists { kind: "VM", .. }));
     registry.create_project(name("other"), NOW).unwrap();
-    registry.create_vm(NewVm { project: name("other"), ..new("web") }, &asked()).unwrap();
-    let nowhere = registry.create_vm(NewVm { project: name("none"), ..new("web") }, &asked());
+    registry.create_vm(New { project: name("other"), ..new("web") }, &asked()).unwrap();
+    let nowhere = registry.create_vm(New { project: name("none"), ..new("web") }, &asked());
     assert!(matches!(nowhere, Err(RegistryError::Missing { kind: "project", .. })));
-    assert_eq!(registry.vms(None).unwrap().0.len(), 2);
+    assert_eq!(registry.all::<Vm>(None).unwrap().0.len(), 2);
     assert!(matches!(registry.delete_project(&name("other")), Err(RegistryError::NotEmpty(_))));
 }
 
@@ -102,18 +102,21 @@ fn what_runs_or_is_protected_is_not_deleted() {
     assert!(matches!(change(&registry, "web", &polite), Err(RegistryError::Running(_))));
     let protect = |is: bool| {
         let spec = move |old: &VmSpec| Ok(VmSpec { protected: is, ..old.clone() });
-        registry.update_vm(&name("default"), "web", spec, None).unwrap()
+        registry.update::<Vm>(&name("default"), "web", spec, None).unwrap()
     };
     protect(true);
     let forced = Change::Delete { is_forced: true };
     assert!(matches!(change(&registry, "web", &forced), Err(RegistryError::Protected(_))));
     protect(false);
     change(&registry, "web", &forced).unwrap();
-    assert!(matches!(change(&registry, "web", &Change::Start), Err(RegistryError::Deleting(_))));
-    let vm = registry.vm(&name("default"), "web").unwrap().object;
+    assert!(matches!(
+        change(&registry, "web", &Change::Start),
+        Err(RegistryError::Deleting { .. })
+    ));
+    let vm = registry.get::<Vm>(&name("default"), "web").unwrap().object;
     let (operations, _) = registry.operations(None).unwrap();
-    registry.forget_vm(&vm, &operations, NOW).unwrap();
-    assert!(registry.vm(&name("default"), "web").is_err());
+    registry.forget(&vm, &operations, NOW).unwrap();
+    assert!(registry.get::<Vm>(&name("default"), "web").is_err());
     let (operations, _) = registry.operations(None).unwrap();
     assert!(operations.iter().all(|kept| kept.object.finished == Some(NOW)));
     registry.create_vm(new("web"), &asked()).unwrap();
@@ -124,7 +127,7 @@ fn a_change_of_something_that_has_changed_is_refused() {
     let (registry, _folder) = registry();
     let (vm, _) = registry.create_vm(new("web"), &asked()).unwrap();
     let bigger = |old: &VmSpec| Ok(VmSpec { cpus: old.cpus + 1, ..old.clone() });
-    let update = |revision| registry.update_vm(&name("default"), "web", bigger, Some(revision));
+    let update = |revision| registry.update::<Vm>(&name("default"), "web", bigger, Some(revision));
     let updated = update(vm.revision).unwrap();
     assert_eq!(updated.object.spec.cpus, 2);
     assert!(matches!(update(vm.revision), Err(RegistryError::Changed)));
@@ -142,10 +145,10 @@ fn what_is_decided_at_the_beginning_stays() {
     let (registry, _folder) = registry();
     registry.create_vm(new("web"), &asked()).unwrap();
     let image = |old: &VmSpec| Ok(VmSpec { image: Some("other".into()), ..old.clone() });
-    let error = registry.update_vm(&name("default"), "web", image, None).unwrap_err();
+    let error = registry.update::<Vm>(&name("default"), "web", image, None).unwrap_err();
     assert!(matches!(error, RegistryError::Fixed("spec.image")));
     let cpus = |old: &VmSpec| Ok(VmSpec { cpus: 99, ..old.clone() });
-    let error = registry.update_vm(&name("default"), "web", cpus, None).unwrap_err();
+    let error = registry.update::<Vm>(&name("default"), "web", cpus, None).unwrap_err();
     assert!(matches!(error, RegistryError::Spec(SpecError { field: "cpus", .. })));
 }
 
@@ -155,7 +158,7 @@ fn a_start_can_be_cancelled_once() {
     let (_, operation) = registry.create_vm(new("web"), &asked()).unwrap();
     let cancelled = registry.cancel(operation.id, &asked()).unwrap();
     assert_eq!(cancelled.state, OperationState::Cancelled);
-    let spec = registry.vm(&name("default"), "web").unwrap().object.spec;
+    let spec = registry.get::<Vm>(&name("default"), "web").unwrap().object.spec;
     assert_eq!(spec.power, Power::OffNow);
     let again = registry.cancel(operation.id, &asked());
     assert!(matches!(again, Err(RegistryError::NotCancellable(_))));

@@ -1,10 +1,13 @@
 //! What can be asked of a VM that is there.
 
-use model::{Name, Operation, OperationId, OperationState, Phase, Power, Verb, VmSpec};
+use model::{
+    Kind, Name, Operation, OperationId, OperationState, Phase, Power, Target, Verb, Vm, VmId,
+    VmSpec,
+};
 use store::{Revision, Txn};
 
 use crate::codec::PutJson;
-use crate::vms::{Facet, Parts, key};
+use crate::objects::{Facet, Parts, TRIES, key};
 use crate::{Asked, Kept, Registry, RegistryError, operations};
 
 /// What shall change.
@@ -43,9 +46,6 @@ impl Change {
     }
 }
 
-/// How often a change is tried that only loses to others.
-const TRIES: u32 = 16;
-
 impl Registry {
     /// Asks for a change of a VM.
     ///
@@ -61,65 +61,27 @@ impl Registry {
         asked: &Asked,
     ) -> Result<Operation, RegistryError> {
         for _ in 0..TRIES {
-            let parts = self.parts(project, name_or_id)?;
+            let parts = self.parts::<Vm>(project, name_or_id)?;
             if revision.is_some_and(|revision| revision != parts.spec) {
                 return Err(RegistryError::Changed);
             }
-            let changed = changed(&parts, change)?;
-            let (vm, verb) = (&parts.vm, change.verb());
+            let (vm, verb) = (&parts.object, change.verb());
             let mut with_spec = vm.clone();
-            with_spec.spec = changed.unwrap_or_else(|| vm.spec.clone());
-            let operation = operations::new(verb, &with_spec, asked);
+            with_spec.spec = changed(vm, change)?.unwrap_or_else(|| vm.spec.clone());
+            let operation = operations::of_vm(verb, &with_spec, asked);
             let id = vm.meta.id;
-            let mut txn = Txn::new()
-                .if_modified(key(id, Facet::Spec), parts.spec)
-                .if_modified(key(id, Facet::Meta), parts.meta)
-                .put_json(operations::key(operation.id), &operation)?;
+            let mut txn =
+                parts.unchanged(Txn::new()).put_json(operations::key(operation.id), &operation)?;
             if with_spec.spec != vm.spec {
-                txn = txn.put_json(key(id, Facet::Spec), &with_spec.spec)?;
+                txn = txn.put_json(key::<Vm>(id, Facet::Spec), &with_spec.spec)?;
             }
             if verb == Verb::Delete {
                 let mut meta = vm.meta.clone();
                 meta.deleting = true;
-                txn = txn.put_json(key(id, Facet::Meta), &meta)?;
+                txn = txn.put_json(key::<Vm>(id, Facet::Meta), &meta)?;
             }
             if self.commit(&txn)?.is_some() {
                 return Ok(operation);
-            }
-        }
-        Err(RegistryError::Changed)
-    }
-
-    /// Another spec for a VM. What it is at the moment is changed by verbs, not by this.
-    ///
-    /// # Errors
-    /// As for [`Self::change_vm`], and when the spec cannot be.
-    pub fn update_vm(
-        &self,
-        project: &Name,
-        name_or_id: &str,
-        spec: impl Fn(&VmSpec) -> Result<VmSpec, RegistryError>,
-        revision: Option<Revision>,
-    ) -> Result<Kept<model::Vm>, RegistryError> {
-        for _ in 0..TRIES {
-            let Parts { mut vm, meta, spec: of_spec } = self.parts(project, name_or_id)?;
-            if revision.is_some_and(|revision| revision != of_spec) {
-                return Err(RegistryError::Changed);
-            }
-            if vm.meta.deleting {
-                return Err(RegistryError::Deleting(vm.meta.name));
-            }
-            let new = spec(&vm.spec)?;
-            new.check()?;
-            fixed(&vm.spec, &new)?;
-            let id = vm.meta.id;
-            let txn = Txn::new()
-                .if_modified(key(id, Facet::Spec), of_spec)
-                .if_modified(key(id, Facet::Meta), meta)
-                .put_json(key(id, Facet::Spec), &new)?;
-            if let Some(revision) = self.commit(&txn)? {
-                vm.spec = new;
-                return Ok(Kept { object: vm, revision });
             }
         }
         Err(RegistryError::Changed)
@@ -135,13 +97,18 @@ impl Registry {
             if !operation.can_cancel || operation.state != OperationState::Running {
                 return Err(RegistryError::NotCancellable(id));
             }
-            let vm = operation.target.vm.to_string();
-            let Parts { vm, spec: of_spec, .. } = self.parts(&operation.target.project, &vm)?;
+            let Target { kind: Kind::Vm, id: vm, .. } = operation.target else {
+                return Err(RegistryError::NotCancellable(id));
+            };
+            let parts = self.parts_of::<Vm>(VmId(vm))?;
+            let Parts { object: vm, spec: of_spec, .. } =
+                parts.ok_or(RegistryError::NotCancellable(id))?;
             if vm.spec.boot != operation.boot || vm.meta.deleting {
                 return Err(RegistryError::NotCancellable(id));
             }
             operation.finish_as(OperationState::Cancelled, None, asked.at);
-            let (spec_key, operation_key) = (key(vm.meta.id, Facet::Spec), operations::key(id));
+            let (spec_key, operation_key) =
+                (key::<Vm>(vm.meta.id, Facet::Spec), operations::key(id));
             let spec = VmSpec { power: Power::OffNow, ..vm.spec };
             let txn = Txn::new()
                 .if_modified(&spec_key, of_spec)
@@ -156,26 +123,11 @@ impl Registry {
     }
 }
 
-/// What is decided when a VM is made, or by verbs.
-fn fixed(old: &VmSpec, new: &VmSpec) -> Result<(), RegistryError> {
-    let fields = [
-        ("spec.image", old.image == new.image),
-        ("spec.disk_bytes", old.disk_bytes == new.disk_bytes),
-        ("spec.boot", old.boot == new.boot),
-        ("spec.power (use start, stop, pause and resume)", old.power == new.power),
-    ];
-    match fields.iter().find(|(_, is_same)| !is_same) {
-        Some((field, _)) => Err(RegistryError::Fixed(field)),
-        None => Ok(()),
-    }
-}
-
 /// The spec that a change makes; `None` when it makes no other.
-fn changed(parts: &Parts, change: &Change) -> Result<Option<VmSpec>, RegistryError> {
-    let vm = &parts.vm;
+fn changed(vm: &Vm, change: &Change) -> Result<Option<VmSpec>, RegistryError> {
     let name = || vm.meta.name.clone();
     if vm.meta.deleting {
-        return Err(RegistryError::Deleting(name()));
+        return Err(RegistryError::deleting::<Vm>(&vm.meta));
     }
     let is_up = matches!(vm.status.phase, Phase::Starting | Phase::Running | Phase::Paused);
     let is_coming = vm.spec.power.is_on() && vm.status.boot < vm.spec.boot;

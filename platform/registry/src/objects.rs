@@ -1,0 +1,263 @@
+//! Objects with a spec and a status, of whatever kind: how they are kept, found, changed and forgotten.
+
+use jiff::Timestamp;
+use model::{Meta, Name, Object, Operation, Spec};
+use serde::{Deserialize, Serialize};
+use store::{Entry, Range, Revision, Txn};
+
+use crate::codec::{PutJson, read};
+use crate::{Asked, Kept, Registry, RegistryError, operations, projects};
+
+/// An object that is asked for.
+#[derive(Debug, Clone)]
+pub struct New<O: Object> {
+    /// Its name.
+    pub name: Name,
+    /// Its project.
+    pub project: Name,
+    /// What is wanted of it.
+    pub spec: O::Spec,
+}
+
+impl<O: Object> New<O> {
+    /// The object of it.
+    pub(crate) fn object(self, asked: &Asked) -> Result<O, RegistryError> {
+        self.spec.check()?;
+        let Self { name, project, spec } = self;
+        let id = O::Id::default();
+        let meta = Meta { id, name, project, created: asked.at, deleting: false };
+        Ok(O::of(meta, spec, O::Status::default()))
+    }
+}
+
+/// Which part of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Facet {
+    Meta,
+    Spec,
+    Status,
+}
+
+fn prefix<O: Object>() -> String {
+    format!("/{}/", O::KIND.plural())
+}
+
+pub(crate) fn key<O: Object>(id: O::Id, facet: Facet) -> String {
+    let facet = match facet {
+        Facet::Meta => "meta",
+        Facet::Spec => "spec",
+        Facet::Status => "status",
+    };
+    format!("{}{id}/{facet}", prefix::<O>())
+}
+
+/// What keys of the names of a project's objects begin with.
+pub(crate) fn names_of(project: &Name) -> String {
+    format!("/names/{project}/")
+}
+
+pub(crate) fn name_key<O: Object>(project: &Name, name: &Name) -> String {
+    format!("{}{}/{name}", names_of(project), O::KIND.plural())
+}
+
+/// An object and the revisions of its parts.
+pub(crate) struct Parts<O> {
+    pub object: O,
+    pub meta: Revision,
+    pub spec: Revision,
+}
+
+impl<O: Object> Parts<O> {
+    /// A transaction that happens only if the object is still so, whatever its status.
+    pub fn unchanged(&self, txn: Txn) -> Txn {
+        let id = self.object.meta().id;
+        txn.if_modified(key::<O>(id, Facet::Spec), self.spec)
+            .if_modified(key::<O>(id, Facet::Meta), self.meta)
+    }
+
+    fn kept(self) -> Kept<O> {
+        Kept { object: self.object, revision: self.spec }
+    }
+}
+
+/// Objects of entries in the order of their keys. `meta` comes before `spec` before `status`.
+fn assemble<O: Object>(entries: &[Entry]) -> Result<Vec<Parts<O>>, RegistryError> {
+    let whole = |part: &[Entry]| {
+        let [meta, spec, status] = part else { return Ok(None) };
+        let object = O::of(read(meta)?, read(spec)?, read(status)?);
+        Ok(Some(Parts { object, meta: meta.modified, spec: spec.modified }))
+    };
+    let id = |entry: &Entry| entry.key.rfind('/').map_or(0, |end| end);
+    let groups = entries.chunk_by(|a, b| a.key[..id(a)] == b.key[..id(b)]);
+    groups.filter_map(|part| whole(part).transpose()).collect()
+}
+
+/// What an object's name stands for, as it is kept.
+#[derive(Serialize, Deserialize)]
+struct NameRecord<Id> {
+    id: Id,
+}
+
+/// How often a change is tried that only loses to others.
+pub(crate) const TRIES: u32 = 16;
+
+impl Registry {
+    /// Adds to a transaction that this object comes to be; it happens only if its name is free and its project
+    /// there.
+    pub(crate) fn put_new<O: Object>(&self, txn: Txn, object: &O) -> Result<Txn, RegistryError> {
+        let Meta { id, name, project, .. } = object.meta();
+        let name_key = name_key::<O>(project, name);
+        if self.store.get(&name_key)?.0.is_some() {
+            return Err(RegistryError::Exists { kind: O::KIND.as_str(), name: name.clone() });
+        }
+        let of = self.project(project)?.revision;
+        let project_key = projects::key(project);
+        let is_compared = txn
+            .when
+            .iter()
+            .any(|when| matches!(when, store::Compare::Modified(key, _) if *key == project_key));
+        let txn = if is_compared { txn } else { txn.if_modified(project_key, of) };
+        txn.if_absent(&name_key)
+            .put_json(&name_key, &NameRecord { id: *id })?
+            .put_json(key::<O>(*id, Facet::Meta), object.meta())?
+            .put_json(key::<O>(*id, Facet::Spec), object.spec())?
+            .put_json(key::<O>(*id, Facet::Status), object.status())
+    }
+
+    /// An object, by its name in the project or by its ID.
+    ///
+    /// # Errors
+    /// When there is none, or the store fails.
+    pub fn get<O: Object>(
+        &self,
+        project: &Name,
+        name_or_id: &str,
+    ) -> Result<Kept<O>, RegistryError> {
+        self.parts(project, name_or_id).map(Parts::kept)
+    }
+
+    pub(crate) fn parts<O: Object>(
+        &self,
+        project: &Name,
+        name_or_id: &str,
+    ) -> Result<Parts<O>, RegistryError> {
+        let missing =
+            || RegistryError::Missing { kind: O::KIND.as_str(), name: name_or_id.to_owned() };
+        let id = match name_or_id.parse::<O::Id>() {
+            Ok(id) => id,
+            Err(_) => {
+                let name = name_or_id.parse().map_err(|_| missing())?;
+                let record = self.read::<NameRecord<O::Id>>(&name_key::<O>(project, &name))?;
+                record.ok_or_else(missing)?.object.id
+            }
+        };
+        let found = self.parts_of::<O>(id)?;
+        found.filter(|parts| parts.object.meta().project == *project).ok_or_else(missing)
+    }
+
+    pub(crate) fn parts_of<O: Object>(&self, id: O::Id) -> Result<Option<Parts<O>>, RegistryError> {
+        let page = self.store.range(&Range::prefix(format!("{}{id}/", prefix::<O>())))?;
+        Ok(assemble(&page.entries)?.pop())
+    }
+
+    /// An object of whatever project, if it is there.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn by_id<O: Object>(&self, id: O::Id) -> Result<Option<Kept<O>>, RegistryError> {
+        Ok(self.parts_of(id)?.map(Parts::kept))
+    }
+
+    /// All objects of a kind, of all projects, the oldest first, and the revision they are of.
+    ///
+    /// # Errors
+    /// When the revision is compacted, or the store fails.
+    pub fn all<O: Object>(
+        &self,
+        at: Option<Revision>,
+    ) -> Result<(Vec<Kept<O>>, Revision), RegistryError> {
+        let page = self.store.range(&Range { at, ..Range::prefix(prefix::<O>()) })?;
+        let all = assemble(&page.entries)?.into_iter().map(Parts::kept).collect();
+        Ok((all, page.revision))
+    }
+
+    /// Another spec for an object, of the one it has.
+    ///
+    /// # Errors
+    /// When there is no such object, it is going away or not of the revision that is given, the spec cannot be, or
+    /// the store fails.
+    pub fn update<O: Object>(
+        &self,
+        project: &Name,
+        name_or_id: &str,
+        spec: impl Fn(&O::Spec) -> Result<O::Spec, RegistryError>,
+        revision: Option<Revision>,
+    ) -> Result<Kept<O>, RegistryError> {
+        for _ in 0..TRIES {
+            let parts = self.parts::<O>(project, name_or_id)?;
+            let (meta, old) = (parts.object.meta(), parts.object.spec());
+            if revision.is_some_and(|revision| revision != parts.spec) {
+                return Err(RegistryError::Changed);
+            }
+            if meta.deleting {
+                return Err(RegistryError::deleting::<O>(meta));
+            }
+            let new = spec(old)?;
+            new.check()?;
+            if let Some(field) = old.fixed_field(&new) {
+                return Err(RegistryError::Fixed(field));
+            }
+            let txn = parts.unchanged(Txn::new()).put_json(key::<O>(meta.id, Facet::Spec), &new)?;
+            if let Some(revision) = self.commit(&txn)? {
+                let object = O::of(meta.clone(), new, parts.object.status().clone());
+                return Ok(Kept { object, revision });
+            }
+        }
+        Err(RegistryError::Changed)
+    }
+
+    /// Writes down how an object is. Only its reconciler does.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn set_status<O: Object>(
+        &self,
+        id: O::Id,
+        status: &O::Status,
+    ) -> Result<(), RegistryError> {
+        let meta = self.store.get(&key::<O>(id, Facet::Meta))?.0;
+        // One that is gone has no status.
+        let Some(meta) = meta else { return Ok(()) };
+        let txn = Txn::new().if_modified(&meta.key, meta.modified);
+        self.commit(&txn.put_json(key::<O>(id, Facet::Status), status)?)?;
+        Ok(())
+    }
+
+    /// Forgets an object of which the host has nothing more, and finishes its operations.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn forget<O: Object>(
+        &self,
+        object: &O,
+        done: &[Kept<Operation>],
+        now: Timestamp,
+    ) -> Result<(), RegistryError> {
+        let Meta { id, name, project, .. } = object.meta();
+        let mut txn = Txn::new()
+            .delete(name_key::<O>(project, name))
+            .delete(key::<O>(*id, Facet::Meta))
+            .delete(key::<O>(*id, Facet::Spec))
+            .delete(key::<O>(*id, Facet::Status));
+        let id: uuid::Uuid = (*id).into();
+        // A transaction has room for so many; more are cancelled when their object is missed.
+        for kept in done.iter().filter(|kept| kept.object.target.id == id).take(64) {
+            let mut operation = kept.object.clone();
+            operation.finish(None, now);
+            let key = operations::key(operation.id);
+            txn = txn.if_modified(&key, kept.revision).put_json(&key, &operation)?;
+        }
+        self.commit(&txn)?;
+        Ok(())
+    }
+}
