@@ -11,7 +11,7 @@ use kvm_bindings::{
     KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT, KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS, kvm_enable_cap,
 };
 use kvm_ioctls::{Cap, Kvm, VmFd};
-use x86_state::{CpuFeatures, CpuProfile, VcpuId};
+use x86_state::{CpuFeatures, CpuModel, CpuProfile, VcpuId};
 
 use crate::raw;
 use crate::routes::IOAPIC_INPUTS;
@@ -182,11 +182,13 @@ impl Host {
                 supported.as_slice().iter().find(|e| e.function == leaf && e.index == subleaf);
             entry.map_or([0; 4], |e| [e.eax, e.ebx, e.ecx, e.edx])
         };
-        let mut lacks = Vec::new();
+        let (mut without, mut lacks) = (CpuFeatures::empty(), Vec::new());
         for (leaf, registers) in [(1, 2..4), (7, 1..4), (0x8000_0001, 2..4), (0x8000_0007, 3..4)] {
             let (wanted, have) = (profile.cpuid(leaf, 0, VcpuId(0)), find(leaf, 0));
             for i in registers {
                 let missing = wanted[i] & !have[i] & !served_without_listing(leaf, i);
+                let (features, missing) = CpuFeatures::told_by(leaf, i, missing);
+                without |= features;
                 if missing != 0 {
                     let register = ["EAX", "EBX", "ECX", "EDX"][i];
                     lacks.push(format!("CPUID {leaf:#x} {register} {missing:#x}"));
@@ -195,8 +197,15 @@ impl Host {
         }
         if !lacks.is_empty() {
             return Err(format!(
-                "this host's CPU or KVM lacks features of the CPU profile ({})",
+                "this host's CPU or KVM lacks features that every CPU profile has ({})",
                 lacks.join(", ")
+            ));
+        }
+        if !without.is_empty() {
+            let model = CpuModel { without: without | (CpuFeatures::all() - profile.features()) };
+            return Err(format!(
+                "this host's CPU or KVM lacks features of the CPU profile (--cpu {model} does \
+                 without)"
             ));
         }
         let missing = profile.xcr0_mask() & !u64::from(find(0xd, 0)[0]);

@@ -136,6 +136,16 @@ impl CpuFeatures {
         all
     }
 
+    /// The features that CPUID tells of with these bits of a register (0 is EAX, 3 is EDX) of a leaf,
+    /// and the bits that tell of something a profile always has.
+    pub fn told_by(leaf: u32, register: usize, bits: u32) -> (Self, u32) {
+        let there =
+            |row: &&Row| row.leaf == leaf && row.register == register && row.bits & bits != 0;
+        ROWS.iter().filter(there).fold((Self::empty(), bits), |(features, rest), row| {
+            (features | row.feature, rest & !row.bits)
+        })
+    }
+
     /// The feature of this name.
     fn named(name: &str) -> Option<Self> {
         ROWS.iter().find(|row| row.name == name).map(|row| row.feature)
@@ -147,6 +157,13 @@ impl CpuFeatures {
 pub struct CpuModel {
     /// What the profile shall be without, and what cannot be without that.
     pub without: CpuFeatures,
+}
+
+impl fmt::Display for CpuModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("portable")?;
+        self.without.rows().try_for_each(|row| write!(f, ",-{}", row.name))
+    }
 }
 
 impl Default for CpuModel {
@@ -215,6 +232,20 @@ mod tests {
         assert!(gone.contains(CpuFeatures::LM | CpuFeatures::NX | CpuFeatures::INVPCID));
         assert!(gone.contains(CpuFeatures::SSE4_2) && !gone.contains(CpuFeatures::POPCNT));
         assert_eq!("portable".parse(), Ok(CpuModel::default()));
+    }
+
+    #[test]
+    fn a_model_is_written_as_it_is_read() {
+        let model: CpuModel = "portable,-smap,-xsave".parse().unwrap();
+        assert_eq!(model.to_string(), "portable,-xsave,-smap");
+        assert_eq!(model.to_string().parse(), Ok(model));
+    }
+
+    #[test]
+    fn bits_of_cpuid_have_features_or_are_left_over() {
+        let told = CpuFeatures::told_by(1, ECX, 1 | 1 << 9 | 1 << 31);
+        assert_eq!(told, (CpuFeatures::SSE3 | CpuFeatures::SSSE3, 1 << 31));
+        assert_eq!(CpuFeatures::told_by(2, ECX, 1), (CpuFeatures::empty(), 1));
     }
 
     #[test]
