@@ -5,6 +5,7 @@
 
 mod ending;
 mod escape;
+mod footprint;
 mod input;
 mod options;
 mod terminal;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<Ending, Ending> {
     let spec = options.spec()?;
+    footprint::forget_program();
     // Before there are threads, which inherit the mask.
     let signals =
         Signals::take_over(&SIGNALS).map_err(|e| Ending::host("cannot take signals over", &e))?;
@@ -81,6 +83,7 @@ fn run(options: &Options) -> Result<Ending, Ending> {
     let input = stdio.map(|console| take_input(&io, console, &inbox, is_terminal)).transpose()?;
     let signalled = serve_signals(&mut io, signals, &inbox, terminal)?;
     let io = io.start("io")?;
+    footprint::forget_program();
     let result = vm.run();
     for output in outputs {
         output.flush(FLUSH_LIMIT);
