@@ -46,6 +46,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("engine/engine_soft", &["support", "x86", "engine", "guest_memory", "machine_clock"]),
     ("engine", &["support", "x86", "engine", "engine_soft", "guest_memory", "machine_clock"]),
     ("backend", &["support"]),
+    ("vmm/cage", &[]),
     ("vmm/vmm_rpc", &["support"]),
     ("vmm/guest_agent", &["support", "vmm_rpc"]),
     (
@@ -60,6 +61,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "engine_full",
             "backend",
             "guest_agent",
+            "cage",
             "vmm_rpc",
         ],
     ),
@@ -70,8 +72,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("platform/host", &["support", "model", "reconcile", "images", "vmm_rpc"]),
     ("platform/api", &["support", "model", "registry", "reconcile", "host", "images", "store"]),
     ("bin/trined", &["support", "api", "host", "images", "reconcile", "registry", "store"]),
-    ("bin/trinevm", &["support", "vmm", "vmm_rpc", "rfb"]),
-    ("bin/trine", &["support", "vmm_rpc", "images", "image_build", "model"]),
+    ("bin/trinevm", &["support", "cage", "vmm", "vmm_rpc", "rfb"]),
+    ("bin/trine", &["support", "vmm_rpc", "images", "image_build", "model", "storage", "net"]),
     ("tests/isa", &["x86", "engine", "engine_emu", "engine_hw", "harness"]),
     ("xtask", &["basket", "guests", "nested"]),
 ];
@@ -91,6 +93,7 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("anyhow", &["trine", "trined", "trinevm", "xtask"]),
     ("prometheus-client", &["api"]),
     ("axum", &["api", "trined"]),
+    ("seccompiler", &["cage"]),
 ];
 
 const LINES_MAX: usize = 800;

@@ -33,7 +33,7 @@ pub use mac::Mac;
 pub use policed::{Policed, Policy};
 pub use rate::{Rate, TokenBucket};
 pub use tap::Tap;
-pub use user::{Forward, Protocol, UserConfig, UserCounters, UserNetwork};
+pub use user::{Forward, Protocol, UserConfig, UserCounters, UserNetwork, keep_resolver};
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

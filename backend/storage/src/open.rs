@@ -70,6 +70,29 @@ impl FromStr for Cache {
     }
 }
 
+/// A file of a disk, as it is to be opened.
+struct Wanted<'a> {
+    path: &'a Path,
+    write: bool,
+    direct: bool,
+}
+
+/// Where a disk's files come from: from the host by their names, or from whoever has opened them.
+pub(crate) struct Files<'a>(Option<Vec<(Wanted<'a>, File)>>);
+
+impl Files<'_> {
+    /// From the host.
+    pub(crate) const HOST: Files<'static> = Files(None);
+
+    pub(crate) fn open(&self, path: &Path, write: bool, direct: bool) -> Result<File, OpenError> {
+        let Some(given) = &self.0 else { return open_file(path, write, direct) };
+        let is_it = |wanted: &Wanted<'_>| wanted.path == path && wanted.direct == direct;
+        let found = given.iter().find(|(wanted, _)| is_it(wanted));
+        let (_, file) = found.ok_or_else(|| OpenError::Missing { path: path.into() })?;
+        clone(file, path)
+    }
+}
+
 /// A disk, as an operator asks for it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DiskOptions {
@@ -102,20 +125,69 @@ impl DiskOptions {
     /// # Errors
     /// When a file is not what it must be, another program uses it, or the host refuses.
     pub fn open(&self) -> Result<Arc<dyn Disk>, OpenError> {
+        self.open_from(&Files::HOST, None)
+    }
+
+    /// Opens the files of the disk, for a process that cannot: [`DiskOptions::open_given`] there.
+    ///
+    /// # Errors
+    /// When one is not there, or the host refuses.
+    pub fn open_files(&self) -> Result<Vec<File>, OpenError> {
+        let open = |wanted: Wanted<'_>| open_file(wanted.path, wanted.write, wanted.direct);
+        let mut files: Vec<File> = self.wanted().into_iter().map(open).collect::<Result<_, _>>()?;
+        if self.has_overlay() {
+            let directory = Overlay::directory();
+            let made = Overlay::make_file(&directory);
+            files.push(made.map_err(|source| OpenError::Overlay { directory, source })?);
+        }
+        Ok(files)
+    }
+
+    /// As [`DiskOptions::open`], with files that [`DiskOptions::open_files`] of the same options has opened.
+    ///
+    /// # Errors
+    /// As there, and when a file is missing.
+    pub fn open_given(&self, mut files: Vec<File>) -> Result<Arc<dyn Disk>, OpenError> {
+        let overlay = if self.has_overlay() { files.pop() } else { None };
+        let given = self.wanted().into_iter().zip(files).collect();
+        self.open_from(&Files(Some(given)), overlay)
+    }
+
+    fn has_overlay(&self) -> bool {
+        self.snapshot && !self.read_only
+    }
+
+    /// Each of the disk's files, and, where the host's cache is passed by, each once more for that.
+    fn wanted(&self) -> Vec<Wanted<'_>> {
+        let write = !self.read_only && !self.snapshot;
+        let below = self.backing.iter().map(|(path, _)| (path.as_path(), false));
+        let names = std::iter::once((self.path.as_path(), write)).chain(below);
+        let ways: &[bool] = if self.cache == Cache::None { &[false, true] } else { &[false] };
+        let each =
+            |(path, write)| ways.iter().map(move |direct| Wanted { path, write, direct: *direct });
+        names.flat_map(each).collect()
+    }
+
+    fn open_from(
+        &self,
+        files: &Files<'_>,
+        overlay: Option<File>,
+    ) -> Result<Arc<dyn Disk>, OpenError> {
         let path = &self.path;
         let write = !self.read_only && !self.snapshot;
-        let format = format_of(path, self.format)?;
+        let format = format_of(path, self.format, files)?;
         if format == Format::Raw && !self.backing.is_empty() {
             return Err(OpenError::RawBacking { path: path.clone() });
         }
         let disk: Arc<dyn Disk> = match format {
-            Format::Raw => Arc::new(RawDisk::open_with(path, write, self.cache)?),
-            Format::Qcow2 => Arc::new(self.open_qcow2(write)?),
+            Format::Raw => Arc::new(RawDisk::open_with(path, write, self.cache, files)?),
+            Format::Qcow2 => Arc::new(self.open_qcow2(write, files)?),
         };
-        let disk: Arc<dyn Disk> = if self.snapshot && !self.read_only {
+        let disk: Arc<dyn Disk> = if self.has_overlay() {
             let directory = Overlay::directory();
-            let failed = |source| OpenError::Overlay { directory: directory.clone(), source };
-            Arc::new(Overlay::new(disk, &directory).map_err(failed)?)
+            let file = overlay.map_or_else(|| Overlay::make_file(&directory), Ok);
+            let made = file.and_then(|file| Overlay::new(disk, file));
+            Arc::new(made.map_err(|source| OpenError::Overlay { directory, source })?)
         } else {
             disk
         };
@@ -133,7 +205,7 @@ impl DiskOptions {
         })
     }
 
-    fn open_qcow2(&self, write: bool) -> Result<Qcow2Disk, OpenError> {
+    fn open_qcow2(&self, write: bool, files: &Files<'_>) -> Result<Qcow2Disk, OpenError> {
         let names = std::iter::once((&self.path, Some(Format::Qcow2)))
             .chain(self.backing.iter().map(|(path, format)| (path, *format)));
         let direct = self.cache == Cache::None;
@@ -141,7 +213,7 @@ impl DiskOptions {
         let mut seen = Vec::new();
         for (n, (path, format)) in names.enumerate() {
             let write = write && n == 0;
-            let file = open_file(path, write, direct)?;
+            let file = files.open(path, write, direct)?;
             let host = |source| OpenError::Host { path: path.clone(), source };
             let metadata = file.metadata().map_err(host)?;
             let identity = (metadata.dev(), metadata.ino());
@@ -152,7 +224,7 @@ impl DiskOptions {
             lock(&file, path, write)?;
             let refused = |source| OpenError::Qcow2 { path: path.clone(), source };
             let last = n == self.backing.len();
-            if format_of(path, format)? == Format::Raw {
+            if format_of(path, format, files)? == Format::Raw {
                 if !last {
                     return Err(OpenError::RawBacking { path: path.clone() });
                 }
@@ -160,11 +232,11 @@ impl DiskOptions {
                 continue;
             }
             // The library reads through descriptors that may be direct: the header is not aligned.
-            let looked = if direct { open_file(path, false, false)? } else { clone(&file, path)? };
+            let looked = if direct { files.open(path, false, false)? } else { clone(&file, path)? };
             let header = header::check(&looked, write).map_err(refused)?;
             if write {
                 // What a writer that was killed has left.
-                let file = if direct { &open_file(path, true, false)? } else { &file };
+                let file = if direct { &files.open(path, true, false)? } else { &file };
                 leaks::reclaim(file, &header.tables).map_err(refused)?;
             }
             match (header.backing, last) {
@@ -195,14 +267,14 @@ fn clone(file: &File, path: &Path) -> Result<File, OpenError> {
 }
 
 /// The format of `path`, when what its content claims does not speak against it.
-fn format_of(path: &Path, asked: Option<Format>) -> Result<Format, OpenError> {
+fn format_of(path: &Path, asked: Option<Format>, files: &Files<'_>) -> Result<Format, OpenError> {
     if let Some(format) = asked {
         return Ok(format);
     }
     if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("qcow2")) {
         return Ok(Format::Qcow2);
     }
-    let file = open_file(path, false, false)?;
+    let file = files.open(path, false, false)?;
     match header::magic_of(&file) {
         Some(found) => Err(OpenError::Unclear { path: path.into(), found }),
         None => Ok(Format::Raw),

@@ -29,10 +29,14 @@ pub(crate) struct Overlay {
 }
 
 impl Overlay {
-    /// No changes yet; they will be in an unnamed file in `directory`.
-    pub(crate) fn new(below: Arc<dyn Disk>, directory: &Path) -> io::Result<Self> {
+    /// An unnamed file in `directory`.
+    pub(crate) fn make_file(directory: &Path) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC | OFlags::EXCL;
-        let file: File = rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR)?.into();
+        Ok(rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR)?.into())
+    }
+
+    /// No changes yet; they will be in `file`.
+    pub(crate) fn new(below: Arc<dyn Disk>, file: File) -> io::Result<Self> {
         let below_info = below.info();
         file.set_len(below_info.size_bytes)?;
         let words = below_info.size_bytes.div_ceil(BLOCK).div_ceil(64) as usize;

@@ -10,7 +10,7 @@ use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 use vm_memory::VolatileSlice;
 
-use crate::open::{lock, open_file};
+use crate::open::{Files, lock};
 use crate::{
     Cache, Disk, DiskInfo, OpenError, SECTOR_SIZE, check_growth, check_range, total, vectored,
 };
@@ -41,13 +41,18 @@ impl RawDisk {
     /// # Errors
     /// When it is not a disk that can be used so, or another program uses it.
     pub fn open(path: &Path, read_only: bool) -> Result<Self, OpenError> {
-        Self::open_with(path, !read_only, Cache::Writeback)
+        Self::open_with(path, !read_only, Cache::Writeback, &Files::HOST)
     }
 
-    pub(crate) fn open_with(path: &Path, write: bool, cache: Cache) -> Result<Self, OpenError> {
-        let mut disk = Self::new(open_file(path, write, false)?, path, !write)?;
+    pub(crate) fn open_with(
+        path: &Path,
+        write: bool,
+        cache: Cache,
+        files: &Files<'_>,
+    ) -> Result<Self, OpenError> {
+        let mut disk = Self::new(files.open(path, write, false)?, path, !write)?;
         if cache == Cache::None {
-            disk.direct = Some(open_file(path, write, true)?);
+            disk.direct = Some(files.open(path, write, true)?);
         }
         disk.through = cache == Cache::Writethrough;
         Ok(disk)

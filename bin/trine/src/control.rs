@@ -195,5 +195,8 @@ fn table(status: &Status) -> String {
         ("lost output", format!("{} bytes", status.console_lost_bytes)),
         ("process", status.pid.to_string()),
     ];
-    rows.iter().map(|(name, value)| format!("{name:12} {value}\n")).collect()
+    let holds = status.cage.holds.iter().map(|line| ("cage", line.clone()));
+    let lacks = status.cage.lacks.iter().map(|line| ("not caged", line.clone()));
+    let rows = rows.into_iter().chain(holds).chain(lacks);
+    rows.map(|(name, value)| format!("{name:12} {value}\n")).collect()
 }

@@ -4,13 +4,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
-use vmm_rpc::{Client, DeviceKind, PluggedDevice, Reply, Request};
+use net::Tap;
+use storage::DiskOptions;
+use vmm_rpc::{Client, DeviceKind, Files, PluggedDevice, Reply, Request};
 
 use crate::balloon::Size;
 use crate::control::Target;
 
 /// Between looks at whether a device has gone.
 const LOOK: Duration = Duration::from_millis(50);
+/// Queues of a tap that comes: more gain a card nothing.
+const PAIRS_MAX: u32 = 4;
 
 #[derive(Subcommand)]
 pub enum DiskCommand {
@@ -90,7 +94,8 @@ pub fn disk(command: DiskCommand) -> anyhow::Result<()> {
     match command {
         DiskCommand::Add { target, disk } => {
             let directory = std::env::current_dir().context("there is no current directory")?;
-            add(&target, &Request::AddDisk { disk, directory })
+            let files = files_of_disk(&disk)?;
+            add(&target, &Request::AddDisk { disk, directory, files })
         }
         DiskCommand::Rm(options) => remove(&options, DeviceKind::Disk),
         DiskCommand::Resize { target, name, size } => {
@@ -103,7 +108,10 @@ pub fn disk(command: DiskCommand) -> anyhow::Result<()> {
 /// Does what is asked of network cards.
 pub fn net(command: NetCommand) -> anyhow::Result<()> {
     match command {
-        NetCommand::Add { target, net } => add(&target, &Request::AddNet { net }),
+        NetCommand::Add { target, net } => {
+            let files = queues(&net, &target)?;
+            add(&target, &Request::AddNet { net, files })
+        }
         NetCommand::Rm(options) => remove(&options, DeviceKind::Net),
         NetCommand::Ls(options) => list(&options, DeviceKind::Net),
     }
@@ -114,6 +122,28 @@ pub fn set(options: &SetOptions) -> anyhow::Result<()> {
     let SetOptions { target, cpus, memory } = options;
     let memory_bytes = memory.map(|size| size.bytes());
     done(target, &Request::Grow { cpus: *cpus, memory_bytes })
+}
+
+/// Opens a disk's files, because the VM's process cannot.
+fn files_of_disk(disk: &str) -> anyhow::Result<Files> {
+    // The VM says what it can have.
+    let options = DiskOptions::parse(disk, |option| Ok(option.starts_with("bus=")));
+    Ok(options.map_err(anyhow::Error::msg)?.open_files()?.into())
+}
+
+/// Opens a tap's queues, if it is a tap.
+fn queues(net: &str, target: &Target) -> anyhow::Result<Files> {
+    let (to, _) = net.split_once(',').unwrap_or((net, ""));
+    let Some((kind @ ("tap" | "bridge"), name)) = to.split_once('=') else {
+        return Ok(Files::default());
+    };
+    let pairs = match Client::connect(target.control())?.ask(&Request::Status)? {
+        Reply::Status(status) => status.vcpus.min(PAIRS_MAX) as u16,
+        other => return unexpected(other),
+    };
+    let open = if kind == "tap" { Tap::open_queues } else { Tap::open_on_bridge };
+    let (_, queues) = open(name, pairs)?;
+    Ok(queues.into())
 }
 
 fn done(target: &Target, request: &Request) -> anyhow::Result<()> {

@@ -1,7 +1,7 @@
 //! How a run ends, as people and scripts see it.
 
-use std::fs;
-use std::path::Path;
+use std::fs::File;
+use std::io::Write;
 use std::process::ExitCode;
 
 use evloop::Signal;
@@ -56,14 +56,12 @@ impl Ending {
         Some(said.trim_end().replace('\n', " "))
     }
 
-    /// Writes the exit status and what is to be said into a file, a line each, all or nothing. For who has
-    /// not started this process and so is not told by the host.
-    pub fn record(&self, path: &Path) {
+    /// Writes the exit status and what is to be said into a file, a line each: what has no second line was cut
+    /// off. For who has not started this process and so is not told by the host.
+    pub fn record(&self, mut file: File) {
         let text = format!("{}\n{}\n", self.status(), self.said().unwrap_or_default());
-        let partial = path.with_extension("partial");
-        let written = fs::write(&partial, text).and_then(|()| fs::rename(&partial, path));
-        if let Err(error) = written {
-            eprintln!("trinevm: cannot write {}: {error}", path.display());
+        if let Err(error) = file.write_all(text.as_bytes()) {
+            eprintln!("trinevm: cannot write the record of the end: {error}");
         }
     }
 

@@ -8,21 +8,25 @@ mod escape;
 mod footprint;
 mod input;
 mod options;
+mod sweeper;
 mod terminal;
 
+use std::fs::File;
 use std::io::{IsTerminal, stdin};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use cage::{Cage, CageError, Level, Needs, VcpuFilter};
 use evloop::{Interest, Signal, Signals};
-use vmm::{Console, Inbox, Io, Launched, Outcome};
+use vmm::{Console, Inbox, Io, Launched, Outcome, Vm};
 use vmm_rpc::{Listener, Request};
 
 use ending::Ending;
 use escape::Typed;
 use input::Input;
 use options::Options;
+use sweeper::Sweeper;
 use terminal::RawTerminal;
 
 /// How long the last output may take to reach a slow reader.
@@ -36,17 +40,27 @@ const SIGNALS: [Signal; 6] =
     [Signal::Term, Signal::Int, Signal::Hup, Signal::Quit, Signal::Cont, Signal::Ttou];
 
 fn main() -> ExitCode {
+    if let Some(swept) = sweeper::main() {
+        return swept;
+    }
     let options = match Options::from_command_line() {
         Ok(options) => options,
         Err(ending) => return ending.end(),
     };
     if options.record.is_some() {
+        // Of what the daemon has been given by who started it, nothing is for a VM.
+        cage::close_inherited();
         // A process that leads a group has a session of its own as far as signals go.
         let _ = rustix::process::setsid();
     }
+    // Opened now: later, nothing is.
+    let record = match options.record.as_deref().map(File::create).transpose() {
+        Ok(record) => record,
+        Err(error) => return Ending::host("cannot make the record of the end", &error).end(),
+    };
     let ending = run(&options).unwrap_or_else(|ending| ending);
-    if let Some(path) = &options.record {
-        ending.record(path);
+    if let Some(file) = record {
+        ending.record(file);
     }
     ending.end()
 }
@@ -54,6 +68,7 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<Ending, Ending> {
     let spec = options.spec()?;
     footprint::forget_program();
+    let level = options.begin_cage();
     // Before there are threads, which inherit the mask.
     let signals =
         Signals::take_over(&SIGNALS).map_err(|e| Ending::host("cannot take signals over", &e))?;
@@ -67,7 +82,7 @@ fn run(options: &Options) -> Result<Ending, Ending> {
         let listener = listener.map_err(|e| Ending::usage(errchain::Chain(&e).to_string()))?;
         io.serve_control(listener, &inbox, PROGRAM)?;
     }
-    let Launched { vm, clock, consoles, outputs, desk, viewers, engine } =
+    let Launched { mut vm, clock, consoles, outputs, desk, viewers, engine } =
         vmm::launch(spec, &inbox)?;
     eprintln!("trinevm: {engine}");
     for viewer in &viewers {
@@ -83,18 +98,41 @@ fn run(options: &Options) -> Result<Ending, Ending> {
     let input = stdio.map(|console| take_input(&io, console, &inbox, is_terminal)).transpose()?;
     let signalled = serve_signals(&mut io, signals, &inbox, terminal)?;
     let io = io.start("io")?;
+    let sweeper = Sweeper::start(&options.sockets())
+        .map_err(|e| Ending::host("cannot start who removes the sockets", &e))?;
+    close_cage(options, level, &mut vm)?;
     footprint::forget_program();
     let result = vm.run();
     for output in outputs {
         output.flush(FLUSH_LIMIT);
     }
-    drop((input, viewers, io));
+    drop((input, viewers, io, sweeper));
     terminal::restore();
     let signal = *signalled.lock().unwrap_or_else(PoisonError::into_inner);
     match (result?, signal) {
         (Outcome::Quit, Some(signal)) => Ok(Ending::Signal(signal)),
         (outcome, _) => Ok(Ending::Ran(outcome)),
     }
+}
+
+/// The process opens nothing from here on. What the host's kernel has no means for is told: here, or by the daemon.
+fn close_cage(options: &Options, mut level: Level, vm: &mut Vm) -> Result<(), Ending> {
+    let refused = |error: CageError| Ending::Host(errchain::Chain(&error).to_string());
+    let needs = Needs {
+        inet: options.may_have_network(),
+        unix: options.has_guest_sockets(),
+        ..vm.needs(options.control.is_some())
+    };
+    let vcpus = VcpuFilter::new(&needs).map_err(refused)?;
+    let closed = Cage { needs, user: options.cage_user() }.close().map_err(refused)?;
+    level.holds.extend(closed.holds);
+    level.lacks.extend(closed.lacks);
+    if options.record.is_none() {
+        for lack in &level.lacks {
+            eprintln!("trinevm: the cage lacks {lack}");
+        }
+    }
+    Ok(vm.enclose(level, &vcpus)?)
 }
 
 /// Ends this process when its parent does.

@@ -5,13 +5,14 @@ use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use cage::Level;
 use clap::error::ErrorKind;
 use clap::{Parser, ValueEnum};
 use errchain::first_paragraph;
 use rfb::Place;
 use vmm::{
     BootKind, CdromSpec, ConsoleSpec, CpuModel, DiskSpec, EngineChoice, FirmwareSource, ModuleSpec,
-    NetSpec, OnReset, SeedSpec, ViewerSpec, VmSpec, VsockSpec,
+    NetSpec, NetworkSpec, OnReset, SeedSpec, ViewerSpec, VmSpec, VsockSpec,
 };
 
 use crate::ending::{self, Ending};
@@ -117,6 +118,21 @@ pub struct Options {
     /// Leave the session of who starts this, and write how it ends into this file
     #[arg(long, value_name = "FILE", hide = true)]
     pub record: Option<PathBuf>,
+    /// Become this user when everything is open
+    #[arg(long, value_name = "UID", hide = true, requires = "cage_root")]
+    cage_user: Option<u32>,
+    /// The empty folder that is then the root folder
+    #[arg(long, value_name = "DIR", hide = true, requires = "cage_user")]
+    cage_root: Option<PathBuf>,
+    /// No network card comes
+    #[arg(long, hide = true)]
+    cage_no_network: bool,
+    /// The control group to join
+    #[arg(long, value_name = "DIR", hide = true)]
+    cgroup: Option<PathBuf>,
+    /// What who starts this could not set up
+    #[arg(long, value_name = "TEXT", hide = true)]
+    cage_lacks: Vec<String>,
     /// End when this parent process does
     #[arg(long, value_name = "PID", hide = true)]
     pub tied_to: Option<i32>,
@@ -359,6 +375,49 @@ impl Options {
         })
     }
 
+    /// The sockets it makes in the file system. The daemon removes those of its VMs.
+    pub fn sockets(&self) -> Vec<PathBuf> {
+        if self.record.is_some() {
+            return Vec::new();
+        }
+        let viewers = self.viewers.iter().filter_map(|viewers| match &viewers.0.place {
+            Place::Unix(path) => Some(path.clone()),
+            Place::Tcp(_) | Place::WebSocket(_) => None,
+        });
+        let guests = self.vsock.iter().map(|vsock| vsock.0.socket.clone());
+        self.control.iter().cloned().chain(viewers).chain(guests).collect()
+    }
+
+    /// It makes IP sockets, now or when a network card comes.
+    pub fn may_have_network(&self) -> bool {
+        let is_user =
+            |net: &Net| matches!(&net.0, Some(net) if matches!(net.to, NetworkSpec::User(_)));
+        let may_come = self.control.is_some() && !self.cage_no_network;
+        may_come || self.nets.iter().any(is_user)
+    }
+
+    /// The user to become, and its root folder.
+    pub fn cage_user(&self) -> Option<(u32, PathBuf)> {
+        self.cage_user.zip(self.cage_root.clone())
+    }
+
+    /// Sets up what of the cage comes before there are threads.
+    pub fn begin_cage(&self) -> Level {
+        let mut level = Level { lacks: self.cage_lacks.clone(), ..Level::default() };
+        if let Some(group) = &self.cgroup {
+            level.note(cage::join(group));
+        }
+        if self.cage_user.is_some() {
+            level.note(cage::leave_namespaces(!self.cage_no_network));
+        }
+        level
+    }
+
+    /// It connects to UNIX sockets for programs of the guest.
+    pub fn has_guest_sockets(&self) -> bool {
+        self.vsock.is_some()
+    }
+
     /// Viewers need something to see.
     fn has_display(&self) -> Result<bool, Ending> {
         if self.display == Some(Screen::None) && !self.viewers.is_empty() {
@@ -419,7 +478,7 @@ impl Options {
 
 #[cfg(test)]
 mod tests {
-    use vmm::{NetModel, NetworkSpec};
+    use vmm::NetModel;
 
     use super::*;
 

@@ -73,6 +73,8 @@ impl Engine for FullEngine {
     }
 
     fn check(&self, _profile: &CpuProfile) -> Result<(), Unsupported> {
+        // A process that is caged later cannot ask the host then.
+        tsc::is_steady();
         match missing() {
             Some(reason) => Err(Unsupported {
                 engine: EngineKind::Full,

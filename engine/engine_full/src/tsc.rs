@@ -9,7 +9,7 @@
 
 use std::fs;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use engine_soft::TscSource;
@@ -86,8 +86,13 @@ fn beside<T>(read: impl Fn() -> T) -> (u64, T) {
     best.map_or_else(|| (host_tsc(), read()), |(_, at, value)| (at, value))
 }
 
-/// The host's TSC counts time, on all CPUs alike.
-fn is_steady() -> bool {
+/// The host's TSC counts time, on all CPUs alike. Asked once: later, the process may open nothing.
+pub(crate) fn is_steady() -> bool {
+    static STEADY: LazyLock<bool> = LazyLock::new(counts_time);
+    *STEADY
+}
+
+fn counts_time() -> bool {
     let invariant = std::arch::x86_64::__cpuid(0x8000_0000).eax >= 0x8000_0007
         && std::arch::x86_64::__cpuid(0x8000_0007).edx & 1 << 8 != 0;
     let source = "/sys/devices/system/clocksource/clocksource0/current_clocksource";

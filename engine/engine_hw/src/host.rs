@@ -1,7 +1,7 @@
 //! What this host offers, and whether that is enough for a profile.
 
 use std::io;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
 
 use kvm_bindings::{
     CpuId, KVM_CAP_DISABLE_QUIRKS2, KVM_CAP_EXCEPTION_PAYLOAD, KVM_CAP_IOEVENTFD_ANY_LENGTH,
@@ -59,7 +59,13 @@ fn served_without_listing(leaf: u32, register: usize) -> u32 {
     }
 }
 
+/// Asked once: later, the process may open nothing.
 fn tsc_is_stable() -> bool {
+    static STABLE: LazyLock<bool> = LazyLock::new(is_clock_source);
+    *STABLE
+}
+
+fn is_clock_source() -> bool {
     let offered = "/sys/devices/system/clocksource/clocksource0/available_clocksource";
     let offered = std::fs::read_to_string(offered).unwrap_or_default();
     offered.split_whitespace().any(|source| source == "tsc")

@@ -67,6 +67,11 @@ impl Folder {
         self.file("end")
     }
 
+    /// All of the file system that the VM's process sees: nothing is in it.
+    pub fn root(&self) -> PathBuf {
+        self.file("root")
+    }
+
     pub fn console_in(&self) -> PathBuf {
         self.file("console.in")
     }
@@ -131,7 +136,8 @@ impl Folder {
 
     pub fn read_end(&self) -> Option<End> {
         let text = fs::read_to_string(self.end()).ok()?;
-        let (status, message) = text.split_once('\n')?;
+        // The process has made it at its beginning, and fills it at its end.
+        let (status, message) = text.strip_suffix('\n')?.split_once('\n')?;
         let at = fs::metadata(self.end()).and_then(|metadata| metadata.modified()).ok();
         let at = at.and_then(|at| jiff::Timestamp::try_from(at).ok());
         Some(End { status: status.parse().ok()?, message: message.trim().to_owned(), at })

@@ -22,6 +22,7 @@
 //! What this crate may not know: the store, what is wanted of a VM beyond the spec it is given.
 
 mod arguments;
+mod cage;
 mod consoles;
 mod disks;
 mod folder;

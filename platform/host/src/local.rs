@@ -12,6 +12,7 @@ use model::{Engine, Vm, VmId};
 use reconcile::{Host, HostError, Process, Seen};
 use vmm_rpc::{Client, EngineName, Reply, Request, RunState, Status};
 
+use crate::cage;
 use crate::consoles::Consoles;
 use crate::disks::Disks;
 use crate::folder::{Folder, Record};
@@ -148,6 +149,10 @@ impl LocalHost {
                 EngineName::Full => Engine::Full,
             },
             engine_reason: status.engine_reason.clone(),
+            cage: model::Cage {
+                holds: status.cage.holds.clone(),
+                lacks: status.cage.lacks.clone(),
+            },
             is_paused: status.state == RunState::Paused,
         }
     }
@@ -236,6 +241,7 @@ impl Host for LocalHost {
         }
         self.consoles.close(vm);
         self.disks.forget(vm);
+        cage::forget(vm);
         lock(&self.memories).remove(&vm);
         let going = self.vms.join(format!("{GOING}{vm}"));
         fs::rename(folder.path(), &going)

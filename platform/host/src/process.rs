@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use model::{Vm, VmEnd};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::arguments;
 use crate::folder::{End, Folder, Record};
+use crate::{arguments, cage};
 
 /// Starts a VM's process. `None`: one is there already.
 ///
@@ -33,6 +33,7 @@ pub(crate) fn start(program: &Path, vm: &Vm, folder: &Folder) -> io::Result<Opti
     let fifo = |path| File::options().read(true).write(true).open(path);
     let child = Command::new(program)
         .args(arguments::of(vm, folder)?)
+        .args(cage::arguments(vm, folder)?)
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .current_dir(folder.path())

@@ -24,8 +24,8 @@ pub use operation::{Failure, Operation, OperationState, Requestor, Target, Verb}
 pub use project::Project;
 pub use token::{Role, Token};
 pub use vm::{
-    Boot, CloudInit, Engine, Firmware, Forward, KernelBoot, Labels, Network, OnEnd, Phase, Power,
-    Protocol, Vm, VmEnd, VmMeta, VmSpec, VmStatus,
+    Boot, Cage, CloudInit, Engine, Firmware, Forward, KernelBoot, Labels, Network, OnEnd, Phase,
+    Power, Protocol, Vm, VmEnd, VmMeta, VmSpec, VmStatus,
 };
 
 #[cfg(test)]

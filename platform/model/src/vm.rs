@@ -284,6 +284,9 @@ pub struct VmStatus {
     /// Why that one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine_reason: Option<String>,
+    /// What keeps the VM's process to its own files, while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cage: Option<Cage>,
     /// The process that runs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
@@ -301,6 +304,15 @@ pub struct VmStatus {
     /// How its last run ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_end: Option<VmEnd>,
+}
+
+/// What keeps a VM's process to its own files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Cage {
+    /// What holds, in words for people.
+    pub holds: Vec<String>,
+    /// What this host lacks for more.
+    pub lacks: Vec<String>,
 }
 
 /// What a VM is doing, in one word.

@@ -56,13 +56,14 @@ pub fn decide(vm: &Vm, seen: Option<&Seen>, now: Timestamp) -> (VmStatus, Option
             let status = VmStatus { phase: Phase::Starting, boot: *boot, pid: *pid, ..kept };
             alive(vm, status, *boot, None, now)
         }
-        Process::Live { boot, pid, engine, engine_reason, is_paused } => {
+        Process::Live { boot, pid, engine, engine_reason, cage, is_paused } => {
             let status = VmStatus {
                 phase: if *is_paused { Phase::Paused } else { Phase::Running },
                 boot: *boot,
                 pid: Some(*pid),
                 engine: Some(*engine),
                 engine_reason: Some(engine_reason.clone()),
+                cage: Some(cage.clone()),
                 ..kept
             };
             alive(vm, status, *boot, Some(*is_paused), now)

@@ -1,6 +1,6 @@
 //! What runs VMs, as seen from here.
 
-use model::{Engine, Vm, VmEnd, VmId};
+use model::{Cage, Engine, Vm, VmEnd, VmId};
 
 /// A host. None of its methods waits for a guest: what they begin is seen in [`Host::see`].
 pub trait Host: Send + Sync {
@@ -104,6 +104,8 @@ pub enum Process {
         engine: Engine,
         /// Why that one.
         engine_reason: String,
+        /// What keeps it to its own files.
+        cage: Cage,
         /// CPUs and clock stand.
         is_paused: bool,
     },

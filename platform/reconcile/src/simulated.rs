@@ -104,6 +104,7 @@ impl SimulatedHost {
                         pid: 1,
                         engine: Engine::Emu,
                         engine_reason: "it is simulated".into(),
+                        cage: model::Cage::default(),
                         is_paused: false,
                     };
                     continue;

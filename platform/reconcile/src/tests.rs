@@ -189,6 +189,7 @@ fn running(spec: VmSpec) -> (Vm, Seen) {
         pid: 7,
         engine: model::Engine::Hw,
         engine_reason: String::new(),
+        cage: model::Cage::default(),
         is_paused: false,
     };
     let seen = Seen { id: vm.meta.id, disk: Disk::Ready, process };

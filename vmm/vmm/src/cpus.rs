@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+use cage::VcpuFilter;
 use engine::{Bus, CpuComplex, EngineError, Vcpu};
 use x86_state::{VcpuId, VcpuState};
 
@@ -22,6 +23,8 @@ const STACK_BYTES: usize = 1 << 20;
 enum Order {
     /// Execute until stopped.
     Run,
+    /// Make no system calls but these.
+    Narrow(VcpuFilter),
     /// Give the state.
     Save,
     /// Take over this state.
@@ -122,6 +125,11 @@ impl Cpus {
             }
         }
         Ok(first)
+    }
+
+    /// Leaves the threads no system calls but these. A host that refuses leaves them those of the process.
+    pub(crate) fn narrow(&mut self, filter: &VcpuFilter) -> Result<(), VmError> {
+        self.each(|_| Some(Order::Narrow(filter.clone()))).map(drop)
     }
 
     /// The state of all vCPUs. They must stand.

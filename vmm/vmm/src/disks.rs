@@ -87,11 +87,12 @@ impl FromStr for CdromSpec {
     }
 }
 
-/// Opens and locks a disk that comes later; paths begin at `directory`.
+/// Locks a disk that comes later, whose files another has opened; paths begin at `directory`.
 pub(crate) fn open_later(
     text: &str,
     directory: &Path,
     serial: String,
+    files: Vec<File>,
 ) -> Result<board::DiskSpec, VmError> {
     let DiskSpec { mut options, bus } = text.parse().map_err(VmError::Plugged)?;
     if bus != DiskBus::Virtio {
@@ -100,7 +101,7 @@ pub(crate) fn open_later(
     }
     options.path = directory.join(&options.path);
     options.backing.iter_mut().for_each(|(path, _)| *path = directory.join(&*path));
-    Ok(board::DiskSpec { disk: options.open()?, serial })
+    Ok(board::DiskSpec { disk: options.open_given(files)?, serial })
 }
 
 /// Opens and locks all disks and discs of `spec`.

@@ -24,7 +24,7 @@ use crate::{
     Console, ConsoleSpec, Desk, EngineChoice, Engines, Inbox, Io, IoThread, OnReset, Output,
     Plugger, Vm, VmConfig, VmError, VmSpec,
 };
-use crate::{disks, firmware, networks, viewers};
+use crate::{disks, firmware, networks, proc, viewers};
 
 /// The TSC's rate where there is no KVM to say the host's: one tick a nanosecond.
 const TSC_KHZ_WITHOUT_KVM: u32 = 1_000_000;
@@ -286,13 +286,8 @@ fn dispatch(
 /// Guest memory is taken as the guest touches it, and a host that then has none left kills the
 /// process. What it can never have is refused here.
 pub(crate) fn check_host_memory(asked_bytes: u64) -> Result<(), VmError> {
-    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = |field: &str| {
-        let line = meminfo.lines().find_map(|line| line.strip_prefix(field))?;
-        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
-    };
-    let Some(ram) = kib("MemTotal:") else { return Ok(()) };
-    let has_bytes = (ram + kib("SwapTotal:").unwrap_or(0)) * 1024;
+    let Some(ram) = proc::host_kib("MemTotal:") else { return Ok(()) };
+    let has_bytes = (ram + proc::host_kib("SwapTotal:").unwrap_or(0)) * 1024;
     if asked_bytes > has_bytes {
         return Err(VmError::HostMemory { asked_mib: asked_bytes >> 20, has_mib: has_bytes >> 20 });
     }

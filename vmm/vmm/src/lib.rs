@@ -40,6 +40,7 @@ mod moving;
 mod networks;
 mod output;
 mod plugging;
+mod proc;
 mod spec;
 mod viewers;
 mod vm;

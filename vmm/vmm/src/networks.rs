@@ -46,7 +46,7 @@ pub(crate) fn open_one(
     cpus: u32,
     of: &EventLoop,
 ) -> Result<board::NetSpec, VmError> {
-    let mac = spec.mac.unwrap_or_else(|| Mac::of_vm(identity, index));
+    let mac = mac_of(spec, identity, index);
     let pairs = cpus.min(PAIRS_MAX) as u16;
     let network: Arc<dyn Network> = match &spec.to {
         NetworkSpec::User(forwards) => {
@@ -55,6 +55,22 @@ pub(crate) fn open_one(
         NetworkSpec::Tap(name) => Tap::open(name, pairs, of)?,
         NetworkSpec::Bridge(name) => Tap::on_bridge(name, pairs, of)?,
     };
+    connect(spec, network, identity, index, of)
+}
+
+fn mac_of(spec: &NetSpec, identity: &str, index: usize) -> Mac {
+    spec.mac.unwrap_or_else(|| Mac::of_vm(identity, index))
+}
+
+/// The same, for a network that is open already.
+pub(crate) fn connect(
+    spec: &NetSpec,
+    network: Arc<dyn Network>,
+    identity: &str,
+    index: usize,
+    of: &EventLoop,
+) -> Result<board::NetSpec, VmError> {
+    let mac = mac_of(spec, identity, index);
     let policy = Policy { only_from: (!spec.spoof).then_some(mac), rate: spec.rate };
     let network: Arc<dyn Network> = if policy == Policy::default() {
         network

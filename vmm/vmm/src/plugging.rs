@@ -1,13 +1,15 @@
 //! What comes to a running VM and goes from it, asked for from outside.
 
+use std::fs::File;
 use std::io::ErrorKind;
 use std::path::Path;
 
 use board::{Card, Machine, NetModel, PlugError, Slot};
+use net::Tap;
 use virtio::Dispatch;
-use vmm_rpc::{DeviceKind, PluggedDevice};
+use vmm_rpc::{DeviceKind, Files, PluggedDevice};
 
-use crate::{NetSpec, VmError, VmSpec, disks, networks};
+use crate::{NetSpec, NetworkSpec, VmError, VmSpec, disks, networks};
 
 /// What is known of a VM's disks and networks beyond its machine.
 pub struct Plugger {
@@ -45,16 +47,22 @@ impl Plugger {
         machine: &Machine,
         disk: &str,
         directory: &Path,
+        files: &Files,
     ) -> Result<String, VmError> {
         let name = format!("disk{}", self.next_disk);
-        let spec = disks::open_later(disk, directory, name.clone())?;
+        let spec = disks::open_later(disk, directory, name.clone(), own(files)?)?;
         machine.plug_disk(spec, None)?;
         self.next_disk += 1;
         Ok(name)
     }
 
     /// A network card comes. Returns what it is called.
-    pub(crate) fn add_net(&mut self, machine: &Machine, net: &str) -> Result<String, VmError> {
+    pub(crate) fn add_net(
+        &mut self,
+        machine: &Machine,
+        net: &str,
+        files: &Files,
+    ) -> Result<String, VmError> {
         let spec: NetSpec = net.parse().map_err(VmError::Plugged)?;
         if spec.model != NetModel::Virtio {
             let reason = "only virtio's network cards come to a VM that runs: leave model= out";
@@ -63,12 +71,24 @@ impl Plugger {
         let Dispatch::Loops(loops) = &self.dispatch else { return Err(VmError::DeterministicNet) };
         let index = self.next_net;
         let of = loops.iter().cycle().nth(index).ok_or(VmError::DeterministicNet)?;
-        let opened = networks::open_one(&spec, &self.identity, index, self.cpus_max, of)?;
+        let queues = own(files)?;
+        let opened = match &spec.to {
+            NetworkSpec::Tap(name) | NetworkSpec::Bridge(name) if !queues.is_empty() => {
+                let tap = Tap::of_queues(name.clone(), queues, of);
+                networks::connect(&spec, tap, &self.identity, index, of)?
+            }
+            _ => networks::open_one(&spec, &self.identity, index, self.cpus_max, of)?,
+        };
         let name = format!("net{index}");
         machine.plug_net(opened, name.clone(), None)?;
         self.next_net += 1;
         Ok(name)
     }
+}
+
+/// Files that came with a request.
+fn own(files: &Files) -> Result<Vec<File>, VmError> {
+    files.to_files().map_err(|source| VmError::Host { operation: "take files in", source })
 }
 
 /// A disk becomes larger, and the guest is told.

@@ -12,8 +12,8 @@ use display::Picture;
 use engine::{Bus, CpuComplex, EngineKind};
 use rustix::fs::{MemfdFlags, memfd_create};
 use vmm_rpc::{
-    AgentRequest, Answer, BalloonRequest, BalloonStatus, KeyPress, Moved, Refusal, Reply, Request,
-    RunState, Status,
+    AgentRequest, Answer, BalloonRequest, BalloonStatus, CageStatus, KeyPress, Moved, Refusal,
+    Reply, Request, RunState, Status,
 };
 use x86_state::VcpuState;
 
@@ -23,7 +23,7 @@ use crate::inbox::{Inbox, Mail};
 use crate::launch::check_host_memory;
 use crate::moving::{change_engine, reload, reload_with};
 use crate::plugging::{self, Plugger};
-use crate::{Answering, Chosen, Desk, Engines, IoThread, Output, VmError, kind, name};
+use crate::{Answering, Chosen, Desk, Engines, IoThread, Output, VmError, kind, name, proc};
 
 /// What becomes of a VM whose guest resets it or whose CPU gives up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +79,7 @@ pub struct Vm {
     state: RunState,
     config: VmConfig,
     engine: EngineKind,
+    cage: CageStatus,
     resets: u64,
     moves: u64,
 }
@@ -106,12 +107,39 @@ impl Vm {
             cpus,
             state: RunState::Paused,
             engine: engine.kind(),
+            cage: CageStatus::default(),
             config,
             resets: 0,
             moves: 0,
         };
         vm.boot()?;
         Ok(vm)
+    }
+
+    /// What its process must still be able to do when it opens nothing more. `can_move`: it may be told to go on
+    /// in another engine. What is looked at later is opened now.
+    pub fn needs(&self, can_move: bool) -> cage::Needs {
+        proc::open();
+        net::keep_resolver();
+        for kind in EngineKind::ALL {
+            // Whether it works here is said by a move, which looks no more at the host.
+            let _ = self.config.engines.get(kind).map(|e| e.check(self.machine.profile()));
+        }
+        cage::Needs {
+            kvm: can_move || self.engine == EngineKind::Hw,
+            code: can_move || self.engine == EngineKind::Full,
+            ..cage::Needs::default()
+        }
+    }
+
+    /// The cage of its process is closed: so much holds. vCPUs' threads give up more.
+    ///
+    /// # Errors
+    /// When a thread has died.
+    pub fn enclose(&mut self, level: cage::Level, vcpus: &cage::VcpuFilter) -> Result<(), VmError> {
+        self.cpus.narrow(vcpus)?;
+        self.cage = CageStatus { holds: level.holds, lacks: level.lacks };
+        Ok(())
     }
 
     /// Runs the VM to its end, on this thread.
@@ -358,8 +386,10 @@ impl Vm {
     fn plug(&mut self, request: &Request) -> Result<Reply, VmError> {
         let (machine, plugger) = (&self.machine, &mut self.config.plugger);
         let name = match request {
-            Request::AddDisk { disk, directory } => plugger.add_disk(machine, disk, directory)?,
-            Request::AddNet { net } => plugger.add_net(machine, net)?,
+            Request::AddDisk { disk, directory, files } => {
+                plugger.add_disk(machine, disk, directory, files)?
+            }
+            Request::AddNet { net, files } => plugger.add_net(machine, net, files)?,
             Request::RemoveDevice { name } => {
                 machine.ask_to_go(name)?;
                 return Ok(Reply::Done);
@@ -428,6 +458,7 @@ impl Vm {
             pid: std::process::id(),
             engine: name(self.engine),
             engine_reason: self.config.chosen.reason.clone(),
+            cage: self.cage.clone(),
             state: self.state,
             memory_bytes: self.machine.ram_bytes(),
             overhead_bytes: overhead_bytes(),
@@ -471,12 +502,8 @@ fn refusal(error: &VmError) -> Reply {
 /// Host memory of this process that is not shared with the guest: guest memory is a memfd, which
 /// the kernel counts apart (proc(5), `RssShmem`).
 fn overhead_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kib = |field: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(field))?;
-        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
-    };
-    (kib("RssAnon:").unwrap_or(0) + kib("RssFile:").unwrap_or(0)) * 1024
+    let kib = |field| proc::own_kib(field).unwrap_or(0);
+    (kib("RssAnon:") + kib("RssFile:")) * 1024
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The asking side.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -81,7 +81,9 @@ impl Client {
         &mut self,
         request: &Request,
     ) -> Result<(Reply, Option<OwnedFd>), RpcError> {
-        send_message(&self.socket, request, None, SendFlags::empty())?;
-        receive_message(&self.socket, RecvFlags::empty())
+        let files: Vec<_> = request.files().iter().map(AsFd::as_fd).collect();
+        send_message(&self.socket, request, &files, SendFlags::empty())?;
+        let (reply, files) = receive_message(&self.socket, RecvFlags::empty())?;
+        Ok((reply, files.into_iter().next()))
     }
 }

@@ -26,14 +26,14 @@ pub use agent::{
 pub use balloon::{BalloonRequest, BalloonStatus};
 pub use client::Client;
 pub use message::{
-    Answer, DeviceKind, EngineName, Hello, KeyPress, Moved, PluggedDevice, Refusal, Reply, Request,
-    RunState, Status,
+    Answer, CageStatus, DeviceKind, EngineName, Files, Hello, KeyPress, Moved, PluggedDevice,
+    Refusal, Reply, Request, RunState, Status,
 };
 pub use packet::RpcError;
 pub use server::{Listener, Peer, Received};
 
 /// Version of the protocol. It goes up when an old client would misunderstand a new server.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// Longest message in bytes: a client cannot make the VM's process hold more than this.
 pub const MESSAGE_SIZE_MAX: usize = 64 * 1024;

@@ -1,9 +1,12 @@
 //! The messages.
 
 use std::fmt;
+use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -52,11 +55,17 @@ pub enum Request {
         disk: String,
         /// What paths in it begin at.
         directory: PathBuf,
+        /// Its files: the VM's process opens none.
+        #[serde(skip)]
+        files: Files,
     },
     /// A network card comes. Answered with [`Reply::Plugged`].
     AddNet {
         /// As on the command line.
         net: String,
+        /// The queues of a tap.
+        #[serde(skip)]
+        files: Files,
     },
     /// The guest shall let a disk or network card go. It is gone when it is no more among the devices.
     RemoveDevice {
@@ -84,6 +93,58 @@ pub enum Request {
     /// What the memory balloon shall do, if anything. Answered with [`Reply::Balloon`].
     Balloon(BalloonRequest),
 }
+
+impl Request {
+    /// The files that go with it.
+    pub(crate) fn files(&self) -> &[OwnedFd] {
+        match self {
+            Self::AddDisk { files, .. } | Self::AddNet { files, .. } => &files.0,
+            _ => &[],
+        }
+    }
+
+    /// Takes the files in that came with it; closes them where it has no use for them.
+    pub(crate) fn attach(&mut self, came: Vec<OwnedFd>) {
+        if let Self::AddDisk { files, .. } | Self::AddNet { files, .. } = self {
+            *files = came.into();
+        }
+    }
+}
+
+/// Files that go with a message, not in it.
+#[derive(Debug, Clone, Default)]
+pub struct Files(Arc<Vec<OwnedFd>>);
+
+impl Files {
+    /// Descriptors of one's own for them.
+    ///
+    /// # Errors
+    /// When the host has none left.
+    pub fn to_files(&self) -> io::Result<Vec<File>> {
+        self.0.iter().map(|fd| Ok(File::from(fd.try_clone()?))).collect()
+    }
+}
+
+impl From<Vec<OwnedFd>> for Files {
+    fn from(files: Vec<OwnedFd>) -> Self {
+        Self(Arc::new(files))
+    }
+}
+
+impl From<Vec<File>> for Files {
+    fn from(files: Vec<File>) -> Self {
+        files.into_iter().map(OwnedFd::from).collect::<Vec<_>>().into()
+    }
+}
+
+impl PartialEq for Files {
+    /// They are the same descriptors.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0.is_empty() && other.0.is_empty()
+    }
+}
+
+impl Eq for Files {}
 
 /// The answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -217,6 +278,9 @@ pub struct Status {
     pub engine: EngineName,
     /// Why this one was chosen.
     pub engine_reason: String,
+    /// What keeps the VM's process to its own files.
+    #[serde(default)]
+    pub cage: CageStatus,
     /// What it does.
     pub state: RunState,
     /// Guest RAM in bytes.
@@ -239,6 +303,15 @@ pub struct Status {
     pub mmio_accesses: u64,
     /// Accesses of both kinds that no device claimed.
     pub unclaimed_accesses: u64,
+}
+
+/// What keeps a VM's process to its own files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CageStatus {
+    /// What holds, in words for people.
+    pub holds: Vec<String>,
+    /// What does not, and why.
+    pub lacks: Vec<String>,
 }
 
 /// A disk or network card in a slot.

@@ -58,19 +58,24 @@ pub enum RpcError {
     Socket(#[source] io::Error),
 }
 
-/// Sends one message, and a file with it.
+/// Files that go with one message: more than any disk has.
+const FILES_MAX: usize = 160;
+
+/// Sends one message, and files with it.
 pub(crate) fn send_message(
     socket: impl AsFd,
     message: &impl Serialize,
-    file: Option<BorrowedFd<'_>>,
+    files: &[BorrowedFd<'_>],
     flags: SendFlags,
 ) -> Result<(), RpcError> {
     let bytes = serde_json::to_vec(message).map_err(|e| RpcError::Message(e.to_string()))?;
     if bytes.len() > MESSAGE_SIZE_MAX {
         return Err(RpcError::Message(format!("{} bytes are too many to send", bytes.len())));
     }
-    let files = file.as_slice();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    if files.len() > FILES_MAX {
+        return Err(RpcError::Message(format!("{} files are too many to send", files.len())));
+    }
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FILES_MAX))];
     let sent = rustix::io::retry_on_intr(|| {
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         if !files.is_empty() {
@@ -86,22 +91,24 @@ pub(crate) fn send_message(
     }
 }
 
-/// Receives one message, and the file that comes with it. With `DONTWAIT`, a socket without one fails with `WouldBlock`.
+/// Receives one message, and the files that come with it. With `DONTWAIT`, a socket without one fails with `WouldBlock`.
 pub(crate) fn receive_message<T: DeserializeOwned>(
     socket: impl AsFd,
     flags: RecvFlags,
-) -> Result<(T, Option<OwnedFd>), RpcError> {
+) -> Result<(T, Vec<OwnedFd>), RpcError> {
     let mut buffer = vec![0; MESSAGE_SIZE_MAX];
     let flags = flags | RecvFlags::TRUNC | RecvFlags::CMSG_CLOEXEC;
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FILES_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let received = rustix::io::retry_on_intr(|| {
         recvmsg(&socket, &mut [IoSliceMut::new(&mut buffer)], &mut ancillary, flags)
     });
-    let file = ancillary.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut files) => files.next(),
-        _ => None,
-    });
+    let mut files = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(came) = message {
+            files.extend(came);
+        }
+    }
     match received.map(|received| received.bytes) {
         Ok(0) | Err(Errno::CONNRESET) => Err(RpcError::Closed),
         Ok(length) => {
@@ -109,7 +116,7 @@ pub(crate) fn receive_message<T: DeserializeOwned>(
                 RpcError::Message(format!("{length} bytes are more than {MESSAGE_SIZE_MAX}"))
             })?;
             let message = serde_json::from_slice(bytes);
-            Ok((message.map_err(|e| RpcError::Message(e.to_string()))?, file))
+            Ok((message.map_err(|e| RpcError::Message(e.to_string()))?, files))
         }
         Err(error) => Err(RpcError::Socket(error.into())),
     }

@@ -131,7 +131,10 @@ impl Peer {
     /// The next request, if there is one.
     pub fn receive(&self) -> Received {
         match receive_message(&self.socket, RecvFlags::DONTWAIT) {
-            Ok((request, _)) => Received::Request(request),
+            Ok((mut request, files)) => {
+                Request::attach(&mut request, files);
+                Received::Request(request)
+            }
             Err(RpcError::Message(message)) => Received::Bad(message),
             Err(RpcError::Socket(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                 Received::Nothing
@@ -153,7 +156,7 @@ impl Peer {
         message: &impl serde::Serialize,
         file: Option<BorrowedFd<'_>>,
     ) -> Result<(), RpcError> {
-        send_message(&self.socket, message, file, SendFlags::DONTWAIT)
+        send_message(&self.socket, message, file.as_slice(), SendFlags::DONTWAIT)
     }
 
     /// Answers, and waits for a client that is slow to take its answers. Not for a thread the VM

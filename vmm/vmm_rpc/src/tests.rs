@@ -95,7 +95,7 @@ fn nonsense_is_told_from_requests_and_does_not_end_the_conversation() {
         rustix::net::send(&raw, bytes, SendFlags::empty()).unwrap();
         assert!(matches!(receive(&peer), Received::Bad(_)), "{}", bytes.len());
     }
-    send_message(&raw, &Request::Pause, None, SendFlags::empty()).unwrap();
+    send_message(&raw, &Request::Pause, &[], SendFlags::empty()).unwrap();
     assert_eq!(receive(&peer), Received::Request(Request::Pause));
 }
 

@@ -47,6 +47,15 @@ impl Tap {
     /// # Errors
     /// When there is none, another has it, or the host does not let us.
     pub fn open(name: &str, pairs: u16, of: &EventLoop) -> Result<Arc<Self>, NetError> {
+        let (name, queues) = Self::open_queues(name, pairs)?;
+        Ok(Self::of_queues(name, queues, of))
+    }
+
+    /// The same without a loop, for a process that cannot: [`Tap::of_queues`] there. Returns the name, too.
+    ///
+    /// # Errors
+    /// As [`Tap::open`].
+    pub fn open_queues(name: &str, pairs: u16) -> Result<(String, Vec<File>), NetError> {
         check_name(name)?;
         let pairs = pairs.clamp(1, PAIRS_MAX);
         // A tap that exists has one queue or can have several, which only it knows.
@@ -54,10 +63,8 @@ impl Tap {
             matches!(error, NetError::TapBusy { source, .. }
                 if source.kind() == ErrorKind::InvalidInput)
         };
-        match Self::with_name(name, name, (pairs, pairs > 1), of) {
-            Err(error) if refused(&error) => {
-                Self::with_name(name, name, (1, pairs == 1), of).map_err(|_| error)
-            }
+        match queues(name, name, (pairs, pairs > 1)) {
+            Err(error) if refused(&error) => queues(name, name, (1, pairs == 1)).map_err(|_| error),
             result => result,
         }
     }
@@ -67,57 +74,49 @@ impl Tap {
     /// # Errors
     /// When there is no such bridge, or this user may not.
     pub fn on_bridge(bridge: &str, pairs: u16, of: &EventLoop) -> Result<Arc<Self>, NetError> {
+        let (name, queues) = Self::open_on_bridge(bridge, pairs)?;
+        Ok(Self::of_queues(name, queues, of))
+    }
+
+    /// The same without a loop, as [`Tap::open_queues`].
+    ///
+    /// # Errors
+    /// As [`Tap::on_bridge`].
+    pub fn open_on_bridge(bridge: &str, pairs: u16) -> Result<(String, Vec<File>), NetError> {
         check_name(bridge)?;
         if !Path::new("/sys/class/net").join(bridge).join("bridge").is_dir() {
             return Err(NetError::NoBridge { name: bridge.to_owned() });
         }
         let permission = |source| NetError::BridgePermission { name: bridge.to_owned(), source };
-        let queues = (pairs.clamp(1, PAIRS_MAX), pairs > 1);
-        let tap = Self::with_name(BRIDGE_TAP, bridge, queues, of).map_err(|error| match error {
+        let count = (pairs.clamp(1, PAIRS_MAX), pairs > 1);
+        let (name, queues) = queues(BRIDGE_TAP, bridge, count).map_err(|error| match error {
             NetError::TapPermission { source, .. } => permission(source),
             other => other,
         })?;
         let attach = || {
             use rustix::net::{AddressFamily, SocketType, socket};
             let socket = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
-            let index = sys::index(socket.as_fd(), &tap.name)?;
+            let index = sys::index(socket.as_fd(), &name)?;
             sys::add_to_bridge(socket.as_fd(), bridge, index)?;
-            sys::set_up(socket.as_fd(), &tap.name)
+            sys::set_up(socket.as_fd(), &name)
         };
         attach().map_err(permission)?;
-        Ok(tap)
+        Ok((name, queues))
     }
 
-    fn with_name(
-        name: &str,
-        what: &str,
-        (pairs, multi): (u16, bool),
-        of: &EventLoop,
-    ) -> Result<Arc<Self>, NetError> {
-        let mut name = name.to_owned();
-        let mut queues = Vec::new();
-        for _ in 0..pairs {
-            let mut options = OpenOptions::new();
-            options.read(true).write(true).custom_flags(libc::O_NONBLOCK);
-            let file = options
-                .open("/dev/net/tun")
-                .map_err(|source| NetError::Tun { what: what.to_owned(), source })?;
-            name = sys::set_interface(&file, &name, multi)
-                .map_err(|source| refused(&name, multi, source))?;
-            let host = |operation| move |source| NetError::Host { operation, source };
-            sys::set_header(&file, HEADER_SIZE).map_err(host("give a tap's frames headers"))?;
-            queues.push(Arc::new(file));
-        }
-        Ok(Arc::new_cyclic(|us| Self {
+    /// The tap of this name, whose queues these are. `of` waits for frames.
+    pub fn of_queues(name: String, queues: Vec<File>, of: &EventLoop) -> Arc<Self> {
+        let queues: Vec<_> = queues.into_iter().take(PAIRS_MAX.into()).map(Arc::new).collect();
+        Arc::new_cyclic(|us| Self {
             name,
             waiting: queues.iter().map(|_| Mutex::new(None)).collect(),
+            active: Mutex::new(queues.len() as u16), // at most PAIRS_MAX
             queues,
             of: of.clone(),
             us: us.clone(),
             on_ready: OnceLock::new(),
-            active: Mutex::new(pairs),
             lost: AtomicU64::new(0),
-        }))
+        })
     }
 
     /// The interface's name on the host.
@@ -204,6 +203,29 @@ impl Network for Tap {
             }
         }
     }
+}
+
+/// Opens queues of the tap `name`; `what` is for messages.
+fn queues(
+    name: &str,
+    what: &str,
+    (pairs, multi): (u16, bool),
+) -> Result<(String, Vec<File>), NetError> {
+    let mut name = name.to_owned();
+    let mut queues = Vec::new();
+    for _ in 0..pairs {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).custom_flags(libc::O_NONBLOCK);
+        let file = options
+            .open("/dev/net/tun")
+            .map_err(|source| NetError::Tun { what: what.to_owned(), source })?;
+        name = sys::set_interface(&file, &name, multi)
+            .map_err(|source| refused(&name, multi, source))?;
+        let host = |operation| move |source| NetError::Host { operation, source };
+        sys::set_header(&file, HEADER_SIZE).map_err(host("give a tap's frames headers"))?;
+        queues.push(file);
+    }
+    Ok((name, queues))
 }
 
 fn check_name(name: &str) -> Result<(), NetError> {

@@ -1,7 +1,10 @@
 //! The host's name server, and what is said when there is none.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::FileExt;
+use std::sync::LazyLock;
 
 use super::spec::DNS_PORT;
 
@@ -11,10 +14,28 @@ const RESPONSE: u8 = 0x80;
 const RECURSION_AVAILABLE: u8 = 0x80;
 const SERVER_FAILURE: u8 = 2;
 
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// As long as it is read.
+const RESOLV_CONF_MAX: usize = 64 << 10;
+
+/// The file as it was first seen, for a process that can open it no more.
+static KEPT: LazyLock<Option<File>> = LazyLock::new(|| File::open(RESOLV_CONF).ok());
+
+/// Opens what a network will look at later, while the process still can.
+pub fn keep_resolver() {
+    LazyLock::force(&KEPT);
+}
+
 /// The first name server of the host, as it is now.
 pub(super) fn resolver() -> Option<SocketAddr> {
-    let text = fs::read_to_string("/etc/resolv.conf").ok()?;
-    parse(&text)
+    let text = fs::read(RESOLV_CONF).or_else(|error| {
+        let file = KEPT.as_ref().ok_or(error)?;
+        let mut bytes = vec![0; RESOLV_CONF_MAX];
+        let size = file.read_at(&mut bytes, 0)?;
+        bytes.truncate(size);
+        io::Result::Ok(bytes)
+    });
+    parse(&String::from_utf8_lossy(&text.ok()?))
 }
 
 fn parse(text: &str) -> Option<SocketAddr> {

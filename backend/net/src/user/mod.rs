@@ -38,6 +38,7 @@ use std::time::Instant;
 use evloop::Event;
 
 use crate::{Mac, NetError, Network, NetworkInfo, Offloads, OnReady, Ready, Sent, lock};
+pub use dns::keep_resolver;
 pub use forward::{Forward, Protocol};
 use stack::Stack;
 

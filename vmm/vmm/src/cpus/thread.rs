@@ -48,6 +48,11 @@ impl CpuThread {
                 }
                 Answer::Stopped(stop)
             }
+            Order::Narrow(filter) => {
+                // The process's own list holds anyway.
+                let _ = filter.narrow();
+                Answer::Done
+            }
             Order::Save => match self.vcpu.save() {
                 Ok(state) => Answer::Saved(Box::new(state)),
                 Err(error) => Answer::Failed(error),
