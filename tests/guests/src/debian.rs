@@ -49,9 +49,14 @@ pub fn debian(trine: &Path) -> anyhow::Result<Debian> {
 impl Debian {
     /// For `--cloud-init`.
     pub fn seed(&self) -> String {
-        let key = self.key.with_extension("pub");
+        let key = self.public_key();
         let (key, password) = (key.display(), self.password.display());
         format!("user={USER},ssh-key={key},password-file={password},hostname=debian")
+    }
+
+    /// The file with the key of who may log in.
+    pub fn public_key(&self) -> PathBuf {
+        self.key.with_extension("pub")
     }
 
     /// `ssh` to a guest behind this port of the host's loopback. Another guest may have had the

@@ -113,6 +113,15 @@ pub fn build_release() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Builds the programs of the platform for release: those of [`build_release`], and the daemon.
+///
+/// # Errors
+/// When the build fails.
+pub fn build_platform() -> anyhow::Result<()> {
+    build_release()?;
+    run(&mut cargo(&["build", "--release", "--package", "trined", "--bin", "trined"]))
+}
+
 /// A program of ours, built for release.
 pub fn release_program(name: &str) -> anyhow::Result<PathBuf> {
     let target =
