@@ -29,48 +29,56 @@ const FIRMWARE: [&str; 5] = [
 const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 
 /// A VMM in one configuration.
+#[derive(Clone, Copy)]
+pub(super) enum Vmm {
+    Trine,
+    QemuMicrovm,
+    QemuQ35,
+}
+
+impl Vmm {
+    pub const ALL: [Self; 3] = [Self::Trine, Self::QemuMicrovm, Self::QemuQ35];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Trine => "trine hw",
+            Self::QemuMicrovm => "qemu kvm, microvm",
+            Self::QemuQ35 => "qemu kvm, q35",
+        }
+    }
+
+    /// What starts it in the nested machine, which has [`files`].
+    pub fn command(self, cpus: u32) -> Vec<String> {
+        let (cpus, memory) = (cpus.to_string(), MEMORY_MIB.to_string());
+        let cmdline = format!("console=ttyS0 reboot=k panic=-1 quiet {GUEST_CMDLINE}");
+        let machine = match self {
+            Self::Trine => {
+                let memory = format!("{memory}M");
+                let command = ["/job/trine", "run", "--engine", "hw", "--cpus", &cpus]
+                    .into_iter()
+                    .chain(["--memory", &memory, "--cmdline", &cmdline])
+                    .chain(["--kernel", "/job/vmlinux", "--initrd", "/job/initrd"]);
+                return command.map(str::to_owned).collect();
+            }
+            Self::QemuMicrovm => "microvm,accel=kvm,pic=off,pit=off,rtc=on",
+            Self::QemuQ35 => "q35,accel=kvm",
+        };
+        let command = ["/job/qemu", "-cpu", "host", "-m", &memory, "-smp", &cpus]
+            .into_iter()
+            .chain(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
+            .chain(["-serial", "stdio", "-L", "/usr/share/qemu", "-kernel", "/job/vmlinux"])
+            .chain(["-initrd", "/job/initrd", "-M", machine, "-append", &cmdline]);
+        command.map(str::to_owned).collect()
+    }
+}
+
+/// A VMM, and what its runs gave.
 struct Subject {
-    name: &'static str,
-    program: &'static str,
-    arguments: &'static [&'static str],
+    vmm: Vmm,
     results: Vec<Value>,
 }
 
-fn subjects() -> [Subject; 3] {
-    let subject = |name, program, arguments| Subject { name, program, arguments, results: vec![] };
-    [
-        subject(
-            "trine hw",
-            "/job/trine",
-            &["run", "--engine", "hw", "--memory", "256M", "--cmdline"],
-        ),
-        subject(
-            "qemu kvm, microvm",
-            "/job/qemu",
-            &["-M", "microvm,accel=kvm,pic=off,pit=off,rtc=on", "-append"],
-        ),
-        subject("qemu kvm, q35", "/job/qemu", &["-M", "q35,accel=kvm", "-append"]),
-    ]
-}
-
 impl Subject {
-    fn command(&self) -> Vec<String> {
-        let cmdline = format!("console=ttyS0 reboot=k panic=-1 quiet {GUEST_CMDLINE}");
-        let mut command = vec![self.program];
-        if self.program == "/job/qemu" {
-            command.extend(["-cpu", "host", "-m", "256", "-nodefaults", "-no-user-config"]);
-            command.extend(["-no-reboot", "-display", "none", "-serial", "stdio"]);
-            command.extend(["-L", "/usr/share/qemu", "-kernel", "/job/vmlinux"]);
-            command.extend(["-initrd", "/job/initrd"]);
-        }
-        command.extend(self.arguments);
-        command.push(&cmdline);
-        if self.program != "/job/qemu" {
-            command.extend(["--kernel", "/job/vmlinux", "--initrd", "/job/initrd"]);
-        }
-        command.into_iter().map(str::to_owned).collect()
-    }
-
     /// The middle one of a figure.
     fn median(&self, figure: impl Fn(&Value) -> Option<f64>) -> f64 {
         median(&mut self.results.iter().filter_map(figure).collect::<Vec<_>>())
@@ -82,12 +90,12 @@ pub fn run(flavour: &str, runs: usize) -> anyhow::Result<()> {
     host::need_packages(nested::PACKAGES)?;
     let kernel = guests::kernel(flavour)?;
     let files = files(&kernel.vmlinux()?, &guests::initrd(&kernel, &[], Init::Line)?)?;
-    let mut subjects = subjects();
+    let mut subjects = Vmm::ALL.map(|vmm| Subject { vmm, results: Vec::new() });
     for round in 1..=runs {
         for subject in &mut subjects {
-            let result = measure(subject, &files)?;
+            let result = measure(subject.vmm, &files)?;
             let up_ms = result["up_ms"].as_f64().unwrap_or(f64::NAN);
-            eprintln!("{round}/{runs} {:18} {up_ms:8.1} Mi", subject.name);
+            eprintln!("{round}/{runs} {:18} {up_ms:8.1} Mi", subject.vmm.name());
             subject.results.push(result);
         }
     }
@@ -95,7 +103,8 @@ pub fn run(flavour: &str, runs: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn files(kernel: &Path, initrd: &Path) -> anyhow::Result<Vec<String>> {
+/// What the nested machine needs to run any of them.
+pub(super) fn files(kernel: &Path, initrd: &Path) -> anyhow::Result<Vec<String>> {
     let us = std::env::current_exe()?;
     let programs = [("trine", "trine"), ("trinevm", "trinevm")];
     let mut files = vec![file(&us, "xtask"), file(kernel, "vmlinux"), file(initrd, "initrd")];
@@ -115,12 +124,12 @@ fn file(source: &Path, name: &str) -> String {
 }
 
 /// One run in a fresh machine, repeated when it fails.
-fn measure(subject: &Subject, files: &[String]) -> anyhow::Result<Value> {
-    let (name, line) = (subject.name, UP);
+fn measure(vmm: Vmm, files: &[String]) -> anyhow::Result<Value> {
+    let (name, line) = (vmm.name(), UP);
     let guest_mib = MEMORY_MIB.to_string();
     let watch = ["/job/xtask", "bench", "inside", "--name", name, "--line", line, "--guest-mib"];
     let words = watch.into_iter().chain([&*guest_mib, "--"]).map(str::to_owned);
-    let quoted = words.chain(subject.command()).map(|word| format!("'{word}'"));
+    let quoted = words.chain(vmm.command(1)).map(|word| format!("'{word}'"));
     let script = format!("exec {}", quoted.collect::<Vec<_>>().join(" "));
     let mut machine = Machine::new(["sh", "-c", &script].map(str::to_owned).to_vec());
     machine.files = files.to_vec();
@@ -157,7 +166,7 @@ fn report(subjects: &[Subject]) {
         });
         println!(
             "| {} | {:.1} | {:.1} | {} | {all} | {} | {} |",
-            subject.name,
+            subject.vmm.name(),
             of("up_ms"),
             of("entry_ms"),
             of("accesses"),
