@@ -20,6 +20,7 @@ const PACKAGES: &[&str] = &[
     "busybox-static",
     "cpio",
     "e2fsprogs",
+    "faketime",
     "iproute2",
     "mmdebstrap",
     "openssh-client",

@@ -76,6 +76,13 @@ impl From<RegistryError> for Problem {
             E::Store(StoreError::Compacted { .. }) => (StatusCode::GONE, "revision-compacted"),
             E::Store(StoreError::Future { .. }) => (StatusCode::BAD_REQUEST, "revision-unknown"),
             E::Store(StoreError::TooLarge) => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
+            E::Store(StoreError::Database(_)) => {
+                tracing::error!(error = %errchain::Chain(&error), "the state cannot be used");
+                let detail = "the state cannot be read or written just now: see whether the host's \
+                              disk is full, and ask again";
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                return Self::new(status, "state-unavailable", detail);
+            }
             E::Store(_) | E::Damaged { .. } => return Self::internal(&error),
         };
         Self::new(status, code, errchain::Chain(&error).to_string())

@@ -83,9 +83,15 @@ fn make_group(groups: &Path, vm: &Vm) -> Result<PathBuf, String> {
 }
 
 /// The VM is gone, and its group goes.
-pub(crate) fn forget(id: VmId) {
-    // There is none, or a process in it that has not quite gone: then it stays, empty.
-    let _ = fs::remove_dir(group(Path::new(GROUPS), id));
+///
+/// # Errors
+/// When a process is in it, if only for the moment between its files and its end.
+pub(crate) fn forget(id: VmId) -> io::Result<()> {
+    match fs::remove_dir(group(Path::new(GROUPS), id)) {
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Err(error),
+        // There is none, or none of ours.
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

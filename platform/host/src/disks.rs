@@ -27,6 +27,11 @@ impl Disks {
         self.lock().get(&id).cloned().unwrap_or(Disk::None)
     }
 
+    /// VMs that are being made, whether or not there is a folder yet, and those that could not be.
+    pub fn ids(&self) -> Vec<VmId> {
+        self.lock().keys().copied().collect()
+    }
+
     pub fn is_making(&self, id: VmId) -> bool {
         matches!(self.lock().get(&id), Some(Disk::Making(_)))
     }

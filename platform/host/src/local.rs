@@ -94,11 +94,13 @@ impl LocalHost {
     }
 
     fn ids(&self) -> io::Result<Vec<VmId>> {
-        let mut ids = Vec::new();
+        // Before the folders: what is made meanwhile is among them.
+        let mut ids = self.disks.ids();
         for entry in fs::read_dir(&self.vms)? {
             ids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<VmId>().ok()));
         }
         ids.sort_unstable();
+        ids.dedup();
         Ok(ids)
     }
 
@@ -234,18 +236,74 @@ impl Host for LocalHost {
             // It is in the way until it is done.
             return Ok(());
         }
+        if !folder.path().exists() {
+            // It could not even be begun.
+            self.disks.forget(vm);
+            return Ok(());
+        }
         // With the lock, nothing starts meanwhile.
         let log = folder.lock().map_err(failed("lock the VM's folder"))?;
         if log.is_none() {
             return Err(HostError("the VM's process is still there".to_owned()));
         }
+        cage::forget(vm).map_err(failed("remove the VM's control group"))?;
         self.consoles.close(vm);
         self.disks.forget(vm);
-        cage::forget(vm);
         lock(&self.memories).remove(&vm);
         let going = self.vms.join(format!("{GOING}{vm}"));
         fs::rename(folder.path(), &going)
             .and_then(|()| fs::remove_dir_all(&going))
             .map_err(failed("remove the VM's folder"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vm() -> Vm {
+        let name: model::Name = "a".parse().unwrap();
+        let meta = model::VmMeta {
+            id: VmId::new(),
+            project: name.clone(),
+            name,
+            created: jiff::Timestamp::UNIX_EPOCH,
+            deleting: false,
+        };
+        Vm { meta, spec: model::VmSpec::default(), status: model::VmStatus::default() }
+    }
+
+    fn host(home: &Path) -> LocalHost {
+        let images = images::Store::open(&home.join("images")).unwrap();
+        LocalHost::open(&home.join("vms"), "trinevm".into(), images).unwrap()
+    }
+
+    /// Otherwise one that is deleted at once would be forgotten, and its folder come afterwards.
+    #[test]
+    fn a_vm_is_seen_from_when_it_is_begun_to_be_made() {
+        let home = tempfile::tempdir().unwrap();
+        let host = host(home.path());
+        for _ in 0..100 {
+            let vm = vm();
+            host.prepare(&vm).unwrap();
+            assert!(host.see().unwrap().iter().any(|seen| seen.id == vm.meta.id));
+        }
+    }
+
+    #[test]
+    fn a_vm_that_could_not_be_begun_says_why_and_can_be_removed() {
+        let home = tempfile::tempdir().unwrap();
+        let host = host(home.path());
+        let mut vm = vm();
+        vm.spec.image = Some("missing".to_owned());
+        // In place of its folder: it cannot be made.
+        fs::write(home.path().join("vms").join(vm.meta.id.to_string()), "").unwrap();
+        host.prepare(&vm).unwrap();
+        while host.disks.is_making(vm.meta.id) {}
+        fs::remove_file(home.path().join("vms").join(vm.meta.id.to_string())).unwrap();
+        let seen = host.see().unwrap();
+        assert!(matches!(&seen[0].disk, reconcile::Disk::Failed(..)), "{seen:?}");
+        host.remove(vm.meta.id).unwrap();
+        assert!(host.see().unwrap().is_empty());
     }
 }

@@ -100,7 +100,8 @@ fn alive(
         let phase = Phase::Stopping;
         (VmStatus { phase, stopping_since: Some(since), ..status.clone() }, action)
     };
-    let since = vm.status.stopping_since;
+    // A clock that was set back does not make the wait longer than it is.
+    let since = vm.status.stopping_since.map(|since| since.min(now));
     let limit = SignedDuration::from_secs(vm.spec.stop_limit_s.into());
     match (since, is_paused) {
         _ if vm.spec.power == Power::OffNow => stopping(since.unwrap_or(now), Some(Action::End)),
@@ -166,17 +167,23 @@ fn at_rest(
             failed(&end.how)
         };
     }
-    match vm.status.retry_at {
+    let retry_at = vm.status.retry_at.map(|at| at.min(after_failures(status.failures, now)));
+    match retry_at {
         Some(at) if now >= at => (starting, Some(Action::Start)),
         Some(at) => {
             (VmStatus { retry_at: Some(at), reason: vm.status.reason.clone(), ..starting }, None)
         }
         None => {
             let failures = if end.ran_s >= RAN_WELL_S { 1 } else { status.failures + 1 };
-            let wait = SignedDuration::from_secs(1 << failures.min(BACKOFF_MAX));
             let reason = format!("{}: it is started again", end.how);
-            let retry_at = now.checked_add(wait).ok();
+            let retry_at = Some(after_failures(failures, now));
             (VmStatus { failures, retry_at, reason: Some(reason), ..starting }, None)
         }
     }
+}
+
+/// When it is started again after so many failures; no later, should the clock have been set back since.
+fn after_failures(failures: u32, now: Timestamp) -> Timestamp {
+    let wait = SignedDuration::from_secs(1 << failures.min(BACKOFF_MAX));
+    now.checked_add(wait).unwrap_or(Timestamp::MAX)
 }

@@ -231,6 +231,30 @@ fn a_guest_that_fails_again_and_again_is_started_less_and_less_often() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_makes_no_wait_longer() {
+    let (mut vm, mut seen) = running(VmSpec { stop_limit_s: 30, ..VmSpec::default() });
+    vm.spec.power = Power::Off;
+    let year = SignedDuration::from_hours(365 * 24);
+    let then = Timestamp::UNIX_EPOCH + year;
+    vm.status = crate::decide(&vm, Some(&seen), then).0;
+    let mut now = then - year;
+    vm.status = crate::decide(&vm, Some(&seen), now).0;
+    now += SignedDuration::from_secs(30);
+    assert_eq!(crate::decide(&vm, Some(&seen), now).1, Some(crate::Action::End));
+
+    vm.spec = VmSpec { on_end: OnEnd::Restart, boot: 1, ..VmSpec::default() };
+    vm.status = VmStatus { boot: 1, ..VmStatus::default() };
+    let end = model::VmEnd { boot: 1, is_orderly: false, how: "killed".into(), ran_s: 1 };
+    seen.process = Process::Ended(end);
+    vm.status = crate::decide(&vm, Some(&seen), then).0;
+    assert!(vm.status.retry_at.is_some_and(|at| at > then));
+    now = then - year;
+    vm.status = crate::decide(&vm, Some(&seen), now).0;
+    now += SignedDuration::from_secs(2);
+    assert_eq!(crate::decide(&vm, Some(&seen), now).1, Some(crate::Action::Start));
+}
+
+#[test]
 fn what_the_store_does_not_know_is_left_alone_and_told() {
     let mut world = World::lucky();
     world.create("a", VmSpec::default());

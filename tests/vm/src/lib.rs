@@ -2,6 +2,7 @@
 //!
 //! What is tested is the program, not the crates: nothing here names one of them.
 
+pub mod kills;
 pub mod moves;
 
 use std::collections::VecDeque;

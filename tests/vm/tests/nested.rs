@@ -98,6 +98,44 @@ fn on_hw_systemd_reaches_its_login_prompt_from_a_virtio_disk() -> anyhow::Result
     Ok(())
 }
 
+/// The machine's kernel is Debian 12's, with control groups of version 2 alone.
+#[test]
+fn on_hw_a_vm_of_the_daemon_is_in_a_whole_cage_and_leaves_no_control_group() -> anyhow::Result<()> {
+    if !runs("the cage on hw") {
+        return Ok(());
+    }
+    let script = "mount -t cgroup2 none /sys/fs/cgroup; mkdir /tmp/home; export TRINE_SOCKET=/tmp/home/sock; \
+                  ./trined --home /tmp/home 2> /tmp/log & export TRINE_SOCKET=/tmp/home/sock; \
+                  until ./trine ls > /dev/null 2>&1; do sleep 0.2; done; cat /tmp/log; \
+                  for engine in hw full emu; do \
+                  ./trine launch $engine --engine $engine --memory 16M --kernel /job/idle; done; \
+                  ./trine vm show hw; pid=$(./trine vm show hw | sed -n 's/^  pid: //p'); \
+                  grep -E 'Uid|CapEff|NoNewPrivs|Seccomp:' /proc/$pid/status; \
+                  echo LIMIT $(cat /sys/fs/cgroup/trine/*/memory.max); ./trine ls -o name; \
+                  kill -9 $pid; ./trine rm -f hw full emu; \
+                  echo LEFT $(ls -d /sys/fs/cgroup/trine/*/ /tmp/home/vms/* 2> /dev/null)";
+    let folder = tempfile::tempdir()?;
+    let idle = folder.path().join("idle");
+    std::fs::write(&idle, tinyguest::multiboot(&tinyguest::idle()))?;
+    let mut machine = machine(script, &[])?;
+    machine.files.push(file(&trine()?.with_file_name("trined"), "trined"));
+    machine.files.push(file(&idle, "idle"));
+    let output = output(&machine)?;
+    let holds =
+        ["control group /", "namespaces of its own", "user ", "landlock, version ", "seccomp"];
+    for part in holds {
+        assert!(output.contains(&format!("- \"{part}")), "{part}: {output}");
+    }
+    assert!(
+        output.contains("lacks: []") && output.contains("CapEff:\t0000000000000000"),
+        "{output}"
+    );
+    let limit = (16u64 << 20) + (1 << 30);
+    assert!(output.contains(&format!("LIMIT {limit} {limit} {limit}")), "{output}");
+    assert!(output.ends_with("LEFT\n"), "{output}");
+    Ok(())
+}
+
 /// Moves a guest of two CPUs at work through these engines, a hundred times.
 fn goes_through(engines: &str) -> anyhow::Result<()> {
     if !runs("moves between hw and software") {

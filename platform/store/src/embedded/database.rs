@@ -3,6 +3,8 @@
 //! `history` has every write since the last compaction, and of each key at least the last; `current`
 //! what each key has now. `PRAGMA user_version` is the format.
 
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params, params};
@@ -29,10 +31,38 @@ const TABLES: &str = "
     CREATE TABLE leases (id INTEGER PRIMARY KEY AUTOINCREMENT, ttl_s INTEGER NOT NULL);
 ";
 
+/// Makes the file: it is there with its tables, or not at all.
+fn make(path: &Path) -> Result<(), StoreError> {
+    let host = |source| StoreError::Host { doing: "make", path: path.to_owned(), source };
+    let new = path.with_extension("new");
+    // What a process that was killed here has left.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        removed => removed.map_err(host)?,
+    }
+    let mut database = Connection::open(&new)?;
+    let transaction = database.transaction()?;
+    transaction.execute_batch(TABLES)?;
+    transaction.execute_batch(&format!("PRAGMA user_version = {FORMAT}"))?;
+    transaction.commit()?;
+    database.close().map_err(|(_, error)| error)?;
+    fs::rename(&new, path).map_err(host)
+}
+
 /// Opens the file, or makes it, for the connection that writes.
 pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
-    let mut database = Connection::open(path)?;
     let damaged = |how: String| StoreError::Damaged { path: path.to_owned(), how };
+    match fs::metadata(path) {
+        // To SQLite that is a new database. To us, all that it had is lost.
+        Ok(metadata) if metadata.len() == 0 => return Err(damaged("it is empty".to_owned())),
+        Ok(_) => {}
+        // Its log would be read into a new one.
+        Err(_) if path.with_extension("sqlite-wal").exists() => {
+            return Err(damaged("it is gone, and its log is there".to_owned()));
+        }
+        Err(_) => make(path)?,
+    }
+    let database = Connection::open(path)?;
     // Of a file that is none of SQLite's, this is the first look.
     let found = database
         .query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))
@@ -41,19 +71,12 @@ pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
         return Err(damaged(found));
     }
     database.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")?;
-    let transaction = database.transaction()?;
-    match transaction.query_row("PRAGMA user_version", [], |row| row.get(0))? {
-        0 => {
-            transaction.execute_batch(TABLES)?;
-            transaction.execute_batch(&format!("PRAGMA user_version = {FORMAT}"))?;
-        }
-        FORMAT => {}
-        found => {
-            return Err(StoreError::Format { path: path.to_owned(), found, known: FORMAT });
-        }
+    match database.query_row("PRAGMA user_version", [], |row| row.get(0))? {
+        FORMAT => Ok(database),
+        // Files of a few bytes are new databases to SQLite, too.
+        0 => Err(damaged("it has no tables".to_owned())),
+        found => Err(StoreError::Format { path: path.to_owned(), found, known: FORMAT }),
     }
-    transaction.commit()?;
-    Ok(database)
 }
 
 /// A second connection, which only reads.

@@ -47,6 +47,30 @@ fn a_file_that_is_cut_off_or_another_one_is_refused() {
 }
 
 #[test]
+fn a_file_that_is_emptied_or_gone_is_no_new_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Embedded::open(folder.path()).unwrap();
+    put(&store, "key", "value");
+    let path = folder.path().join("store.sqlite");
+    let log = path.with_extension("sqlite-wal");
+    let (whole, rest) = (fs::read(&path).unwrap(), fs::read(&log).unwrap());
+    drop(store);
+    for left in [&b""[..], &whole[..1], &whole[..100]] {
+        fs::write(&path, left).unwrap();
+        assert!(matches!(Embedded::open(folder.path()), Err(StoreError::Damaged { .. })));
+    }
+    // As a process that was killed leaves it.
+    fs::write(&log, &rest).unwrap();
+    fs::remove_file(&path).unwrap();
+    assert!(matches!(Embedded::open(folder.path()), Err(StoreError::Damaged { .. })));
+    fs::write(&path, &whole).unwrap();
+    assert_eq!(
+        Embedded::open(folder.path()).unwrap().get("key").unwrap().0.unwrap().value,
+        b"value"
+    );
+}
+
+#[test]
 fn a_later_format_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     drop(Embedded::open(folder.path()).unwrap());
