@@ -28,6 +28,10 @@ use leases::Leases;
 
 /// How long the thread that ends leases sleeps when there are none.
 const IDLE: Duration = Duration::from_secs(3600);
+/// So long another process may have the folder before it is said to: one that was just started by a daemon that
+/// was killed has all the daemon had, until it runs its own program.
+const PATIENCE: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(10);
 /// When a database that fails is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -61,9 +65,17 @@ impl Embedded {
         made.map_err(host("make the folder", folder))?;
         let path = folder.join("lock");
         let lock = File::create(&path).map_err(host("make", &path))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(StoreError::InUse(folder.to_owned())),
-            result => result.map_err(|error| host("lock", &path)(error.into()))?,
+        let begin = Instant::now();
+        loop {
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Err(rustix::io::Errno::WOULDBLOCK) if begin.elapsed() < PATIENCE => {
+                    thread::sleep(LOOK);
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    return Err(StoreError::InUse(folder.to_owned()));
+                }
+                result => break result.map_err(|error| host("lock", &path)(error.into()))?,
+            }
         }
         let path = folder.join("store.sqlite");
         let database = database::open(&path)?;

@@ -29,6 +29,18 @@ fn only_one_process_has_it() {
 }
 
 #[test]
+fn a_folder_that_somebody_is_about_to_leave_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Embedded::open(folder.path()).unwrap();
+    let leaving = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(100));
+        drop(store);
+    });
+    Embedded::open(folder.path()).unwrap();
+    leaving.join().unwrap();
+}
+
+#[test]
 fn a_file_that_is_cut_off_or_another_one_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let store = Embedded::open(folder.path()).unwrap();
