@@ -120,6 +120,8 @@ pub fn ask(command: Command) -> anyhow::Result<()> {
         }
         Command::Run(_)
         | Command::Vm(_)
+        | Command::Network(_)
+        | Command::SecurityGroup(_)
         | Command::Launch(_)
         | Command::Ls(_)
         | Command::Start(_)

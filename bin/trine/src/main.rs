@@ -11,9 +11,11 @@ mod control;
 mod daemon;
 mod devices;
 mod image;
+mod network;
 mod progress;
 mod run;
 mod screenshot;
+mod security_group;
 mod shown;
 mod token;
 mod vm;
@@ -51,6 +53,12 @@ enum Command {
     Rm(vm::ForceOptions),
     /// A VM's serial port at this terminal
     Console(console::Options),
+    /// Networks that VMs share
+    #[command(subcommand)]
+    Network(network::Command),
+    /// What VMs on networks may send and be sent
+    #[command(subcommand)]
+    SecurityGroup(security_group::Command),
     /// Daemons on other hosts
     #[command(subcommand)]
     Context(context::Command),
@@ -116,6 +124,8 @@ fn main() -> ExitCode {
         Command::Disk(command) => devices::disk(command).map(|()| ExitCode::SUCCESS),
         Command::Net(command) => devices::net(command).map(|()| ExitCode::SUCCESS),
         Command::Set(options) => devices::set(&options).map(|()| ExitCode::SUCCESS),
+        Command::Network(command) => network::run(command).map(|()| ExitCode::SUCCESS),
+        Command::SecurityGroup(command) => security_group::run(command).map(|()| ExitCode::SUCCESS),
         Command::Vm(command) => vm::run(command).map(|()| ExitCode::SUCCESS),
         Command::Launch(options) => {
             vm::run(vm::Command::Create(options)).map(|()| ExitCode::SUCCESS)

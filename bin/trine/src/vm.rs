@@ -75,6 +75,15 @@ pub struct CreateOptions {
     /// A file with public keys for that user
     #[arg(long, value_name = "FILE")]
     ssh_key: Option<PathBuf>,
+    /// Networks it has cards on (trine network ls), instead of one of its own; repeat for more
+    #[arg(long = "network", value_name = "NAME")]
+    networks: Vec<String>,
+    /// The address of the first card [default: any that is free]
+    #[arg(long, value_name = "ADDRESS", requires = "networks")]
+    address: Option<String>,
+    /// Security groups of its cards; repeat for more [default: default]
+    #[arg(long = "security-group", value_name = "NAME", requires = "networks")]
+    security_groups: Vec<String>,
     /// A port of this host's loopback that leads into the guest: 2222:22; repeat for more
     #[arg(long = "publish", value_name = "HOST:GUEST")]
     forwards: Vec<String>,
@@ -88,7 +97,7 @@ pub struct CreateOptions {
 #[derive(Args)]
 pub struct ListOptions {
     #[command(flatten)]
-    to: Where,
+    pub to: Where,
     /// Only what is so: status.phase=running and name~web
     #[arg(long, value_name = "FILTER")]
     filter: Option<String>,
@@ -97,7 +106,7 @@ pub struct ListOptions {
     sort: Option<String>,
     /// In which form
     #[arg(short, long, value_enum, default_value = "table")]
-    output: Form,
+    pub output: Form,
     /// Show it again when something changes, until Ctrl-C
     #[arg(short, long)]
     watch: bool,
@@ -138,7 +147,7 @@ pub struct ForceOptions {
 pub struct WaitOptions {
     /// Do not wait until it is done
     #[arg(long)]
-    no_wait: bool,
+    pub no_wait: bool,
 }
 
 #[derive(Deserialize)]
@@ -193,7 +202,7 @@ fn create(options: CreateOptions) -> anyhow::Result<()> {
         Some(kernel) => json!({ "kernel": {
             "kernel": absolute(kernel)?,
             "initrd": options.initrd.as_ref().map(absolute).transpose()?,
-            "cmdline": options.cmdline.unwrap_or_default(),
+            "cmdline": options.cmdline.clone().unwrap_or_default(),
         }}),
     };
     let mut forwards = Vec::new();
@@ -212,8 +221,12 @@ fn create(options: CreateOptions) -> anyhow::Result<()> {
         "image": options.image,
         "disk_bytes": options.disk,
         "boot_from": boot_from,
-        "network": { "user": forwards },
     });
+    if options.networks.is_empty() {
+        spec["network"] = json!({ "user": forwards });
+    } else {
+        spec["networks"] = cards(&options, &forwards);
+    }
     if options.user.is_some() || options.ssh_key.is_some() {
         let keys = options.ssh_key.as_ref().map(std::fs::read_to_string).transpose();
         let keys = keys.context("cannot read the file of --ssh-key")?.unwrap_or_default();
@@ -228,6 +241,22 @@ fn create(options: CreateOptions) -> anyhow::Result<()> {
     finish(&mut client, operation, options.wait)?;
     println!("{}", options.name);
     Ok(())
+}
+
+/// The first card has the address and the ports.
+fn cards(options: &CreateOptions, forwards: &[Value]) -> Value {
+    let card = |(index, network): (usize, &String)| {
+        let mut card = json!({ "network": network });
+        if !options.security_groups.is_empty() {
+            card["security_groups"] = json!(options.security_groups);
+        }
+        if index == 0 {
+            card["address"] = json!(options.address);
+            card["ports"] = json!(forwards);
+        }
+        card
+    };
+    options.networks.iter().enumerate().map(card).collect()
 }
 
 /// Waits for operations, and shows how far they are.
@@ -283,8 +312,9 @@ fn encoded(text: &str) -> String {
     encoded
 }
 
-fn read(client: &mut Client, options: &ListOptions) -> anyhow::Result<Vec<Value>> {
-    let mut query = format!("/v1/vms?project={}&limit=1000", client.project);
+/// All objects of a kind that are asked for.
+pub fn read(client: &mut Client, kind: &str, options: &ListOptions) -> anyhow::Result<Vec<Value>> {
+    let mut query = format!("/v1/{kind}?project={}&limit=1000", client.project);
     for (name, value) in [("filter", &options.filter), ("sort", &options.sort)] {
         if let Some(value) = value {
             query.push_str(&format!("&{name}={}", encoded(value)));
@@ -307,7 +337,7 @@ pub fn list(options: &ListOptions) -> anyhow::Result<()> {
     let mut client = Client::connect(&options.to)?;
     let mut last = String::new();
     loop {
-        let text = listed(&read(&mut client, options)?, options.output)?;
+        let text = listed(&read(&mut client, "vms", options)?, options.output)?;
         if text != last {
             let clear = if options.watch && stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
             print!("{clear}{text}");
@@ -334,9 +364,22 @@ fn listed(items: &[Value], form: Form) -> anyhow::Result<String> {
             for item in items {
                 rows.push(row(&serde_json::from_value(item.clone())?));
             }
-            table(&["NAME", "STATE", "ENGINE", "CPUS", "MEMORY", "IMAGE", "REASON"], &rows)
+            table(
+                &["NAME", "STATE", "ENGINE", "CPUS", "MEMORY", "IMAGE", "ADDRESS", "REASON"],
+                &rows,
+            )
         }
     })
+}
+
+/// An address of each of its cards.
+fn addresses(vm: &Vm) -> Option<String> {
+    let each = vm.status.networks.iter().filter_map(|card| {
+        let v6 = card.ipv6.map(|address| address.to_string());
+        card.ipv4.map(|address| address.to_string()).or(v6)
+    });
+    let each: Vec<_> = each.collect();
+    (!each.is_empty()).then(|| each.join(","))
 }
 
 fn row(vm: &Vm) -> Vec<String> {
@@ -349,6 +392,7 @@ fn row(vm: &Vm) -> Vec<String> {
         vm.spec.cpus.to_string(),
         format!("{} MiB", vm.spec.memory_bytes >> 20),
         vm.spec.image.clone().unwrap_or_else(nothing),
+        addresses(vm).unwrap_or_else(nothing),
         vm.status.reason.clone().unwrap_or_default(),
     ]
 }

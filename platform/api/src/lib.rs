@@ -19,11 +19,13 @@ mod filter;
 mod images;
 mod list;
 mod metrics;
+mod networks;
 mod objects;
 mod operations;
 mod problem;
 mod projects;
 mod requests;
+mod security_groups;
 mod service;
 mod tokens;
 mod vms;
@@ -85,6 +87,11 @@ fn routes() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(operations::get))
         .routes(routes!(operations::cancel))
         .routes(routes!(images::list))
+        .routes(routes!(networks::list, networks::create))
+        .routes(routes!(networks::get, networks::patch, networks::delete))
+        .routes(routes!(networks::addresses))
+        .routes(routes!(security_groups::list, security_groups::create))
+        .routes(routes!(security_groups::get, security_groups::patch, security_groups::delete))
         .routes(routes!(projects::list, projects::create))
         .routes(routes!(projects::delete))
         .routes(routes!(tokens::list, tokens::create))

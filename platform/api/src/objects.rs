@@ -22,14 +22,9 @@ use crate::{Problem, State};
 #[into_params(parameter_in = Query)]
 pub(crate) struct ProjectParams {
     /// The project's name.
-    #[serde(default = "default_project")]
+    #[serde(default = "Name::default_name")]
     #[param(default = "default", value_type = Option<String>)]
     pub project: Name,
-}
-
-fn default_project() -> Name {
-    // The one that is there from the beginning.
-    Name::try_from("default".to_owned()).unwrap_or_else(|_| unreachable!("it is a name"))
 }
 
 /// Of which project, if only of one.
@@ -39,6 +34,13 @@ pub(crate) struct OfProject {
     /// The project's name; without it, of all.
     #[param(value_type = Option<String>)]
     project: Option<Name>,
+}
+
+impl OfProject {
+    /// This one is meant.
+    pub fn has(&self, project: &Name) -> bool {
+        self.project.as_ref().is_none_or(|of| of == project)
+    }
 }
 
 /// How.
@@ -66,7 +68,7 @@ pub(crate) async fn list<O: Object>(
     blocking(move || {
         let (all, revision) = state.registry.all::<O>(params.begin()?.0)?;
         let all = all.into_iter().map(|kept| kept.object);
-        let all = all.filter(|o| of.project.as_ref().is_none_or(|of| *of == o.meta().project));
+        let all = all.filter(|object| of.has(&object.meta().project));
         params.page(all.collect(), revision).map(Json)
     })
     .await

@@ -71,6 +71,13 @@ impl From<RegistryError> for Problem {
             E::Deleting { kind, .. } => {
                 (StatusCode::CONFLICT, &*format!("{}-deleting", kind.to_lowercase()))
             }
+            E::InUse { .. } => (StatusCode::CONFLICT, "in-use"),
+            E::NetworkFull(_) => (StatusCode::INSUFFICIENT_STORAGE, "network-full"),
+            E::AddressTaken(_) => (StatusCode::CONFLICT, "address-taken"),
+            E::AddressOutside(_) => (StatusCode::UNPROCESSABLE_ENTITY, "address-outside"),
+            E::PortTaken { .. } => (StatusCode::CONFLICT, "port-taken"),
+            E::SubnetTaken(_) => (StatusCode::CONFLICT, "subnet-taken"),
+            E::NoSubnet => (StatusCode::INSUFFICIENT_STORAGE, "no-subnet"),
             E::NotEmpty(_) => (StatusCode::CONFLICT, "project-not-empty"),
             E::NotCancellable(_) => (StatusCode::CONFLICT, "not-cancellable"),
             E::Store(StoreError::Compacted { .. }) => (StatusCode::GONE, "revision-compacted"),

@@ -252,6 +252,71 @@ async fn a_watch_from_a_list_on_tells_what_comes_after_it() {
 }
 
 #[tokio::test]
+async fn a_network_and_its_addresses_are_made_read_and_deleted() {
+    let world = World::new();
+    let body = json!({ "name": "lan", "spec": { "ipv4": "10.99.88.0/24" } });
+    let made = world.ask(Method::POST, "/v1/networks", body.clone()).await;
+    assert_eq!(
+        (made.status, &made.body["status"]["phase"]),
+        (StatusCode::CREATED, &json!("pending"))
+    );
+    assert!(made.body["spec"]["ipv6"].as_str().unwrap().ends_with("::/64"), "{}", made.body);
+    assert_eq!(world.ask(Method::POST, "/v1/networks", body).await.body["code"], "subnet-taken");
+    let spec = json!({ "networks": [{ "network": "lan", "address": "10.99.88.7" }] });
+    let vm = json!({ "name": "web", "spec": spec });
+    let vm = world.ask(Method::POST, "/v1/vms", vm).await;
+    assert_eq!(vm.body["vm"]["status"]["networks"][0]["ipv4"], "10.99.88.7", "{}", vm.body);
+    let addresses = world.ask(Method::GET, "/v1/addresses?filter=vm_name=web", Value::Null).await;
+    assert_eq!(addresses.body["items"][0]["network"], "lan", "{}", addresses.body);
+    let used = world.ask(Method::DELETE, "/v1/networks/lan", Value::Null).await;
+    assert_eq!((used.status.as_u16(), &used.body["code"]), (409, &json!("in-use")));
+
+    let free = json!({ "name": "free" });
+    world.ask(Method::POST, "/v1/networks", free).await;
+    let read = world.ask(Method::GET, "/v1/networks/free", Value::Null).await;
+    let tag = read.headers[header::ETAG].clone();
+    let patch = |body: &'static str| {
+        let request = request(Method::PATCH, "/v1/networks/free").header(header::IF_MATCH, &tag);
+        request.body(Body::from(body)).unwrap()
+    };
+    let fixed = world.send(OWN, patch(r#"{"spec": {"ipv4": "10.9.8.0/24"}}"#)).await;
+    assert_eq!(fixed.body["code"], "fixed-field", "{}", fixed.body);
+    let patched = world.send(OWN, patch(r#"{"spec": {"nat": false}}"#)).await;
+    assert_eq!(patched.body["spec"]["nat"], false, "{}", patched.body);
+    assert_eq!(world.send(OWN, patch(r#"{"spec": {"nat": true}}"#)).await.body["code"], "changed");
+    let gone = world.ask(Method::DELETE, "/v1/networks/free", Value::Null).await;
+    assert_eq!(gone.status, StatusCode::NO_CONTENT);
+    let list = world.ask(Method::GET, "/v1/networks?filter=name~a", Value::Null).await;
+    assert_eq!(list.body["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_security_group_says_what_is_let_through() {
+    let world = World::new();
+    let first = world.ask(Method::GET, "/v1/security-groups/default", Value::Null).await;
+    let rules = json!([
+        { "direction": "out", "protocol": "any", "peer": "anybody" },
+        { "direction": "in", "protocol": "any", "peer": { "group": "default" } },
+    ]);
+    assert_eq!(first.body["spec"]["rules"], rules);
+    let rule = |ports: &str, peer: &str| json!({ "direction": "in", "protocol": "tcp", "ports": ports, "peer": { "cidr": peer } });
+    let group = |rule: Value| json!({ "name": "web", "spec": { "rules": [rule] } });
+    for bad in [rule("0", "10.0.0.0/8"), rule("9-8", "10.0.0.0/8"), rule("80", "10.0.0.0/33")] {
+        let refused = world.ask(Method::POST, "/v1/security-groups", group(bad)).await;
+        assert_eq!(refused.body["code"], "invalid-body", "{}", refused.body);
+    }
+    let made = world.ask(Method::POST, "/v1/security-groups", group(rule("80-81", "10.0.0.0/8")));
+    assert_eq!(made.await.body["spec"]["rules"][0]["ports"], "80-81");
+    let none = json!({ "spec": { "rules": [] } });
+    let patched = world.ask(Method::PATCH, "/v1/security-groups/web", none).await;
+    assert_eq!(patched.body["spec"]["rules"], json!([]), "{}", patched.body);
+    let gone = world.ask(Method::DELETE, "/v1/security-groups/web", Value::Null).await;
+    assert_eq!(gone.status, StatusCode::NO_CONTENT);
+    let first = world.ask(Method::DELETE, "/v1/security-groups/default", Value::Null).await;
+    assert_eq!(first.body["code"], "in-use");
+}
+
+#[tokio::test]
 async fn metrics_count_requests_by_route_and_not_by_what_clients_make_up() {
     let world = World::new();
     world.ask(Method::GET, "/v1/vms/made-up", Value::Null).await;

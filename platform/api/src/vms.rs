@@ -111,7 +111,11 @@ pub(crate) async fn patch(
     asking: Asking,
     Body(patch): Body<Value>,
 ) -> Result<impl IntoResponse, Problem> {
-    let check = move |spec: &VmSpec| check_files(spec, &asking.caller);
+    let (registry, project, name) = (state.registry.clone(), of.project.clone(), vm.clone());
+    let check = move |spec: &VmSpec| {
+        check_files(spec, &asking.caller)?;
+        Ok(registry.check_cards(spec, &project, Some(&name))?)
+    };
     objects::patch::<Vm>(state, Which { of, name: vm, revision }, patch, check).await
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
-use model::{Boot, Firmware, Forward, Network, Protocol, Vm};
+use model::{Boot, CardModel, Firmware, Forward, Network, Protocol, Vm};
 
 use crate::folder::Folder;
 
@@ -40,7 +40,15 @@ pub(crate) fn of(vm: &Vm, folder: &Folder) -> io::Result<Vec<OsString>> {
         disk.push(",format=raw");
         say("--disk", disk);
     }
+    for (card, has) in spec.networks.iter().zip(&vm.status.networks) {
+        let model = match card.model {
+            CardModel::Virtio => "virtio",
+            CardModel::E1000 => "e1000",
+        };
+        say("--net", format!("tap={},mac={},model={model}", has.interface, has.mac).into());
+    }
     match &spec.network {
+        _ if !spec.networks.is_empty() => {}
         Network::None => {}
         Network::Outbound => say("--net", network(&[]).into()),
         Network::User(forwards) => say("--net", network(forwards).into()),

@@ -43,7 +43,7 @@ pub(crate) fn arguments(vm: &Vm, folder: &Folder) -> io::Result<Vec<OsString>> {
     }
     words.extend(["--cage-user".into(), user(vm.meta.id).to_string().into()]);
     words.extend(["--cage-root".into(), folder.root().into()]);
-    if vm.spec.network == Network::None {
+    if vm.spec.network == Network::None && vm.spec.networks.is_empty() {
         words.push("--cage-no-network".into());
     }
     match make_group(Path::new(GROUPS), vm) {

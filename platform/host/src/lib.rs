@@ -15,6 +15,8 @@
 //!        console.out  a FIFO: what the guest prints there
 //! ```
 //!
+//! Networks are bridges, with rules of nftables and a dnsmasq each, when this process is root; see `networks`.
+//!
 //! *Invariants*: a VM runs once, since its process needs the lock to start. A guest fills no disk but its own
 //! with what it prints. A process ID is only used when its process is known to be the same. What is cut off
 //! anywhere leaves a folder that is understood.
@@ -27,7 +29,9 @@ mod consoles;
 mod disks;
 mod folder;
 mod local;
+mod networks;
 mod process;
 
 pub use consoles::{Console, Consoles};
 pub use local::LocalHost;
+pub use networks::subnets_in_use;

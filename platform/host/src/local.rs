@@ -8,14 +8,15 @@ use std::process::Child;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use model::{Engine, Vm, VmId};
-use reconcile::{Host, HostError, Process, Seen};
+use model::{Engine, NetworkId, Vm, VmId};
+use reconcile::{Host, HostError, Process, Seen, WantedNetworks};
 use vmm_rpc::{Client, EngineName, Reply, Request, RunState, Status};
 
 use crate::cage;
 use crate::consoles::Consoles;
 use crate::disks::Disks;
 use crate::folder::{Folder, Record};
+use crate::networks::{Networks, has_interface};
 use crate::process;
 
 /// A VM's process that has not answered for so long is not waited for.
@@ -43,6 +44,7 @@ pub struct LocalHost {
     disks: Disks,
     consoles: Arc<Consoles>,
     memories: Mutex<BTreeMap<VmId, Memory>>,
+    networks: Mutex<Networks>,
     /// Those started by this process, whose ends must be taken note of.
     children: Mutex<Vec<Child>>,
 }
@@ -73,8 +75,10 @@ impl LocalHost {
                 fs::remove_dir_all(entry.path())?;
             }
         }
+        let networks = Mutex::new(Networks::open(vms.with_file_name("networks")));
         Ok(Self {
             vms,
+            networks,
             program,
             images,
             disks: Disks::default(),
@@ -199,6 +203,11 @@ impl Host for LocalHost {
     }
 
     fn start(&self, vm: &Vm) -> Result<(), HostError> {
+        let missing = vm.status.networks.iter().find(|card| !has_interface(&card.interface));
+        if let Some(card) = missing {
+            let why = "is not ready: trine network show says why";
+            return Err(HostError(format!("network '{}' {why}", card.network)));
+        }
         let started = process::start(&self.program, vm, &self.folder(vm.meta.id));
         let started = started.map_err(failed(&format!("start {}", self.program.display())))?;
         lock(&self.memories).remove(&vm.meta.id);
@@ -228,6 +237,13 @@ impl Host for LocalHost {
         }
         let Some(record) = self.folder(vm).record() else { return Ok(()) };
         process::kill(&record).map_err(failed("kill the VM's process"))
+    }
+
+    fn network(
+        &self,
+        wanted: &WantedNetworks,
+    ) -> Result<BTreeMap<NetworkId, Result<(), String>>, HostError> {
+        Ok(lock(&self.networks).apply(wanted))
     }
 
     fn remove(&self, vm: VmId) -> Result<(), HostError> {

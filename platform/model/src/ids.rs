@@ -56,3 +56,5 @@ id!(VmId, "a VM");
 id!(OperationId, "an operation");
 id!(ProjectId, "a project");
 id!(TokenId, "a token");
+id!(NetworkId, "a network");
+id!(SecurityGroupId, "a security group");

@@ -1,4 +1,5 @@
-//! What the platform manages, as people and programs see it: VMs, operations, projects, tokens.
+//! What the platform manages, as people and programs see it: VMs, networks, security groups, operations,
+//! projects, tokens.
 //!
 //! Every object has *metadata* (what it is), a *spec* (what its owner wants) and, where something comes of
 //! that, a *status* (what is). They are written by different parties and kept apart. The types are those of
@@ -11,21 +12,31 @@
 
 mod ids;
 mod name;
+mod network;
 mod object;
 mod operation;
 mod project;
+mod security;
 mod token;
 mod vm;
 
-pub use ids::{OperationId, ProjectId, TokenId, VmId};
+pub use ids::{NetworkId, OperationId, ProjectId, SecurityGroupId, TokenId, VmId};
 pub use name::{Name, NameError};
+pub use network::{
+    Address, BRIDGES, CARDS, CardStatus, GATEWAY, NetworkPhase, NetworkSpec, NetworkStatus, Subnet,
+    VirtualNetwork,
+};
 pub use object::{Kind, Meta, Object, Spec, SpecError};
 pub use operation::{Failure, Operation, OperationState, Requestor, Target, Verb};
 pub use project::Project;
+pub use security::{
+    Cidr, Direction, Peer, Ports, Rule, RuleProtocol, SecurityGroup, SecurityGroupSpec,
+    SecurityGroupStatus,
+};
 pub use token::{Role, Token};
 pub use vm::{
-    Boot, Cage, CloudInit, Engine, Firmware, Forward, KernelBoot, Labels, Network, OnEnd, Phase,
-    Power, Protocol, Vm, VmEnd, VmMeta, VmSpec, VmStatus,
+    Boot, Cage, Card, CardModel, CloudInit, Engine, Firmware, Forward, KernelBoot, Labels, Network,
+    OnEnd, Phase, Power, Protocol, Vm, VmEnd, VmMeta, VmSpec, VmStatus,
 };
 
 #[cfg(test)]

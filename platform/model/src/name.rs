@@ -23,6 +23,13 @@ pub struct Name(String);
 )]
 pub struct NameError(String);
 
+impl Name {
+    /// What those are called that are there from the beginning.
+    pub fn default_name() -> Self {
+        Self("default".to_owned())
+    }
+}
+
 impl FromStr for Name {
     type Err = NameError;
 

@@ -23,11 +23,16 @@ pub enum Kind {
     Operation,
     /// A project.
     Project,
+    /// A network.
+    Network,
+    /// A security group.
+    SecurityGroup,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Vm, Self::Operation, Self::Project];
+    pub const ALL: [Self; 5] =
+        [Self::Vm, Self::Operation, Self::Project, Self::Network, Self::SecurityGroup];
 
     /// What people call it.
     pub fn as_str(self) -> &'static str {
@@ -35,6 +40,8 @@ impl Kind {
             Self::Vm => "VM",
             Self::Operation => "operation",
             Self::Project => "project",
+            Self::Network => "network",
+            Self::SecurityGroup => "security group",
         }
     }
 
@@ -44,6 +51,8 @@ impl Kind {
             Self::Vm => "vms",
             Self::Operation => "operations",
             Self::Project => "projects",
+            Self::Network => "networks",
+            Self::SecurityGroup => "security-groups",
         }
     }
 }

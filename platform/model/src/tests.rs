@@ -55,3 +55,36 @@ fn what_no_host_can_do_is_refused() {
     };
     assert_eq!(refused(forward), "network");
 }
+
+#[test]
+fn networks_have_subnets_that_hosts_can_have() {
+    let refused = |ipv4: &str, ipv6: &str| {
+        let (ipv4, ipv6) = (ipv4.parse().unwrap(), ipv6.parse().unwrap());
+        NetworkSpec { ipv4, ipv6, ..NetworkSpec::default() }.check().err().map(|error| error.field)
+    };
+    assert_eq!(refused("auto", "auto"), None);
+    assert_eq!(refused("10.0.0.0/24", "fd00::/64"), None);
+    for bad in ["10.0.0.1/24", "10.0.0.0/30", "10.0.0.0/8", "127.0.0.0/24", "224.0.0.0/24"] {
+        assert_eq!(refused(bad, "auto"), Some("ipv4"), "{bad}");
+    }
+    for bad in ["fd00::/63", "fd00::1/64", "fe80::/64", "::/64"] {
+        assert_eq!(refused("auto", bad), Some("ipv6"), "{bad}");
+    }
+    assert_eq!(refused("none", "none"), Some("ipv4"));
+    assert!("10.0.0.0".parse::<Subnet<ipnet::Ipv4Net>>().is_err());
+}
+
+#[test]
+fn an_address_has_a_number_and_a_number_addresses() {
+    let (ipv4, ipv6) = ("10.1.2.0/29".parse().unwrap(), "fd00::/64".parse().unwrap());
+    let spec = NetworkSpec { ipv4, ipv6, ..NetworkSpec::default() };
+    assert_eq!(spec.numbers(), 2..=6);
+    for number in spec.numbers() {
+        let (v4, v6) = spec.addresses(number);
+        assert_eq!(spec.number(v4.unwrap().into()), Some(number));
+        assert_eq!(spec.number(v6.unwrap().into()), Some(number));
+    }
+    for other in ["10.1.2.1", "10.1.2.7", "10.1.1.2", "fd00::7", "fd01::2"] {
+        assert_eq!(spec.number(other.parse().unwrap()), None, "{other}");
+    }
+}

@@ -1,14 +1,14 @@
 //! VMs.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::object::{object, refuse};
-use crate::{Meta, Spec, SpecError, VmId};
+use crate::{CardStatus, Meta, Name, Spec, SpecError, VmId};
 
 /// What owners note down about an object.
 pub type Labels = BTreeMap<String, String>;
@@ -52,9 +52,12 @@ pub struct VmSpec {
     /// What it starts from.
     #[serde(default)]
     pub boot_from: Boot,
-    /// Its network.
+    /// Its network, if it is on none of `networks`.
     #[serde(default)]
     pub network: Network,
+    /// Its cards on networks that it shares with others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<Card>,
     /// What its guest is told at its first boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud_init: Option<CloudInit>,
@@ -97,6 +100,7 @@ impl Default for VmSpec {
             disk_bytes: None,
             boot_from: Boot::default(),
             network: Network::default(),
+            networks: Vec::new(),
             cloud_init: None,
             on_end: OnEnd::default(),
             protected: false,
@@ -208,6 +212,42 @@ pub enum Network {
     Outbound,
 }
 
+/// A card on a network that VMs share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Card {
+    /// The network, one of its project.
+    pub network: Name,
+    /// What the guest sees.
+    #[serde(default)]
+    pub model: CardModel,
+    /// The address that it shall have; without it, a free one is taken. It stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub address: Option<IpAddr>,
+    /// The security groups whose rules hold for it. Without any, nothing is let through.
+    #[serde(default = "first_group")]
+    pub security_groups: Vec<Name>,
+    /// Ports of the host that lead to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<Forward>,
+}
+
+fn first_group() -> Vec<Name> {
+    vec![Name::default_name()]
+}
+
+/// What a guest sees of a card.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum CardModel {
+    /// A virtio card.
+    #[default]
+    Virtio,
+    /// Intel's 82540EM.
+    E1000,
+}
+
 /// A port of the host that leads into a guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -223,6 +263,18 @@ pub struct Forward {
     pub host_port: u16,
     /// The guest's.
     pub guest_port: u16,
+}
+
+impl Forward {
+    /// Both have the same port of the host, at an address that is the same or all.
+    pub fn meets(&self, other: &Self) -> bool {
+        let address = |of: &Self| of.host_address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let (a, b) = (address(self), address(other));
+        let is_of_all = a.is_unspecified() || b.is_unspecified();
+        (self.protocol, self.host_port) == (other.protocol, other.host_port)
+            && a.is_ipv4() == b.is_ipv4()
+            && (a == b || is_of_all)
+    }
 }
 
 /// What a forward carries.
@@ -304,6 +356,9 @@ pub struct VmStatus {
     /// How its last run ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_end: Option<VmEnd>,
+    /// What its cards on `networks` have, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<CardStatus>,
 }
 
 /// What keeps a VM's process to its own files.
@@ -404,6 +459,9 @@ const LABEL_LEN_MAX: usize = 256;
 const SSH_KEYS_MAX: usize = 64;
 const SSH_KEY_LEN_MAX: usize = 16 << 10;
 const FORWARDS_MAX: usize = 64;
+/// One digit is what the host's names of them have room for.
+const CARDS_MAX: usize = 8;
+const GROUPS_MAX: usize = 16;
 const CMDLINE_LEN_MAX: usize = 2048;
 
 impl Spec for VmSpec {
@@ -423,20 +481,20 @@ impl Spec for VmSpec {
         if self.stop_limit_s > 3600 {
             return refuse("stop_limit_s", "an hour is the limit");
         }
-        let is_long = |text: &String| text.is_empty() || text.len() > LABEL_LEN_MAX;
-        if self.labels.len() > LABELS_MAX || self.labels.keys().any(is_long) {
-            return refuse("labels", "64 labels with names of 1 to 256 bytes are the limit");
-        }
-        if self.labels.values().any(|value| value.len() > LABEL_LEN_MAX) {
-            return refuse("labels", "values of 256 bytes are the limit");
-        }
+        check_labels(&self.labels)?;
         self.check_boot()?;
         self.check_network()?;
+        self.check_cards()?;
         self.cloud_init.as_ref().map_or(Ok(()), CloudInit::check)
     }
 
     fn fixed_field(&self, new: &Self) -> Option<&'static str> {
+        let places = |spec: &Self| -> Vec<_> {
+            let place = |card: &Card| (card.network.clone(), card.model, card.address);
+            spec.networks.iter().map(place).collect()
+        };
         let fields = [
+            ("which networks a VM has cards on", places(self) == places(new)),
             ("spec.image", self.image == new.image),
             ("spec.disk_bytes", self.disk_bytes == new.disk_bytes),
             ("spec.boot", self.boot == new.boot),
@@ -461,14 +519,56 @@ impl VmSpec {
 
     fn check_network(&self) -> Result<(), SpecError> {
         let Network::User(forwards) = &self.network else { return Ok(()) };
-        if forwards.len() > FORWARDS_MAX {
-            return refuse("network", "64 forwards are the limit");
+        if !self.networks.is_empty() {
+            return refuse(
+                "network",
+                "a VM with networks has none of its own: publish its cards' ports",
+            );
         }
-        if forwards.iter().any(|forward| forward.host_port == 0 || forward.guest_port == 0) {
-            return refuse("network", "ports are 1 to 65535");
+        check_forwards("network", forwards)
+    }
+
+    fn check_cards(&self) -> Result<(), SpecError> {
+        if self.networks.len() > CARDS_MAX {
+            return refuse("networks", "8 cards are the limit");
+        }
+        for card in &self.networks {
+            check_forwards("networks.ports", &card.ports)?;
+            if card.security_groups.len() > GROUPS_MAX {
+                return refuse(
+                    "networks.security_groups",
+                    "16 security groups a card are the limit",
+                );
+            }
+            let is_loopback =
+                |port: &Forward| port.host_address.is_some_and(|of| of == Ipv6Addr::LOCALHOST);
+            if card.ports.iter().any(is_loopback) {
+                return refuse("networks.ports", "::1 leads nowhere else: give 127.0.0.1");
+            }
         }
         Ok(())
     }
+}
+
+fn check_forwards(field: &'static str, forwards: &[Forward]) -> Result<(), SpecError> {
+    if forwards.len() > FORWARDS_MAX {
+        return refuse(field, "64 forwards are the limit");
+    }
+    if forwards.iter().any(|forward| forward.host_port == 0 || forward.guest_port == 0) {
+        return refuse(field, "ports are 1 to 65535");
+    }
+    Ok(())
+}
+
+pub(crate) fn check_labels(labels: &Labels) -> Result<(), SpecError> {
+    let is_long = |text: &String| text.is_empty() || text.len() > LABEL_LEN_MAX;
+    if labels.len() > LABELS_MAX || labels.keys().any(is_long) {
+        return refuse("labels", "64 labels with names of 1 to 256 bytes are the limit");
+    }
+    if labels.values().any(|value| value.len() > LABEL_LEN_MAX) {
+        return refuse("labels", "values of 256 bytes are the limit");
+    }
+    Ok(())
 }
 
 impl CloudInit {

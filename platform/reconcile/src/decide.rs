@@ -49,6 +49,7 @@ pub fn decide(vm: &Vm, seen: Option<&Seen>, now: Timestamp) -> (VmStatus, Option
         boot: vm.status.boot,
         failures: vm.status.failures,
         last_end: vm.status.last_end.clone(),
+        networks: vm.status.networks.clone(),
         ..VmStatus::default()
     };
     match &seen.process {

@@ -1,6 +1,10 @@
 //! What runs VMs, as seen from here.
 
-use model::{Cage, Engine, Vm, VmEnd, VmId};
+use std::collections::BTreeMap;
+
+use model::{Cage, Engine, NetworkId, Vm, VmEnd, VmId};
+
+use crate::WantedNetworks;
 
 /// A host. None of its methods waits for a guest: what they begin is seen in [`Host::see`].
 pub trait Host: Send + Sync {
@@ -45,6 +49,16 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// When the host refuses.
     fn end(&self, vm: VmId) -> Result<(), HostError>;
+
+    /// Makes the networks that are wanted, and takes away all others of ours. What of each is wrong, if anything;
+    /// what cannot be is tried again with the next call.
+    ///
+    /// # Errors
+    /// When the host cannot tell.
+    fn network(
+        &self,
+        wanted: &WantedNetworks,
+    ) -> Result<BTreeMap<NetworkId, Result<(), String>>, HostError>;
 
     /// Begins to take away all there is of a VM that does not run.
     ///

@@ -14,10 +14,14 @@
 mod decide;
 mod host;
 mod judge;
+mod networks;
 mod step;
 
 pub use decide::{Action, decide};
 pub use host::{Disk, Host, HostError, Process, Seen};
+pub use networks::{
+    WantedCard, WantedNetwork, WantedNetworks, WantedPeer, WantedRule, domain, wanted,
+};
 pub use step::{Reconciler, Report, StepError};
 
 #[cfg(test)]

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use model::{Engine, Vm, VmEnd, VmId};
+use model::{Engine, NetworkId, Vm, VmEnd, VmId};
 
-use crate::{Disk, Host, HostError, Process, Seen};
+use crate::{Disk, Host, HostError, Process, Seen, WantedNetworks};
 
 /// Numbers that a seed makes (Marsaglia's xorshift64).
 pub(crate) struct Luck(u64);
@@ -41,6 +41,8 @@ struct State {
     luck: Luck,
     /// Calls until the caller is killed.
     calls_left: Option<u64>,
+    /// The networks that were made.
+    networks: WantedNetworks,
     /// Guests fail, and hosts refuse.
     has_faults: bool,
     /// Starts that were begun while the VM ran: there must be none.
@@ -56,6 +58,7 @@ impl SimulatedHost {
             machines: BTreeMap::new(),
             luck: Luck::new(seed),
             calls_left: None,
+            networks: WantedNetworks::default(),
             has_faults: true,
             double_starts: 0,
         }))
@@ -83,6 +86,10 @@ impl SimulatedHost {
 
     pub fn has(&self, id: VmId) -> bool {
         self.lock().machines.contains_key(&id)
+    }
+
+    pub fn networks(&self) -> WantedNetworks {
+        self.lock().networks.clone()
     }
 
     /// A while passes.
@@ -212,6 +219,25 @@ impl Host for SimulatedHost {
             }
             Ok(false)
         })
+    }
+
+    fn network(
+        &self,
+        wanted: &WantedNetworks,
+    ) -> Result<BTreeMap<NetworkId, Result<(), String>>, HostError> {
+        let mut state = self.lock();
+        state.count()?;
+        let mut seen = BTreeMap::new();
+        let mut made = WantedNetworks { groups: wanted.groups.clone(), ..Default::default() };
+        for network in &wanted.networks {
+            let fails = state.has_faults && state.luck.one_in(12);
+            let result = if fails { Err("the host is out of luck".to_owned()) } else { Ok(()) };
+            made.networks.extend(result.is_ok().then(|| network.clone()));
+            seen.insert(network.id, result);
+        }
+        state.networks = made;
+        state.count()?;
+        Ok(seen)
     }
 
     fn remove(&self, id: VmId) -> Result<(), HostError> {

@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use model::{Operation, OperationState, Phase, Vm, VmId, VmStatus};
+use model::{
+    Operation, OperationState, Phase, SecurityGroup, SecurityGroupStatus, VirtualNetwork, Vm, VmId,
+    VmStatus,
+};
 use registry::{Kept, Registry, RegistryError};
 
 use crate::decide::{Action, decide};
 use crate::judge::judge;
+use crate::networks::{members, status, wanted};
 use crate::{Host, HostError, Seen};
 
 /// Why a step was cut off.
@@ -59,12 +63,14 @@ impl Reconciler {
             self.host.see()?.into_iter().map(|seen| (seen.id, seen)).collect();
         let (vms, _) = self.registry.all::<Vm>(None)?;
         let (operations, _) = self.registry.operations(None)?;
+        // Before VMs, which are started on them.
+        self.network(&vms)?;
         let mut report = Report::default();
         let mut known = BTreeMap::new();
         for Kept { object: mut vm, .. } in vms {
             let seen = seen.remove(&vm.meta.id);
             if vm.meta.deleting && seen.is_none() {
-                self.registry.forget(&vm, &unfinished(&operations), now)?;
+                self.registry.forget_vm(&vm, &unfinished(&operations), now)?;
                 report.is_unsettled = true;
                 continue;
             }
@@ -89,6 +95,30 @@ impl Reconciler {
             }
         }
         Ok(report)
+    }
+
+    /// Makes networks as they are wanted, and writes down how they are.
+    fn network(&self, vms: &[Kept<Vm>]) -> Result<(), StepError> {
+        let networks = self.registry.all::<VirtualNetwork>(None)?.0;
+        let networks: Vec<_> = networks.into_iter().map(|kept| kept.object).collect();
+        let groups = self.registry.all::<SecurityGroup>(None)?.0;
+        let groups: Vec<_> = groups.into_iter().map(|kept| kept.object).collect();
+        let wanted = wanted(&networks, &groups, vms.iter().map(|kept| &kept.object));
+        let seen = self.host.network(&wanted)?;
+        for (network, wanted) in networks.iter().zip(&wanted.networks) {
+            let status = status(wanted, seen.get(&network.meta.id));
+            if status != network.status {
+                self.registry.set_status::<VirtualNetwork>(network.meta.id, &status)?;
+            }
+        }
+        for group in &groups {
+            let cards = members(group, vms.iter().map(|kept| &kept.object));
+            if cards != group.status.cards {
+                let status = SecurityGroupStatus { cards };
+                self.registry.set_status::<SecurityGroup>(group.meta.id, &status)?;
+            }
+        }
+        Ok(())
     }
 
     /// Does what was decided. A refusal is in the status until something else comes of it.

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    Name, OnEnd, Operation, OperationState, Phase, Power, Requestor, Vm, VmSpec, VmStatus,
+    Card, CardModel, Name, NetworkPhase, NetworkSpec, OnEnd, Operation, OperationState, Phase,
+    Power, Requestor, SecurityGroup, VirtualNetwork, Vm, VmSpec, VmStatus,
 };
 use registry::{Asked, Change, New, Registry};
 use store::Embedded;
 
 use crate::simulated::{Luck, SimulatedHost};
-use crate::{Disk, Host, Process, Reconciler, Report, Seen};
+use crate::{Disk, Host, Process, Reconciler, Report, Seen, WantedNetworks, WantedPeer};
 
 /// A step's time.
 const STEP: SignedDuration = SignedDuration::from_secs(5);
@@ -54,6 +55,18 @@ impl World {
         self.registry.change_vm(&project(), name, change, None, &self.asked()).unwrap()
     }
 
+    /// A network that is small enough to be filled.
+    fn create_network(&self, name: &str) {
+        let ipv4 = "10.1.2.0/29".parse().unwrap();
+        let spec = NetworkSpec { ipv4, ..NetworkSpec::default() };
+        let new = New { name: name.parse().unwrap(), project: project(), spec };
+        self.registry.create_network(new, &[], &self.asked()).unwrap();
+    }
+
+    fn network(&self, name: &str) -> VirtualNetwork {
+        self.registry.get(&project(), name).unwrap().object
+    }
+
     fn vm(&self, name: &str) -> Vm {
         self.registry.get(&project(), name).unwrap().object
     }
@@ -76,6 +89,18 @@ impl World {
         }
         panic!("it does not come to rest: {:#?}", self.registry.all::<Vm>(None).unwrap().0);
     }
+}
+
+/// A VM with a card on the network `lan`.
+fn on_lan() -> VmSpec {
+    let card = Card {
+        network: "lan".parse().unwrap(),
+        model: CardModel::Virtio,
+        address: None,
+        security_groups: vec![Name::default_name()],
+        ports: Vec::new(),
+    };
+    VmSpec { networks: vec![card], ..VmSpec::default() }
 }
 
 fn project() -> Name {
@@ -267,10 +292,41 @@ fn what_the_store_does_not_know_is_left_alone_and_told() {
     assert!(world.host.has(vm.meta.id));
 }
 
+#[test]
+fn a_network_has_the_cards_of_the_vms_on_it_and_goes_when_it_is_deleted() {
+    let mut world = World::lucky();
+    world.create_network("lan");
+    world.step();
+    assert_eq!(world.network("lan").status.phase, NetworkPhase::Ready);
+    world.create("a", on_lan());
+    world.create("b", on_lan());
+    world.settle();
+    let made = world.host.networks();
+    let cards = &made.networks[0].cards;
+    assert_eq!(cards.iter().map(|card| card.vm.as_ref()).collect::<Vec<_>>(), ["a", "b"]);
+    let has = &world.vm("a").status.networks[0];
+    assert_eq!((&cards[0].mac, cards[0].ipv4), (&has.mac, has.ipv4));
+    // Within the first group, all is let through.
+    let WantedPeer::Group(group) = cards[0].rules[1].peer else { panic!("{:?}", cards[0].rules) };
+    assert_eq!(made.groups[&group].len(), 4);
+    let first: SecurityGroup = world.registry.get(&project(), "default").unwrap().object;
+    assert_eq!((first.status.cards, world.network("lan").status.cards), (2, 2));
+
+    for vm in ["a", "b"] {
+        world.change(vm, &Change::Delete { is_forced: true });
+    }
+    world.settle();
+    assert!(world.host.networks().networks[0].cards.is_empty());
+    world.registry.delete_network(&project(), "lan", None).unwrap();
+    world.step();
+    assert!(world.host.networks().networks.is_empty());
+}
+
 /// What people do, in one world, with reconcilers that are killed at any call.
 fn history(seed: u64) -> String {
     let mut luck = Luck::new(seed);
     let mut world = World::new(seed);
+    world.create_network("lan");
     let names = ["a", "b", "c", "d"];
     let mut operations = Vec::new();
     let mut told = String::new();
@@ -281,7 +337,8 @@ fn history(seed: u64) -> String {
             0 | 1 => {
                 let on_end = [OnEnd::Stay, OnEnd::RestartOnFailure, OnEnd::Restart];
                 let on_end = on_end[luck.below(3) as usize];
-                let spec = VmSpec { on_end, stop_limit_s: 20, ..VmSpec::default() };
+                let spec = if luck.one_in(2) { on_lan() } else { VmSpec::default() };
+                let spec = VmSpec { on_end, stop_limit_s: 20, ..spec };
                 let new = New { name: name.parse().unwrap(), project: project(), spec };
                 // The name may be taken.
                 let created = world.registry.create_vm(new, &world.asked());
@@ -340,6 +397,11 @@ fn history(seed: u64) -> String {
     }
     world.settle();
     assert!(world.host.see().unwrap().is_empty(), "seed {seed}: something is left");
+    assert!(world.registry.addresses(None).unwrap().0.is_empty(), "seed {seed}");
+    world.registry.delete_network(&project(), "lan", None).unwrap();
+    world.step();
+    let left = world.host.networks();
+    assert_eq!(WantedNetworks { groups: Default::default(), ..left }, WantedNetworks::default());
     told
 }
 

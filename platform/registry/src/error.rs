@@ -1,5 +1,8 @@
 //! Why a change is refused.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 use model::{Meta, Name, Object, OperationId, SpecError};
 use store::StoreError;
 
@@ -48,6 +51,41 @@ pub enum RegistryError {
         /// Its name.
         name: Name,
     },
+    /// Others need it.
+    #[error("{kind} '{name}' is used by {by}: change or delete that first")]
+    InUse {
+        /// Of what.
+        kind: &'static str,
+        /// Which.
+        name: Name,
+        /// By whom.
+        by: String,
+    },
+    /// There is no address left.
+    #[error("network '{0}' has no free address: delete VMs, or make a larger network")]
+    NetworkFull(Name),
+    /// Somebody has it.
+    #[error("the address {0} is another VM's: give another one, or none for any that is free")]
+    AddressTaken(IpAddr),
+    /// It is not the network's.
+    #[error("the address {0} is not one of the network's for guests")]
+    AddressOutside(IpAddr),
+    /// Somebody has it.
+    #[error("port {port} of the host leads to VM '{by}' already: give another one")]
+    PortTaken {
+        /// Which.
+        port: u16,
+        /// Whose.
+        by: Name,
+    },
+    /// They are others'.
+    #[error(
+        "addresses of {0} are in use by another network or on the host: give others, or 'auto'"
+    )]
+    SubnetTaken(IpNet),
+    /// All are taken.
+    #[error("no subnet is free to be chosen: give one")]
+    NoSubnet,
     /// There is something in it.
     #[error("project '{0}' is not empty: delete what is in it first")]
     NotEmpty(Name),

@@ -5,6 +5,8 @@
 //! /vms/ID/meta|spec|status  a VM, by who writes what; other kinds of objects likewise
 //! /names/PROJECT/vms/NAME   its ID
 //! /operations/ID            an operation
+//! /network-subnets          written by who makes a network; /network-uses/ID: by who takes an address of it
+//! /addresses/NETWORK/N      whose the address of this number is
 //! /tokens/NAME              a token and its secret's digest
 //! /audit/ID                 what was asked for, by whom, and what became of it
 //! /answers/WHO/KEY          what a request with an idempotency key was answered, for a day
@@ -20,9 +22,11 @@ mod answers;
 mod audit;
 mod codec;
 mod error;
+mod networks;
 mod objects;
 mod operations;
 mod projects;
+mod security_groups;
 mod tokens;
 mod verbs;
 mod vms;

@@ -98,6 +98,26 @@ struct NameRecord<Id> {
     id: Id,
 }
 
+/// Adds to a transaction that this object comes to be, if its name is free.
+pub(crate) fn write_new<O: Object>(txn: Txn, object: &O) -> Result<Txn, RegistryError> {
+    let Meta { id, name, project, .. } = object.meta();
+    let name_key = name_key::<O>(project, name);
+    txn.if_absent(&name_key)
+        .put_json(&name_key, &NameRecord { id: *id })?
+        .put_json(key::<O>(*id, Facet::Meta), object.meta())?
+        .put_json(key::<O>(*id, Facet::Spec), object.spec())?
+        .put_json(key::<O>(*id, Facet::Status), object.status())
+}
+
+/// Adds to a transaction that this object is there no more.
+pub(crate) fn delete<O: Object>(txn: Txn, object: &O) -> Txn {
+    let Meta { id, name, project, .. } = object.meta();
+    txn.delete(name_key::<O>(project, name))
+        .delete(key::<O>(*id, Facet::Meta))
+        .delete(key::<O>(*id, Facet::Spec))
+        .delete(key::<O>(*id, Facet::Status))
+}
+
 /// How often a change is tried that only loses to others.
 pub(crate) const TRIES: u32 = 16;
 
@@ -105,7 +125,7 @@ impl Registry {
     /// Adds to a transaction that this object comes to be; it happens only if its name is free and its project
     /// there.
     pub(crate) fn put_new<O: Object>(&self, txn: Txn, object: &O) -> Result<Txn, RegistryError> {
-        let Meta { id, name, project, .. } = object.meta();
+        let Meta { name, project, .. } = object.meta();
         let name_key = name_key::<O>(project, name);
         if self.store.get(&name_key)?.0.is_some() {
             return Err(RegistryError::Exists { kind: O::KIND.as_str(), name: name.clone() });
@@ -117,11 +137,7 @@ impl Registry {
             .iter()
             .any(|when| matches!(when, store::Compare::Modified(key, _) if *key == project_key));
         let txn = if is_compared { txn } else { txn.if_modified(project_key, of) };
-        txn.if_absent(&name_key)
-            .put_json(&name_key, &NameRecord { id: *id })?
-            .put_json(key::<O>(*id, Facet::Meta), object.meta())?
-            .put_json(key::<O>(*id, Facet::Spec), object.spec())?
-            .put_json(key::<O>(*id, Facet::Status), object.status())
+        write_new(txn, object)
     }
 
     /// An object, by its name in the project or by its ID.
@@ -243,13 +259,19 @@ impl Registry {
         done: &[Kept<Operation>],
         now: Timestamp,
     ) -> Result<(), RegistryError> {
-        let Meta { id, name, project, .. } = object.meta();
-        let mut txn = Txn::new()
-            .delete(name_key::<O>(project, name))
-            .delete(key::<O>(*id, Facet::Meta))
-            .delete(key::<O>(*id, Facet::Spec))
-            .delete(key::<O>(*id, Facet::Status));
-        let id: uuid::Uuid = (*id).into();
+        self.forget_with(Txn::new(), object, done, now)
+    }
+
+    /// The same, and what else the transaction does.
+    pub(crate) fn forget_with<O: Object>(
+        &self,
+        txn: Txn,
+        object: &O,
+        done: &[Kept<Operation>],
+        now: Timestamp,
+    ) -> Result<(), RegistryError> {
+        let mut txn = delete(txn, object);
+        let id: uuid::Uuid = object.meta().id.into();
         // A transaction has room for so many; more are cancelled when their object is missed.
         for kept in done.iter().filter(|kept| kept.object.target.id == id).take(64) {
             let mut operation = kept.object.clone();

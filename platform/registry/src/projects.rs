@@ -1,15 +1,13 @@
 //! Projects.
 
 use jiff::Timestamp;
-use model::{Name, Project, ProjectId};
+use model::{Name, Project, ProjectId, SecurityGroup};
 use store::{Range, Revision, Txn};
 
 use crate::codec::PutJson;
-use crate::{Kept, Registry, RegistryError};
+use crate::{Kept, Registry, RegistryError, objects, security_groups};
 
 const PREFIX: &str = "/projects/";
-/// The one that is there from the beginning.
-const DEFAULT: &str = "default";
 
 pub(crate) fn key(name: &Name) -> String {
     format!("{PREFIX}{name}")
@@ -22,10 +20,16 @@ impl Registry {
     /// When the store fails.
     pub fn found(&self, now: Timestamp) -> Result<(), RegistryError> {
         let (projects, _) = self.projects(None)?;
-        if projects.is_empty()
-            && let Ok(name) = DEFAULT.parse()
-        {
-            self.create_project(name, now)?;
+        if projects.is_empty() {
+            self.create_project(Name::default_name(), now)?;
+        }
+        for Kept { object: project, .. } in projects {
+            // One of a version that had none.
+            match self.put_new(Txn::new(), &security_groups::first(&project.name, now)) {
+                Ok(txn) => self.commit(&txn).map(drop)?,
+                Err(RegistryError::Exists { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
@@ -38,6 +42,7 @@ impl Registry {
         let project = Project { id: ProjectId::new(), name: name.clone(), created: now };
         let key = key(&name);
         let txn = Txn::new().if_absent(&key).put_json(&key, &project)?;
+        let txn = objects::write_new(txn, &security_groups::first(&name, now))?;
         match self.commit(&txn)? {
             Some(_) => Ok(project),
             None => Err(RegistryError::Exists { kind: "project", name }),
@@ -70,12 +75,20 @@ impl Registry {
     /// When there is none, it is not empty, or the store fails.
     pub fn delete_project(&self, name: &Name) -> Result<(), RegistryError> {
         let project = self.project(name)?;
-        let names = Range::prefix(crate::objects::names_of(name));
-        if !self.store.range(&Range { limit: Some(1), ..names })?.entries.is_empty() {
+        // The first security group goes with it.
+        let first = self.parts::<SecurityGroup>(name, Name::default_name().as_ref()).ok();
+        let names = Range::prefix(objects::names_of(name));
+        let limit = Some(1 + usize::from(first.is_some()));
+        if self.store.range(&Range { limit, ..names })?.entries.len() > usize::from(first.is_some())
+        {
             return Err(RegistryError::NotEmpty(name.clone()));
         }
         // Who makes a VM in it writes the project, too.
         let txn = Txn::new().if_modified(key(name), project.revision).delete(key(name));
+        let txn = match first {
+            Some(first) => objects::delete(first.unchanged(txn), &first.object),
+            None => txn,
+        };
         self.commit(&txn)?.map(|_| ()).ok_or(RegistryError::Changed)
     }
 }

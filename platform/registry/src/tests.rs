@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use model::{Name, OperationState, Phase, Power, Requestor, Role, SpecError, Vm, VmSpec, VmStatus};
+use model::{
+    CardStatus, Name, NetworkSpec, OperationState, Phase, Power, Requestor, Role, SecurityGroup,
+    SecurityGroupSpec, SpecError, Vm, VmSpec, VmStatus,
+};
+use serde_json::json;
 use store::{Embedded, Revision};
 
 use crate::{Answer, Asked, Change, Digest, New, Registry, RegistryError};
@@ -202,4 +206,126 @@ fn operations_that_are_long_over_are_forgotten() {
     registry.forget_operations(&all, NOW + SignedDuration::from_hours(8 * 24)).unwrap();
     let left = registry.operations(None).unwrap().0;
     assert_eq!(left.iter().map(|kept| kept.object.id).collect::<Vec<_>>(), [running.id]);
+}
+
+fn network(registry: &Registry, named: &str, ipv4: &str) -> Result<NetworkSpec, RegistryError> {
+    let spec = NetworkSpec { ipv4: ipv4.parse().unwrap(), ..NetworkSpec::default() };
+    let new = New { name: name(named), project: name("default"), spec };
+    let taken = ["192.0.2.0/24".parse().unwrap()];
+    registry.create_network(new, &taken, &asked()).map(|kept| kept.object.spec)
+}
+
+fn on(network: &str, address: Option<&str>) -> VmSpec {
+    let card = json!({ "network": network, "address": address });
+    serde_json::from_value(json!({ "networks": [card] })).unwrap()
+}
+
+fn create_on(registry: &Registry, vm: &str, spec: VmSpec) -> Result<CardStatus, RegistryError> {
+    let new = New { spec, ..new(vm) };
+    registry.create_vm(new, &asked()).map(|(vm, _)| vm.object.status.networks[0].clone())
+}
+
+#[test]
+fn networks_get_subnets_that_nobody_has() {
+    let (registry, _folder) = registry();
+    let first = network(&registry, "a", "auto").unwrap();
+    let second = network(&registry, "b", "auto").unwrap();
+    assert_ne!((first.ipv4, first.ipv6), (second.ipv4, second.ipv6));
+    let taken = network(&registry, "c", &first.ipv4.to_string());
+    assert!(matches!(taken, Err(RegistryError::SubnetTaken(_))));
+    // The host's own.
+    let taken = network(&registry, "c", "192.0.2.128/25");
+    assert!(matches!(taken, Err(RegistryError::SubnetTaken(_))));
+    network(&registry, "c", "198.51.100.0/24").unwrap();
+}
+
+#[test]
+fn an_address_is_one_cards_until_its_vm_is_forgotten() {
+    let (registry, _folder) = registry();
+    network(&registry, "lan", "10.1.2.0/29").unwrap();
+    let first = create_on(&registry, "a", on("lan", None)).unwrap();
+    assert_eq!(first.ipv4, Some("10.1.2.2".parse().unwrap()));
+    assert!(first.mac.ends_with(":00:02") && first.interface.starts_with("trt-"), "{first:?}");
+    let given = create_on(&registry, "b", on("lan", Some("10.1.2.4"))).unwrap();
+    assert_eq!(given.ipv4, Some("10.1.2.4".parse().unwrap()));
+    let taken = create_on(&registry, "c", on("lan", Some("10.1.2.4")));
+    assert!(matches!(taken, Err(RegistryError::AddressTaken(_))));
+    for outside in ["10.1.2.1", "10.1.2.7", "10.1.3.2"] {
+        let outside = create_on(&registry, "c", on("lan", Some(outside)));
+        assert!(matches!(outside, Err(RegistryError::AddressOutside(_))));
+    }
+    for vm in ["c", "d", "e"] {
+        create_on(&registry, vm, on("lan", None)).unwrap();
+    }
+    let full = create_on(&registry, "f", on("lan", None));
+    assert!(matches!(full, Err(RegistryError::NetworkFull(_))));
+    assert_eq!(registry.addresses(None).unwrap().0.len(), 5);
+    let used = registry.delete_network(&name("default"), "lan", None);
+    assert!(matches!(used, Err(RegistryError::InUse { .. })));
+
+    let vm: Vm = registry.get(&name("default"), "a").unwrap().object;
+    registry.forget_vm(&vm, &[], NOW).unwrap();
+    assert_eq!(create_on(&registry, "f", on("lan", None)).unwrap().ipv4, first.ipv4);
+}
+
+#[test]
+fn which_network_a_card_is_on_is_decided_once_and_its_groups_are_not() {
+    let (registry, _folder) = registry();
+    network(&registry, "lan", "10.1.2.0/29").unwrap();
+    create_on(&registry, "a", on("lan", None)).unwrap();
+    let update = |change: &dyn Fn(&mut VmSpec)| {
+        let patched = |old: &VmSpec| {
+            let mut new = old.clone();
+            change(&mut new);
+            Ok(new)
+        };
+        registry.update::<Vm>(&name("default"), "a", patched, None)
+    };
+    let moved = update(&|spec| spec.networks.clear());
+    assert!(matches!(moved, Err(RegistryError::Fixed(_))));
+    update(&|spec| spec.networks[0].security_groups.clear()).unwrap();
+}
+
+#[test]
+fn a_security_group_that_is_named_stays() {
+    let (registry, _folder) = registry();
+    network(&registry, "lan", "10.1.2.0/29").unwrap();
+    let (project, mut spec) = (name("default"), on("lan", None));
+    spec.networks[0].security_groups = vec![name("web")];
+    let missing = create_on(&registry, "a", spec.clone());
+    assert!(matches!(missing, Err(RegistryError::Missing { kind: "security group", .. })));
+    let new =
+        New { name: name("web"), project: project.clone(), spec: SecurityGroupSpec::default() };
+    registry.create_security_group(new, &asked()).unwrap();
+    create_on(&registry, "a", spec).unwrap();
+    for named in ["web", "default"] {
+        let used = registry.delete_security_group(&project, named, None);
+        assert!(matches!(used, Err(RegistryError::InUse { .. })));
+    }
+}
+
+#[test]
+fn a_port_of_the_host_leads_to_one_vm() {
+    let (registry, _folder) = registry();
+    network(&registry, "lan", "10.1.2.0/29").unwrap();
+    let mut spec = on("lan", None);
+    let port = json!([{ "host_port": 8080, "guest_port": 80 }]);
+    spec.networks[0].ports = serde_json::from_value(port).unwrap();
+    create_on(&registry, "a", spec.clone()).unwrap();
+    registry.check_cards(&spec, &name("default"), Some("a")).unwrap();
+    spec.networks[0].ports[0].host_address = Some("0.0.0.0".parse().unwrap());
+    let taken = create_on(&registry, "b", spec);
+    assert!(matches!(taken, Err(RegistryError::PortTaken { port: 8080, .. })));
+}
+
+#[test]
+fn a_project_goes_with_its_first_security_group() {
+    let (registry, _folder) = registry();
+    registry.create_project(name("other"), NOW).unwrap();
+    assert_eq!(registry.all::<SecurityGroup>(None).unwrap().0.len(), 2);
+    registry.delete_project(&name("other")).unwrap();
+    assert_eq!(registry.all::<SecurityGroup>(None).unwrap().0.len(), 1);
+    // One of a version that made none gets it.
+    registry.found(NOW).unwrap();
+    assert_eq!(registry.all::<SecurityGroup>(None).unwrap().0.len(), 1);
 }

@@ -1,10 +1,12 @@
-//! VMs that are asked for.
+//! VMs that are asked for, and forgotten.
 
+use jiff::Timestamp;
 use model::{Operation, Verb, Vm};
 use store::Txn;
 
 use crate::codec::PutJson;
-use crate::{Asked, Kept, New, Registry, RegistryError, operations};
+use crate::objects::TRIES;
+use crate::{Asked, Kept, New, Registry, RegistryError, networks, operations};
 
 impl Registry {
     /// Asks for a VM.
@@ -17,11 +19,33 @@ impl Registry {
         asked: &Asked,
     ) -> Result<(Kept<Vm>, Operation), RegistryError> {
         new.spec.boot = 1;
-        let vm = new.object(asked)?;
-        let operation = operations::of_vm(Verb::Create, &vm, asked);
-        let txn = self.put_new(Txn::new(), &vm)?;
-        let txn = txn.put_json(operations::key(operation.id), &operation)?;
-        let revision = self.commit(&txn)?.ok_or(RegistryError::Changed)?;
-        Ok((Kept { object: vm, revision }, operation))
+        self.check_cards(&new.spec, &new.project, None)?;
+        for _ in 0..TRIES {
+            let mut vm = new.clone().object(asked)?;
+            let (cards, txn) = self.take_addresses(&vm, Txn::new())?;
+            vm.status.networks = cards;
+            let operation = operations::of_vm(Verb::Create, &vm, asked);
+            let txn = self.put_new(txn, &vm)?;
+            let txn = txn.put_json(operations::key(operation.id), &operation)?;
+            if let Some(revision) = self.commit(&txn)? {
+                return Ok((Kept { object: vm, revision }, operation));
+            }
+            // Somebody else has taken the name, or an address.
+        }
+        Err(RegistryError::Changed)
+    }
+
+    /// Forgets a VM of which the host has nothing more: its addresses are free, and its operations finished.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn forget_vm(
+        &self,
+        vm: &Vm,
+        done: &[Kept<Operation>],
+        now: Timestamp,
+    ) -> Result<(), RegistryError> {
+        let txn = vm.status.networks.iter().fold(Txn::new(), networks::release);
+        self.forget_with(txn, vm, done, now)
     }
 }

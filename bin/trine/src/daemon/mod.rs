@@ -9,9 +9,10 @@ use anyhow::{Context, bail};
 use clap::Args;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
+use hyper::http::request::Builder;
 use hyper::{Method, Request, Response, header};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 pub use contexts::{Context as Elsewhere, Contexts};
@@ -101,11 +102,18 @@ impl Client {
         kind: &str,
         body: Bytes,
     ) -> anyhow::Result<Response<Incoming>> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, endpoint.host())
-            .header(header::CONTENT_TYPE, kind);
+        let request = Request::builder().method(method).uri(path);
+        let request = request.header(header::CONTENT_TYPE, kind);
+        Self::send_as(connection, endpoint, request, body).await
+    }
+
+    async fn send_as(
+        connection: &mut Sender,
+        endpoint: &Endpoint,
+        request: Builder,
+        body: Bytes,
+    ) -> anyhow::Result<Response<Incoming>> {
+        let mut request = request.header(header::HOST, endpoint.host());
         if let Some(token) = endpoint.token() {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
@@ -143,6 +151,28 @@ impl Client {
             let body = if body.is_empty() { "null".into() } else { body };
             serde_json::from_slice(&body)
                 .context("the daemon answers what this program does not know")
+        })
+    }
+
+    /// Changes an object's spec, unless somebody else has meanwhile.
+    pub fn edit_spec(
+        &mut self,
+        path: &str,
+        edit: impl FnOnce(&mut Value) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let Self { runtime, connection, endpoint, .. } = self;
+        runtime.block_on(async {
+            let kind = "application/json";
+            let read = Self::send(connection, endpoint, Method::GET, path, kind, Bytes::new());
+            let (head, body) = read.await?.into_parts();
+            let tag = head.headers.get(header::ETAG).context("the object has no ETag")?;
+            let mut object: Value = serde_json::from_slice(&body.collect().await?.to_bytes())?;
+            edit(&mut object["spec"])?;
+            let body = json!({ "spec": object["spec"] }).to_string();
+            let request = Request::builder().method(Method::PATCH).uri(path);
+            let request = request.header(header::CONTENT_TYPE, kind).header(header::IF_MATCH, tag);
+            Self::send_as(connection, endpoint, request, body.into()).await?;
+            Ok(())
         })
     }
 
