@@ -16,10 +16,13 @@
 //! | FS base | the view's write map |
 
 use std::mem::offset_of;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::AtomicU64;
 
-/// Entries of a jump table: one for each value of the low 16 bits of an address.
+/// Entries of a jump table: one for each value of the low 16 bits of an address. The first leads to
+/// nothing but a miss, so that it can stand for all: see [`Context::jump_mask`].
 pub(crate) const JUMPS: usize = 1 << 16;
+/// [`Context::jump_mask`] of a vCPU that goes on.
+pub(crate) const JUMP_MASK: u64 = JUMPS as u64 - 1;
 
 /// Entries of a far table of jumps: one for each value of the low 18 bits of the sum of an address
 /// and the same turned right.
@@ -57,7 +60,7 @@ pub(crate) struct StackWindow {
 impl StackWindow {
     /// Holds no address; whoever goes on in a unit although its window is gone forms none either.
     pub(crate) const EMPTY: Self =
-        Self { end: 1 << 63, distance: 1 << 63, room: [u64::MAX; ROOMS] };
+        Self { end: 1 << 63, distance: NO_DISTANCE, room: [u64::MAX; ROOMS] };
 
     /// Of a window that was found.
     pub(crate) fn new(known: &KnownWindow) -> Self {
@@ -70,6 +73,11 @@ impl StackWindow {
         !self.room[0].wrapping_sub(ROOM_SIZE)
     }
 }
+
+/// What a unit keeps of what it has found of memory.
+pub(crate) const LOOKS: usize = 8;
+/// A distance that leads nowhere: from a canonical address to one that is not.
+pub(crate) const NO_DISTANCE: u64 = 1 << 63;
 
 /// Windows kept a privilege: by the low bits of the page number.
 pub(crate) const KNOWN_WINDOWS: usize = 8;
@@ -178,6 +186,9 @@ pub(crate) struct Context {
     pub(crate) tsc_base: u64,
     /// IA32_TSC_AUX.
     pub(crate) tsc_number: u64,
+    /// What a unit has found of memory, for when it needs that again: see
+    /// [`crate::translate`]'s `look`.
+    pub(crate) looks: [u64; LOOKS],
     /// A register lent for a few instructions.
     pub(crate) borrowed: u64,
     /// AL after SETO and AH after LAHF.
@@ -210,8 +221,9 @@ pub(crate) struct Context {
     pub(crate) carry_mask: u64,
     /// Not zero: the x87 state is in the CPU.
     pub(crate) x87_at_hand: u64,
-    /// Not zero: translated code is to come back at its next poll.
-    pub(crate) kick: AtomicU32,
+    /// What of an address tells its place among the jumps; zero: translated code is to come back at
+    /// its next poll, which a jump by address is, too.
+    pub(crate) jump_mask: AtomicU64,
     /// Not zero: an event waits for RFLAGS.IF.
     pub(crate) event_waiting: u32,
     /// The user's and the kernel's.

@@ -205,10 +205,8 @@ change_window!(
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn jump_again() {
     naked_asm!(
-        "mov ecx, gs:[{kick}]",
-        "jrcxz 2f",
-        "jmp 3f",
-        "2:",
+        "mov rcx, gs:[{jump_mask}]",
+        "jrcxz 3f",
         "pext rcx, r10, gs:[{mask}]",
         "mov rcx, gs:[rcx*8 + {jumps}]",
         "lea rcx, [rcx + r10]",
@@ -219,7 +217,7 @@ pub(crate) unsafe extern "C" fn jump_again() {
         "4:",
         "pext rcx, r10, gs:[{mask}]",
         "jmp gs:[rcx*8 + {jumps} + {size}]",
-        kick = const field!(kick),
+        jump_mask = const field!(jump_mask),
         mask = const field!(other_jumps_mask),
         jumps = const field!(other_jumps),
         size = const OTHER_JUMPS * 8,
@@ -229,14 +227,12 @@ pub(crate) unsafe extern "C" fn jump_again() {
 }
 
 /// The same for user code, by the view's far table. What is found there goes to the table jumps look
-/// into first.
+/// into first; RCX is the place there, as for whoever looks into that.
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn user_jump_again() {
     naked_asm!(
-        "mov ecx, gs:[{kick}]",
-        "jrcxz 2f",
-        "jmp 3f",
-        "2:",
+        "mov rcx, gs:[{jump_mask}]",
+        "jrcxz 3f",
         "rorx rcx, r10, {turn}",
         "lea rcx, [rcx + r10]",
         "pext rcx, rcx, gs:[{mask}]",
@@ -256,22 +252,27 @@ pub(crate) unsafe extern "C" fn user_jump_again() {
         // Address zero is that of every empty entry.
         "jrcxz 3b",
         "mov gs:[{borrowed}], rax",
+        "mov gs:[{pushed}], rcx",
         "mov rax, rcx",
         "movzx ecx, r10w",
+        // The first entry stays a miss.
+        "jrcxz 5f",
         "mov gs:[rcx*8 + {jumps}], rax",
+        "5:",
         "mov rax, r10",
         "not rax",
         "lea rax, [rax + 1]",
         "mov gs:[rcx*8 + {jumps_for}], rax",
         "mov rax, gs:[{borrowed}]",
-        "jmp gs:[rcx*8 + {jumps}]",
-        kick = const field!(kick),
+        "jmp gs:[{pushed}]",
+        jump_mask = const field!(jump_mask),
         mask = const field!(far_jumps_mask),
         turn = const FAR_TURN,
         far = const USER_FAR_JUMPS,
         jumps = const USER_JUMPS,
         jumps_for = const USER_JUMPS_FOR,
         borrowed = const field!(borrowed),
+        pushed = const field!(pushed),
         site = const SITE_JUMP,
         leave = sym leave,
     )

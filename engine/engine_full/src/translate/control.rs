@@ -36,18 +36,15 @@ impl Translator {
 
     /// Leaves when the vCPU was kicked. RCX is overwritten.
     pub(super) fn poll(&mut self, free: bool, out: Label) {
-        let kick = context(field!(kick));
+        let mask = context(field!(jump_mask));
         if free {
-            self.asm.alu_mi(Alu::Cmp, 4, kick, 0);
-            self.asm.jcc(Cond::Ne, out);
+            self.asm.alu_mi(Alu::Cmp, 4, mask, 0);
+            self.asm.jcc(Cond::E, out);
             return;
         }
         self.unit.distance_at_hand = false;
-        let none = self.asm.label();
-        self.asm.load(4, Reg::RCX, kick);
-        self.asm.jrcxz(none);
-        self.asm.jmp(out);
-        self.asm.bind(none);
+        self.asm.load(8, Reg::RCX, mask);
+        self.need_rcx(out);
     }
 
     /// Code there may come back here without a poll elsewhere.
@@ -113,15 +110,13 @@ impl Translator {
         if self.user() { USER_JUMPS } else { field!(jumps) }
     }
 
-    /// The same, by the jumps of this table.
+    /// The same, by the jumps of this table. Whoever was kicked finds a miss there, and leaves.
+    ///
+    /// PEXT rcx, r10, [mask]; JMP [table + rcx * 8]. Units rely on what is left in RCX.
     pub(super) fn jump_through(&mut self, table: i32) {
         self.unit.distance_at_hand = false;
-        let none = self.asm.label();
-        self.asm.load(4, Reg::RCX, context(field!(kick)));
-        self.asm.jrcxz(none);
-        self.jump_to_place(self.unit.miss);
-        self.asm.bind(none);
-        self.jump_at_once(table);
+        self.asm.pext_rm(Reg::RCX, Reg::R10, context(field!(jump_mask)));
+        self.asm.jmp_m(Mem::gs(table).index(Reg::RCX, 3));
     }
 
     /// The same without a look whether the vCPU was kicked.

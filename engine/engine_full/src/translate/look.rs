@@ -1,6 +1,9 @@
 //! One look for several accesses: those at small distances from the same registers, or in the same
 //! page, need it only once while nothing else happens to RCX or the registers.
 //!
+//! What was found is kept in the context for what comes later in the unit, when something else has had
+//! RCX in between.
+//!
 //! Looking takes RCX alone. What may be on two pages is left to a unit that looks at each access by
 //! itself ([`crate::cache::Mode::NO_WINDOW`]).
 
@@ -16,6 +19,8 @@ use crate::context::field;
 
 /// Bytes of a group at most: the more, the more often it is on two pages.
 const GROUP_MAX: i64 = 256;
+/// The same where something else has had RCX in between.
+const KEPT_MAX: i64 = 128;
 const PAGE_SIZE: i64 = 4096;
 
 /// What addresses of a group have in common.
@@ -51,6 +56,13 @@ impl Origin {
         let origin = Self::Registers(mem.base, index);
         let fits = size_of(mem) <= GROUP_MAX * 2 && mem.disp < i32::MAX - 4 * GROUP_MAX as i32;
         (fits && origin.registers() & 1 << GUEST_R11 == 0).then_some((origin, i64::from(mem.disp)))
+    }
+
+    /// `first..end` is all on one page, wherever it is: what is a multiple of its size is.
+    fn is_aligned(self, first: i64, end: i64) -> bool {
+        let Self::Registers(None, Some((_, scale))) = self else { return false };
+        let size = end - first;
+        size.count_ones() == 1 && size <= 1 << scale && first % size == 0
     }
 
     /// The guest registers, by bits.
@@ -93,13 +105,18 @@ fn piece(size: i64) -> i32 {
     64 - (size - 2).leading_zeros() as i32
 }
 
+/// Where a unit keeps what it has found.
+fn kept_at(slot: usize) -> Mem {
+    context(field!(looks) + 8 * slot as i32)
+}
+
 /// Bytes of a memory operand.
 fn size_of(mem: &NativeMem) -> i64 {
     i64::from(mem.size_bytes.max(1))
 }
 
 /// What was found, which is in RCX: of `first..end` from the origin.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Looked {
     origin: Origin,
     first: i64,
@@ -122,6 +139,8 @@ pub(super) struct Look {
     free: bool,
     /// It is for more than one access.
     grouped: bool,
+    /// Where what is found is kept.
+    kept: Option<usize>,
     /// Distance of the access it begins with from the origin.
     own: i64,
     /// That has to be aligned, which is looked at before its page.
@@ -136,8 +155,10 @@ pub(super) struct Look {
 impl Translator {
     /// The registers of this set have changed.
     pub(super) fn forget_looked(&mut self, written: u16) {
-        if self.unit.looked.is_some_and(|looked| looked.origin.registers() & written != 0) {
-            self.unit.looked = None;
+        for known in self.unit.kept.iter_mut().chain([&mut self.unit.looked]) {
+            if known.is_some_and(|looked| looked.origin.registers() & written != 0) {
+                *known = None;
+            }
         }
     }
 
@@ -147,14 +168,21 @@ impl Translator {
         let (origin, first) = Origin::of(mem, self.rip_after(insn), self.user())?;
         let write = matches!(mem.access, Access::Write | Access::ReadWrite);
         let end = first + size_of(mem);
-        if !self.unit.looked.is_some_and(|looked| looked.has(origin, first, end, write)) {
+        let has = |known: &Option<Looked>| known.is_some_and(|l| l.has(origin, first, end, write));
+        if has(&self.unit.looked) {
+            // In RCX still.
+        } else if let Some(slot) = self.unit.kept.iter().position(has) {
+            self.look_again(slot);
+        } else {
             let alone = Looked { origin, first, end, write };
-            let wanted = self.group(index, insn, alone);
+            let (wanted, again) = self.group(index, insn, alone);
+            let free = self.unit.kept.iter().position(Option::is_none);
             let look = Look {
                 wanted,
                 rip: self.rip_of(insn),
                 free: self.flags_free(index),
                 grouped: wanted.first < first || wanted.end > end,
+                kept: free.filter(|_| again),
                 own: first,
                 aligned: mem.aligned > 1,
                 held: false,
@@ -177,43 +205,87 @@ impl Translator {
         }
     }
 
-    /// What is to be looked at together with the access of an instruction.
-    fn group(&self, index: usize, insn: &Native, alone: Looked) -> Looked {
+    /// What is to be looked at together with the access of an instruction, and whether some of that
+    /// is to be accessed once something else has had RCX.
+    fn group(&self, index: usize, insn: &Native, alone: Looked) -> (Looked, bool) {
         let mut wanted = alone;
         if let Origin::Page(_) | Origin::Near(_) = alone.origin {
-            return Looked { first: 0, end: PAGE_SIZE, ..alone };
+            wanted = Looked { first: 0, end: PAGE_SIZE, ..alone };
         }
         let registers = alone.origin.registers();
         if self.unit.mode.contains(Mode::NO_WINDOW) || insn.gpr_written & registers != 0 {
-            return wanted;
+            return (wanted, false);
         }
+        let (mut at_hand, mut again) = (true, false);
         for (i, next) in self.form.insns.iter().enumerate().skip(index + 1) {
             match next.class {
                 Class::Nop | Class::JumpIf => continue,
-                Class::Copy if is_plain(next, self.unit.x87_at_hand) => {}
+                Class::Copy | Class::Push | Class::Pop => {}
                 _ => break,
             }
+            at_hand &= next.class == Class::Copy && is_plain(next, self.unit.x87_at_hand);
             if let Some(mem) = next.mem.filter(|mem| mem.access != Access::None) {
-                if by_stack_pointer(next).and(self.form.stack[i]).is_some() {
-                    break;
-                }
+                let windowed = by_stack_pointer(next).and(self.form.stack[i]).is_some();
                 let found = Origin::of(&mem, self.rip_after(next), self.user());
-                let Some((origin, first)) = found.filter(|found| found.0 == wanted.origin) else {
-                    break;
-                };
-                let first = wanted.first.min(first);
-                let end = wanted.end.max(found.map_or(0, |found| found.1) + size_of(&mem));
-                let writes = matches!(mem.access, Access::Write | Access::ReadWrite);
-                if writes && !wanted.write || end - first > GROUP_MAX {
-                    break;
+                match found.filter(|found| !windowed && found.0 == wanted.origin) {
+                    Some((origin, first)) => {
+                        let end = wanted.end.max(first + size_of(&mem));
+                        let first = wanted.first.min(first);
+                        let writes = matches!(mem.access, Access::Write | Access::ReadWrite);
+                        let limit = if at_hand { GROUP_MAX } else { KEPT_MAX };
+                        let fits = registers == 0 || end - first <= limit;
+                        if fits && (wanted.write || !writes) {
+                            wanted = Looked { origin, first, end, ..wanted };
+                            again |= !at_hand;
+                        } else {
+                            at_hand = false;
+                        }
+                    }
+                    None => at_hand = false,
                 }
-                wanted = Looked { origin, first, end, ..wanted };
             }
             if next.gpr_written & registers != 0 {
                 break;
             }
         }
-        wanted
+        (wanted, again)
+    }
+
+    /// RCX = what a look has found before and kept:
+    ///
+    /// ```text
+    /// mov rcx, gs:[slot]
+    /// lea rcx, [base + rcx]    ; where there is an index, too
+    /// ```
+    ///
+    /// A slot that was closed since forms no address: from the guest's, which is canonical or was refused
+    /// at the look, to one that is not.
+    fn look_again(&mut self, slot: usize) {
+        self.unit.looked = self.unit.kept[slot];
+        let Some(Looked { origin, .. }) = self.unit.looked else { return };
+        self.unit.distance_at_hand = false;
+        self.asm.load(8, Reg::RCX, kept_at(slot));
+        if origin.registers() & 1 << GUEST_R10 != 0 {
+            self.hold_r10();
+        }
+        self.add_base(origin);
+    }
+
+    /// RCX, a distance, gets the base of an address that has an index, too: an operand has no place for
+    /// three.
+    fn add_base(&mut self, origin: Origin) {
+        if let Origin::Registers(Some(base), Some(_)) = origin {
+            let base = Mem::at(HOST[usize::from(base)], 0);
+            self.asm.lea(8, Reg::RCX, base.index(Reg::RCX, 0));
+        }
+    }
+
+    /// What a look has found is kept, if it is to be.
+    fn keep(&mut self, look: &Look) {
+        if let Some(slot) = look.kept {
+            self.asm.store(8, kept_at(slot), Reg::RCX);
+            self.unit.kept[slot] = Some(look.wanted);
+        }
     }
 
     fn look(&mut self, mut look: Look) {
@@ -231,6 +303,7 @@ impl Translator {
             self.unit.held[0] = Held::Nothing;
             self.asm.mov_ri(Reg::R10, number << 12);
             self.asm.lea(8, Reg::RCX, Mem::at(Reg::RCX, 0).index(Reg::R10, 0));
+            self.keep(&look);
         } else if let Origin::Near(pages) = origin {
             self.unit.held[0] = Held::Nothing;
             self.asm.bind(look.top);
@@ -239,6 +312,7 @@ impl Translator {
             self.asm.load(8, Reg::RCX, entry);
             self.need_found(look.free, empty, None);
             self.asm.lea(8, Reg::RCX, Mem::at(Reg::RCX, 0).index(Reg::R10, 0));
+            self.keep(&look);
         } else {
             if origin.registers() & 1 << GUEST_R10 != 0 {
                 self.hold_r10();
@@ -255,10 +329,8 @@ impl Translator {
             self.take_page_number(from, look.free);
             self.asm.load(8, Reg::RCX, entry);
             self.need_found(look.free, empty, near);
-            if let Origin::Registers(Some(base), Some(_)) = origin {
-                let base = Mem::at(HOST[usize::from(base)], 0);
-                self.asm.lea(8, Reg::RCX, base.index(Reg::RCX, 0));
-            }
+            self.keep(&look);
+            self.add_base(origin);
         }
         self.cold.push((empty, Cold::Empty(look)));
         self.unit.looked = Some(look.wanted);
@@ -281,7 +353,7 @@ impl Translator {
     /// goes on out of line, for which an island returned is to be placed near.
     fn find_page_of(&mut self, look: &Look) -> Option<(Label, Label)> {
         let Looked { origin, first, end, .. } = look.wanted;
-        if end - first == 1 {
+        if end - first == 1 || origin.is_aligned(first, end) {
             if first != 0 || !matches!(origin, Origin::Registers(Some(_), None)) {
                 self.asm.lea(8, Reg::RCX, origin.at(first));
             }

@@ -27,7 +27,7 @@ use x86_encode::{Alu, Assembler, Cond, Label, Mem, Reg};
 
 use crate::cache::{Cache, Key, Mode, NewUnit, Point, Reason, Site};
 use crate::code::Place;
-use crate::context::{field, stack_field};
+use crate::context::{LOOKS, field, stack_field};
 use crate::views::USER_JUMPS_FOR;
 use copy::Held;
 use form::Form;
@@ -59,6 +59,9 @@ const GUEST_RCX: u8 = 1;
 const GUEST_RSP: u8 = 4;
 const GUEST_R10: u8 = 10;
 const GUEST_R11: u8 = 11;
+
+/// Bytes of [`Translator::checked_user_entry`] but for the offset in the page.
+const USER_ENTRY_SIZE: u32 = 9 + 4 + 2 + 5 + 3 + 9;
 
 /// A field of the context.
 fn context(displacement: i32) -> Mem {
@@ -117,6 +120,8 @@ struct Current {
     distance_at_hand: bool,
     /// What RCX holds of memory looked at; it goes with any change of RCX.
     looked: Option<Looked>,
+    /// What the context holds of memory looked at before.
+    kept: [Option<Looked>; LOOKS],
     /// The x87 state is in the CPU.
     x87_at_hand: bool,
     /// What R10 and RCX hold.
@@ -136,6 +141,7 @@ impl Default for Translator {
             body: asm.label(),
             distance_at_hand: false,
             looked: None,
+            kept: [None; LOOKS],
             x87_at_hand: false,
             held: [Held::Nothing; 2],
         };
@@ -173,12 +179,11 @@ impl Translator {
             body: self.asm.label(),
             distance_at_hand: false,
             looked: None,
+            kept: [None; LOOKS],
             x87_at_hand: false,
             held: [Held::Nothing; 2],
         };
-        if source.jumped_to {
-            self.checked_entry();
-        }
+        let entry = source.jumped_to.then(|| self.checked_entry());
         let body = self.here();
         self.asm.bind(self.unit.body);
         self.begin_body();
@@ -194,7 +199,7 @@ impl Translator {
         let cold_from = self.asm.code().len();
         self.cold_from = cold_from;
         self.asm.move_apart((cache.memory.next_cold() - start) as usize - cold_from);
-        let entry = if source.jumped_to { 0 } else { self.entry_apart() };
+        let entry = entry.unwrap_or_else(|| self.entry_apart());
         let retired_exit = self.emit_cold(body);
         self.link_now(key, cache);
         cache.add_sites(&self.sites);
@@ -301,11 +306,11 @@ impl Translator {
 
     /// Where jumps by address arrive, with it in R10: goes on only when it is this unit's. No flag
     /// is touched.
-    fn checked_entry(&mut self) {
+    fn checked_entry(&mut self) -> Place {
         if self.user() {
-            self.checked_user_entry();
-            return;
+            return self.checked_user_entry();
         }
+        let entry = self.here();
         let negative = self.unit.rip.wrapping_neg();
         let body = self.unit.body;
         match i32::try_from(negative as i64) {
@@ -320,28 +325,48 @@ impl Translator {
         while !self.here().is_multiple_of(8) {
             self.asm.raw(&[0xcc]);
         }
+        entry
     }
 
-    /// The same for user code: what led here was the entry of the table that has these bits of the
-    /// address, and another table has the address that entry is for.
-    fn checked_user_entry(&mut self) {
+    /// The same for user code: what led here was an entry of the table, RCX, and another table has the
+    /// address that entry is for.
+    ///
+    /// ```text
+    ///        mov rcx, gs:[rcx*8 + addresses]   ; negative
+    ///        lea rcx, [rcx + r10]
+    ///        jrcxz there
+    ///        jmp miss
+    /// there: lea rcx, [r10 - offset]
+    ///        mov gs:[code_page], rcx
+    /// ```
+    fn checked_user_entry(&mut self) -> Place {
         let there = self.asm.label();
-        self.asm.movzx(2, Reg::RCX, Reg::R10);
+        // The body behind it is to begin at a multiple of eight.
+        let offset = -(self.unit.rip as i32);
+        let distance_size = match offset {
+            0 => 0,
+            -128..0 => 1,
+            _ => 4,
+        };
+        while !(self.here() + USER_ENTRY_SIZE + distance_size).is_multiple_of(8) {
+            self.asm.int3();
+        }
+        let entry = self.here();
         self.asm.load(8, Reg::RCX, Mem::gs(USER_JUMPS_FOR).index(Reg::RCX, 3));
         self.asm.lea(8, Reg::RCX, Mem::at(Reg::RCX, 0).index(Reg::R10, 0));
         self.asm.jrcxz(there);
         self.jump_to_place(self.unit.miss);
         self.asm.bind(there);
-        self.asm.lea(8, Reg::RCX, Mem::at(Reg::R10, -(self.unit.rip as i32)));
+        self.asm.lea(8, Reg::RCX, Mem::at(Reg::R10, offset));
         self.asm.store(8, context(field!(code_page)), Reg::RCX);
-        self.asm.nops(self.asm.here().wrapping_neg() % 8);
+        debug_assert_eq!(self.here(), entry + USER_ENTRY_SIZE + distance_size);
+        entry
     }
 
     /// The checked entry, out of line. Returns where.
     fn entry_apart(&mut self) -> Place {
-        let entry = self.here();
         let body = std::mem::replace(&mut self.unit.body, self.asm.label());
-        self.checked_entry();
+        let entry = self.checked_entry();
         self.asm.bind(self.unit.body);
         self.asm.jmp(body);
         self.unit.body = body;
@@ -407,7 +432,14 @@ impl Translator {
             Class::Copy | Class::Nop => {}
             // Where it does not jump, the temporaries stay what they are.
             Class::JumpIf => self.put_back(),
-            _ => self.let_go(),
+            Class::Push | Class::Pop => {
+                self.let_go();
+                self.forget_looked(insn.gpr_written | 1 << GUEST_RSP);
+            }
+            _ => {
+                self.let_go();
+                self.unit.kept = [None; LOOKS];
+            }
         }
         match insn.class {
             Class::Nop => {}

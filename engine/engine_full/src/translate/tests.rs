@@ -11,7 +11,7 @@ use x86_state::CpuFeatures;
 
 use super::{Source, Translator};
 use crate::cache::{Cache, Key, Mode};
-use crate::context::{CONTEXT_SIZE, field};
+use crate::context::{CONTEXT_SIZE, LOOKS, field};
 use crate::views::USER_JUMPS_FOR;
 
 /// splitmix64.
@@ -94,7 +94,11 @@ impl What {
             // How much was looked for there is not followed.
             Self::R10 => ((Register::R10, Register::None, 1), 0, i64::MAX),
             Self::Sum { base, index, scale, last, before } => {
-                ((base, index, scale), last - before, last + 1)
+                // A multiple of the scale is on one page with what follows up to the next.
+                let scale_of_last = i64::from(scale);
+                let aligned = base == Register::None && last % scale_of_last == 0;
+                let end = last + if aligned { scale_of_last } else { 1 };
+                ((base, index, scale), last - before, end)
             }
             Self::Page(_) | Self::Near(_) => ((Register::None, Register::None, 1), 0, 4096),
         };
@@ -135,11 +139,32 @@ struct Walk {
     r10_near: Option<i64>,
     /// Of sums: what is known to be on the page of the last byte.
     before: i64,
+    /// What was found and put into the context.
+    kept: [Rcx; LOOKS],
 }
 
 impl Walk {
-    const START: Self =
-        Self { rcx: Rcx::Other, r10_place: None, r10: None, r10_near: None, before: 0 };
+    const START: Self = Self {
+        rcx: Rcx::Other,
+        r10_place: None,
+        r10: None,
+        r10_near: None,
+        before: 0,
+        kept: [Rcx::Other; LOOKS],
+    };
+
+    /// Arrives by two ways: knows what is known by both.
+    fn join(&mut self, other: &Self) {
+        if self == other {
+            return;
+        }
+        self.rcx = Rcx::Other;
+        for (own, other) in self.kept.iter_mut().zip(&other.kept) {
+            if own != other {
+                *own = Rcx::Other;
+            }
+        }
+    }
 
     /// Which array the operand was found in, with what is in RCX, and how much follows.
     fn found(&self, operand: (Register, Register, u32), disp: i64) -> Option<(Register, i64)> {
@@ -188,8 +213,39 @@ impl Walk {
         found.is_some_and(|(array, room)| size <= room && (array == Register::FS || !writes))
     }
 
+    /// What RCX or the context holds is gone when a register has changed that it rests on.
+    fn forget(&mut self, written: &[Register]) {
+        for known in self.kept.iter_mut().chain([&mut self.rcx]) {
+            if let Rcx::Address(what, _)
+            | Rcx::Shifted(what, ..)
+            | Rcx::Number(what)
+            | Rcx::Entry(_, what)
+            | Rcx::Based(_, what) = *known
+                && written.iter().any(|register| what.rests_on(*register))
+            {
+                *known = Rcx::Other;
+            }
+        }
+    }
+
+    /// The place in the context an instruction loads from or stores to, among those for what is kept.
+    fn slot(insn: &Instruction) -> Option<usize> {
+        let plain = (insn.memory_base(), insn.memory_index()) == (Register::None, Register::None);
+        let own = insn.mnemonic() == Mnemonic::Mov && insn.segment_prefix() == Register::GS;
+        let from = (insn.memory_displacement64() as i32).wrapping_sub(field!(looks));
+        let slot = usize::try_from(from / 8).ok().filter(|slot| *slot < LOOKS);
+        slot.filter(|_| plain && own && from % 8 == 0 && from >= 0)
+    }
+
     fn follow(&mut self, insn: &Instruction, written: &[Register]) {
         use Mnemonic as M;
+        if let (Some(slot), OpKind::Memory) = (Self::slot(insn), insn.op0_kind()) {
+            assert_eq!(insn.op1_register(), Register::RCX, "only what was found is kept");
+            self.kept[slot] = match self.rcx {
+                found @ (Rcx::Entry(..) | Rcx::Based(..)) => found,
+                _ => Rcx::Other,
+            };
+        }
         let (base, index) = (insn.memory_base(), insn.memory_index());
         let load = insn.mnemonic() == M::Mov && insn.op1_kind() == OpKind::Memory;
         let lea = insn.mnemonic() == M::Lea;
@@ -229,18 +285,8 @@ impl Walk {
                 .or((number && insn.op1_kind() == OpKind::Immediate32to64)
                     .then(|| insn.immediate32to64() as u64));
         }
+        self.forget(written);
         if !written.contains(&Register::RCX) {
-            let (Rcx::Address(what, _)
-            | Rcx::Shifted(what, ..)
-            | Rcx::Number(what)
-            | Rcx::Entry(_, what)
-            | Rcx::Based(_, what)) = self.rcx
-            else {
-                return;
-            };
-            if written.iter().any(|register| what.rests_on(*register)) {
-                self.rcx = Rcx::Other;
-            }
             return;
         }
         let mask = || insn.memory_displacement64() as i32;
@@ -342,7 +388,10 @@ impl Walk {
                 Rcx::Number(what) => Rcx::Entry(seg, what),
                 _ => Rcx::Other,
             },
-            // The one field that is loaded whole.
+            Register::GS if load && Self::slot(insn).is_some() => {
+                Self::slot(insn).map_or(Rcx::Other, |slot| self.kept[slot])
+            }
+            // The one other field that is loaded whole.
             Register::GS
                 if load && index == Register::None && insn.op0_register() == Register::RCX =>
             {
@@ -421,7 +470,7 @@ fn translated_code_accesses_only_what_it_has_looked_up() {
             };
             match ahead.remove(&insn.ip()) {
                 Some(there) if !arrives => walk = there,
-                Some(there) if there != walk => walk.rcx = Rcx::Other,
+                Some(there) => walk.join(&there),
                 _ => {}
             }
             if !is_harmless(&insn) {
@@ -473,7 +522,7 @@ fn a_loop_at_the_end_of_all_addresses_can_be_left() {
     translator.translate(&key, &source, &mut cache);
     let code = translator.asm.code();
     let kick = |insn: &Instruction| {
-        insn.segment_prefix() == Register::GS && insn.memory_displacement64() as i32 == field!(kick)
+        insn.segment_prefix() == Register::GS && insn.memory_displacement64() as i32 == field!(jump_mask)
     };
     assert!(Decoder::new(64, code, DecoderOptions::NONE).iter().any(|insn| kick(&insn)));
 }

@@ -9,7 +9,7 @@ use x86_state::bits::Cr4;
 use super::{FullVcpu, Onward, PAGE_MASK, memory_at};
 use crate::cache::Site;
 use crate::complex::Command;
-use crate::context::{KNOWN_WINDOWS, KnownWindow, StackWindow};
+use crate::context::{KNOWN_WINDOWS, KnownWindow, LOOKS, NO_DISTANCE, StackWindow};
 use crate::views::Selector;
 
 impl FullVcpu {
@@ -129,6 +129,8 @@ impl FullVcpu {
         let context = self.views.context();
         context.stack = [StackWindow::EMPTY; 2];
         context.known_windows = [[KnownWindow::NONE; KNOWN_WINDOWS]; 2];
+        // Whoever goes on in a unit that has found something finds it no more.
+        context.looks = [NO_DISTANCE; LOOKS];
     }
 
     pub(super) fn flush_stores(&mut self) {

@@ -18,6 +18,7 @@ use x86_state::bits::{Cr0, Cr4, Rflags};
 use crate::cache::{Cache, Mode, Reason, Site};
 use crate::code::Place;
 use crate::complex::FullComplex;
+use crate::context::JUMP_MASK;
 use crate::entry;
 use crate::fault::SignalStack;
 use crate::stores::Stores;
@@ -255,7 +256,7 @@ impl FullVcpu {
                 }
                 Onward::Guest(rip) => {
                     // In this order: what comes later rings again.
-                    self.views.context().kick.store(0, Ordering::SeqCst);
+                    self.views.context().jump_mask.store(JUMP_MASK, Ordering::SeqCst);
                     if self.soft.slot().mail.any() {
                         self.take_registers(rip);
                         return Ok(None);

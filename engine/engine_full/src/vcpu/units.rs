@@ -21,7 +21,8 @@ impl FullVcpu {
         generation: u64,
         tell: impl FnOnce(&mut Self, Found, &mut Cache),
     ) -> Onward {
-        if self.soft.slot().mail.any() || self.has_commands() {
+        let kicked = self.views.context().jump_mask.load(Ordering::SeqCst) == 0;
+        if kicked || self.soft.slot().mail.any() || self.has_commands() {
             return Onward::Guest(rip);
         }
         let Some(found) = self.unit(rip, Mode::empty(), jumped_to) else {

@@ -3,7 +3,7 @@
 //! UNSAFETY: names a word of a mapping of its own.
 #![allow(unsafe_code, reason = "the word is shared with generated code")]
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use engine_soft::Alarm;
 
@@ -16,15 +16,15 @@ pub(crate) struct KickWord {
 }
 
 impl KickWord {
-    fn word(&self) -> &AtomicU32 {
-        let at = self.mapping.start + std::mem::offset_of!(Context, kick);
+    fn word(&self) -> &AtomicU64 {
+        let at = self.mapping.start + std::mem::offset_of!(Context, jump_mask);
         // SAFETY: the mapping is of the context's file, and lives as long as `self`.
-        unsafe { AtomicU32::from_ptr(at as *mut u32) }
+        unsafe { AtomicU64::from_ptr(at as *mut u64) }
     }
 }
 
 impl Alarm for KickWord {
     fn ring(&self) {
-        self.word().store(1, Ordering::SeqCst);
+        self.word().store(0, Ordering::SeqCst);
     }
 }

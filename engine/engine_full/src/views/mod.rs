@@ -36,7 +36,7 @@ use rustix::mm::ProtFlags;
 
 use crate::cache::KeyHasher;
 use crate::context::{
-    CONTEXT_SIZE, Context, FAR_JUMPS, FAR_TURN, JUMPS, KNOWN_WINDOWS, KnownWindow,
+    CONTEXT_SIZE, Context, FAR_JUMPS, FAR_TURN, JUMP_MASK, JUMPS, KNOWN_WINDOWS, KnownWindow,
     OTHER_JUMPS_MASK, StackWindow,
 };
 use crate::entry::HOST_MXCSR;
@@ -214,6 +214,7 @@ impl Views {
         context.other_jumps_mask = OTHER_JUMPS_MASK;
         context.far_jumps_mask = FAR_JUMPS as u64 - 1;
         context.page_mask = [0x7fff_ffff_f000, 0xffff_ffff_f000];
+        *context.jump_mask.get_mut() = JUMP_MASK;
         context.low_mask = [0, 1, 3, 7, 15, 31, 63];
         context.upper_mask = std::array::from_fn(|low| 0xfff & u64::MAX << low);
         context.flags_mask = 0x0100_07ff;
@@ -449,8 +450,10 @@ impl Views {
     /// Jumps to `rip` go to `host` from now on; the instruction there may be on the next page too.
     pub(crate) fn set_jump(&mut self, rip: u64, user: bool, host: u64, crosses: bool) {
         let index = rip as usize & (JUMPS - 1);
+        // The first entry stays a miss.
+        let first = if index == 0 { self.miss } else { host };
         if !user {
-            self.context().jumps[index] = host;
+            self.context().jumps[index] = first;
             return;
         }
         let space = &mut self.spaces[self.current];
@@ -466,7 +469,7 @@ impl Views {
         }
         // SAFETY: the indices are inside the tables, which are mapped as long as `self` lives.
         unsafe {
-            space.view.jumps().add(index).write_volatile(host);
+            space.view.jumps().add(index).write_volatile(first);
             space.view.jumps_for().add(index).write_volatile(rip.wrapping_neg());
             space.view.far_jumps().add(far).write_volatile([rip.wrapping_neg(), host]);
         }
