@@ -16,6 +16,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 
 use crate::code::{CodeMemory, Place};
+use crate::translate::Frame;
 
 bitflags::bitflags! {
     /// What a unit was translated for.
@@ -89,6 +90,8 @@ pub(crate) struct Site {
     pub(crate) reason: Reason,
     /// Of a load or store: when its page is refused, that is what the instruction raises.
     pub(crate) raises: bool,
+    /// Of a link: of the stack, this is known to be in the window.
+    pub(crate) frame: Option<Frame>,
 }
 
 /// Which instruction a place in a unit belongs to.
@@ -110,6 +113,9 @@ pub(crate) struct Unit {
     pub(crate) link: Place,
     /// The beginning of the body, which can become a jump.
     pub(crate) body: Place,
+    /// Behind the body's look at its frame, which this is.
+    inner: Place,
+    frame: Option<Frame>,
     /// Where retired units leave.
     pub(crate) retired_exit: Place,
     /// What often runs of it begins there.
@@ -132,6 +138,8 @@ pub(crate) struct NewUnit<'a> {
     pub(crate) cold: &'a [u8],
     pub(crate) entry: Place,
     pub(crate) body: Place,
+    pub(crate) inner: Place,
+    pub(crate) frame: Option<Frame>,
     pub(crate) retired_exit: Place,
     pub(crate) lines: u64,
     pub(crate) points: &'a [Point],
@@ -209,6 +217,9 @@ pub(crate) struct Cache {
     points: Vec<Point>,
     keys: HashMap<Key, u32, BuildHasherDefault<KeyHasher>>,
     pages: HashMap<u32, PageUnits, BuildHasherDefault<KeyHasher>>,
+    /// By unit, the distances that lead behind its look at the frame, and what they were before: nothing
+    /// there can become a jump.
+    inner_links: HashMap<u32, Vec<(Place, u32)>, BuildHasherDefault<KeyHasher>>,
     /// Place of the jump to [`crate::entry::leave`].
     pub(crate) leave: Place,
     /// Place of the code for jumps that miss.
@@ -260,8 +271,14 @@ impl Cache {
         stub.extend(leave.wrapping_sub(end).to_le_bytes());
         memory.put(&stub, &[]);
         let start = memory.next();
-        let sites =
-            vec![Site { rip: 0, near: false, host: 0, reason: Reason::Jump, raises: false }];
+        let sites = vec![Site {
+            rip: 0,
+            near: false,
+            host: 0,
+            reason: Reason::Jump,
+            raises: false,
+            frame: None,
+        }];
         Ok(Self {
             memory,
             sites,
@@ -269,6 +286,7 @@ impl Cache {
             points: Vec::new(),
             keys: HashMap::default(),
             pages: HashMap::default(),
+            inner_links: HashMap::default(),
             leave,
             miss,
             jump_again,
@@ -293,6 +311,7 @@ impl Cache {
         self.points.clear();
         self.keys.clear();
         self.pages.clear();
+        self.inner_links.clear();
         self.kernel_pages.clear();
         self.closing = false;
         self.generation += 1;
@@ -303,12 +322,13 @@ impl Cache {
         self.keys.get(key).and_then(|id| self.units.get(*id as usize))
     }
 
-    /// The unit at another place of the page, whatever window there is.
-    pub(crate) fn find_on_page(&self, key: &Key, rip: u64) -> Option<&Unit> {
+    /// The key of the unit at another place of the page, whatever window there is.
+    pub(crate) fn find_on_page(&self, key: &Key, rip: u64) -> Option<Key> {
         if rip >> 12 != key.rip >> 12 || !self.pages.get(&key.page)?.may_start(rip) {
             return None;
         }
-        self.find(&Key { rip, second: None, mode: key.mode - Mode::NO_WINDOW, ..*key })
+        let other = Key { rip, second: None, mode: key.mode - Mode::NO_WINDOW, ..*key };
+        self.keys.contains_key(&other).then_some(other)
     }
 
     /// The user's unit of this key was jumped to by its address, which others of its page were
@@ -360,6 +380,8 @@ impl Cache {
             entry: new.entry + start,
             link: new.link + start,
             body: new.body + start,
+            inner: new.inner + start,
+            frame: new.frame,
             retired_exit: new.retired_exit + start,
             begin: start,
             cold,
@@ -389,6 +411,32 @@ impl Cache {
         self.memory.patch4(distance_at, to.wrapping_sub(from));
     }
 
+    /// Links a jump to the unit of this key, if there still is one: behind its look at the frame, where
+    /// whoever jumps has looked at that.
+    pub(crate) fn link_to(&mut self, site: &Site, key: &Key) {
+        let Some((to, inner)) = self.entrance(site, key) else { return };
+        let before = self.memory.patch4(site.host, to.wrapping_sub(site.host + 4));
+        if inner {
+            self.note_inner(key, site.host, before);
+        }
+    }
+
+    /// Where a jump goes to that is linked to the unit of this key, and whether that is behind the look
+    /// at its frame.
+    pub(crate) fn entrance(&self, site: &Site, key: &Key) -> Option<(Place, bool)> {
+        let unit = self.find(key)?;
+        let known = site.frame.zip(unit.frame).is_some_and(|(known, own)| known.has(own));
+        let inner = known && unit.link == unit.body;
+        Some((if inner { unit.inner } else { unit.link }, inner))
+    }
+
+    /// The distance at a place leads behind the look of this key's unit; it was another before.
+    pub(crate) fn note_inner(&mut self, key: &Key, distance_at: Place, before: u32) {
+        if let Some(id) = self.keys.get(key) {
+            self.inner_links.entry(*id).or_default().push((distance_at, before));
+        }
+    }
+
     /// Retires units that depend on lines of a page. Returns how many of the page's are retired and
     /// how many are left, if there were any.
     pub(crate) fn retire(&mut self, page: u32, lines: u64) -> Option<(usize, usize)> {
@@ -406,6 +454,11 @@ impl Cache {
                 self.keys.remove(&unit.key);
             }
             send_on(&self.memory, unit.body, unit.retired_exit);
+            // The first one last: two vCPUs may have linked the same jump.
+            let links = self.inner_links.remove(id).unwrap_or_default();
+            for (distance_at, before) in links.into_iter().rev() {
+                self.memory.patch4(distance_at, before);
+            }
             false
         });
         if ids.len() < before {
@@ -442,7 +495,7 @@ impl Cache {
         let index = points.partition_point(|point| point.host <= place).checked_sub(1)?;
         let rip = unit.key.rip.wrapping_add(u64::from(points[index].guest));
         let near = unit.key.mode.contains(Mode::USER);
-        Some(Site { rip, near, host: 0, reason: Reason::Interpret, raises: false })
+        Some(Site { rip, near, host: 0, reason: Reason::Interpret, raises: false, frame: None })
     }
 
     /// The kernel's pages among `first..first + count` that have units: number, and page of guest

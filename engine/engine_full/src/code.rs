@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::ptr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
@@ -139,19 +139,26 @@ impl CodeMemory {
         (place as usize) < if Self::is_cold(place) { self.cold_used } else { self.used }
     }
 
-    /// Changes the four bytes at a multiple of four, which may be executing.
-    pub(crate) fn patch4(&self, place: Place, value: u32) {
-        assert!(place.is_multiple_of(4) && self.is_used(place));
-        // SAFETY: aligned and inside the mapping. Instructions that straddle no more than this word
-        // are fetched with either value.
-        unsafe { AtomicU32::from_ptr(self.write.add(place as usize).cast()) }
-            .store(value, Ordering::Release);
+    /// Changes four bytes that are within eight at a multiple of eight, and may be executing. Returns
+    /// what they were.
+    pub(crate) fn patch4(&self, place: Place, value: u32) -> u32 {
+        let within = place as usize & 7;
+        assert!(within <= 4);
+        let mut before = [0; 4];
+        self.patch8(place & !7, |mut bytes| {
+            before.copy_from_slice(&bytes[within..within + 4]);
+            bytes[within..within + 4].copy_from_slice(&value.to_le_bytes());
+            bytes
+        });
+        u32::from_le_bytes(before)
     }
 
-    /// Changes the eight bytes at a multiple of eight, which may be executing.
+    /// Changes the eight bytes at a multiple of eight, which may be executing. Whoever has the cache
+    /// does so alone.
     pub(crate) fn patch8(&self, place: Place, change: impl FnOnce([u8; 8]) -> [u8; 8]) {
         assert!(place.is_multiple_of(8) && self.is_used(place));
-        // SAFETY: as in `patch4`.
+        // SAFETY: aligned and inside the mapping. Instructions that straddle no more than this word
+        // are fetched with either value.
         let word = unsafe { AtomicU64::from_ptr(self.write.add(place as usize).cast()) };
         let bytes = change(word.load(Ordering::Acquire).to_le_bytes());
         word.store(u64::from_le_bytes(bytes), Ordering::Release);

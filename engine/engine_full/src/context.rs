@@ -18,8 +18,8 @@
 use std::mem::offset_of;
 use std::sync::atomic::AtomicU64;
 
-/// Entries of a jump table: one for each value of the low 16 bits of an address. The first leads to
-/// nothing but a miss, so that it can stand for all: see [`Context::jump_mask`].
+/// Entries of a jump table: one for each value of the low 16 bits of an address. The first is never
+/// that of one address, so that it can stand for all: see [`Context::jump_mask`].
 pub(crate) const JUMPS: usize = 1 << 16;
 /// [`Context::jump_mask`] of a vCPU that goes on.
 pub(crate) const JUMP_MASK: u64 = JUMPS as u64 - 1;

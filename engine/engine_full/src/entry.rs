@@ -255,7 +255,7 @@ pub(crate) unsafe extern "C" fn user_jump_again() {
         "mov gs:[{pushed}], rcx",
         "mov rax, rcx",
         "movzx ecx, r10w",
-        // The first entry stays a miss.
+        // The first entry stays one for all.
         "jrcxz 5f",
         "mov gs:[rcx*8 + {jumps}], rax",
         "5:",

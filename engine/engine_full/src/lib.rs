@@ -96,11 +96,12 @@ impl Engine for FullEngine {
         let soft = Complex::new(profile, parts);
         let cache = Cache::new().map_err(refused("map memory for translated code"))?;
         let miss = cache.memory.address(cache.miss);
+        let again = cache.jump_again.map(|place| cache.memory.address(place));
         let mut views = Vec::new();
         let mut peers = Vec::new();
         for slot in &soft.slots {
             let (own, kick) =
-                Views::new(miss, soft.slots.len()).map_err(refused("reserve addresses"))?;
+                Views::new(miss, again, soft.slots.len()).map_err(refused("reserve addresses"))?;
             slot.mail.set_alarm(kick.clone());
             views.push(own);
             peers.push(Peer::new(kick));

@@ -774,8 +774,12 @@ impl Assembler {
     }
 
     /// NOPs so that the distance of a jump whose opcode is of `opcode_len` bytes (1, or 2 of Jcc),
-    /// emitted next, is at a multiple of four: so it can be patched while others execute it.
-    pub fn align4_for_rel32(&mut self, opcode_len: usize) {
-        self.nops((self.here() + opcode_len).wrapping_neg() & 3);
+    /// emitted next, is all in eight bytes at a multiple of eight: so it can be patched while others
+    /// execute it.
+    pub fn align_for_rel32(&mut self, opcode_len: usize) {
+        let within = (self.here() + opcode_len) & 7;
+        if within > 4 {
+            self.nops(8 - within);
+        }
     }
 }

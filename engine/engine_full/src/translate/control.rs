@@ -24,14 +24,21 @@ impl Translator {
             // Backward ones have looked, and no loop is without one or a jump by a register.
             self.set_address(Reg::R10, 8, rip);
             self.jump_at_once(self.own_jumps());
-        } else if rip == self.unit.rip && !self.unit.mode.contains(Mode::NO_WINDOW) {
+        } else if rip == self.unit.rip && !self.loops_inside() {
             self.asm.jmp(self.unit.body);
         } else {
-            self.asm.align4_for_rel32(1);
+            self.asm.align_for_rel32(1);
             let at = self.here() + 1;
             let out = self.way_out(Reason::Link, rip, at);
             self.asm.jmp(out);
         }
+    }
+
+    /// A jump back to the unit's beginning is linked as to others: the look at its frame is passed over
+    /// then, or it leads to the unit that has a look of its own.
+    fn loops_inside(&self) -> bool {
+        let known = self.unit.frame.zip(self.form.own_frame());
+        self.unit.mode.contains(Mode::NO_WINDOW) || known.is_some_and(|(known, own)| known.has(own))
     }
 
     /// Leaves when the vCPU was kicked. RCX is overwritten.
@@ -65,7 +72,7 @@ impl Translator {
         let target = self.target_of(insn);
         let condition = Cond::new(insn.condition);
         if self.is_linkable(target) && !self.is_backward(target) {
-            self.asm.align4_for_rel32(2);
+            self.asm.align_for_rel32(2);
             let at = self.here() + 2;
             let out = self.way_out(Reason::Link, target, at);
             self.asm.jcc(condition, out);

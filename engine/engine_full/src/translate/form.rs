@@ -20,6 +20,26 @@ const LOOK_INSNS: usize = 12;
 const PAGE_SIZE: usize = 4096;
 const RSP: u8 = 4;
 
+/// A part of the stack, from where RSP is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Frame {
+    first: i16,
+    end: i16,
+}
+
+impl Frame {
+    /// Of the first byte to one past the last, from where RSP is `at`.
+    fn new((first, end): (i32, i32), at: i32) -> Option<Self> {
+        let from = |place: i32| i16::try_from(place - at).ok();
+        Some(Self { first: from(first)?, end: from(end)? })
+    }
+
+    /// All of the other is in it.
+    pub(crate) fn has(self, other: Self) -> bool {
+        self.first <= other.first && other.end <= self.end
+    }
+}
+
 /// Guest code to translate: a page's bytes, and where to begin.
 pub(crate) struct Source<'a> {
     /// Linear address of the first instruction.
@@ -32,6 +52,9 @@ pub(crate) struct Source<'a> {
     pub(crate) mode: Mode,
     /// A jump by address leads here: the entry for these belongs with what often runs.
     pub(crate) jumped_to: bool,
+    /// What whoever comes here first has looked at of the stack: who comes after this unit may want
+    /// it, too.
+    pub(crate) frame: Option<Frame>,
 }
 
 impl Source<'_> {
@@ -109,6 +132,7 @@ impl Form {
         self.lines |= lines(start, (end + 15).min(PAGE_SIZE));
         self.find_live_flags(source);
         self.find_frame(source.mode);
+        self.widen_frame(source.frame);
     }
 
     /// Bytes of guest code.
@@ -208,7 +232,47 @@ impl Form {
             }
             self.stack.push(at);
             at = at.and_then(|rsp| after(&insn, rsp)).filter(|rsp| rsp.abs() < 1 << 20);
+            // What is made room for is used by what comes after.
+            if let (Some(rsp), Some((first, end))) = (at, self.frame)
+                && insn.class == Class::Copy
+                && rsp < first
+                && (end - rsp) as u64 <= ROOMS as u64 * ROOM_SIZE
+            {
+                self.frame = Some((rsp, end));
+            }
         }
+    }
+
+    /// A unit that looks at its frame looks at what was looked at before, too, as far as that goes.
+    fn widen_frame(&mut self, known: Option<Frame>) {
+        if let (Some((first, end)), Some(known)) = (self.frame, known) {
+            let wide = (first.min(known.first.into()), end.max(known.end.into()));
+            if (wide.1 - wide.0) as u64 <= ROOMS as u64 * ROOM_SIZE {
+                self.frame = Some(wide);
+            }
+        }
+    }
+
+    /// The frame, from RSP at the beginning.
+    pub(crate) fn own_frame(&self) -> Option<Frame> {
+        self.frame_from(0)
+    }
+
+    /// The frame, from where RSP is `at`.
+    fn frame_from(&self, at: i32) -> Option<Frame> {
+        self.frame.and_then(|frame| Frame::new(frame, at))
+    }
+
+    /// The frame, from RSP where a jump of the instruction of this index goes to, which is no call:
+    /// what is called has a frame of its own.
+    pub(crate) fn frame_behind(&self, index: usize) -> Option<Frame> {
+        let insn = self.insns.get(index)?;
+        let before = (*self.stack.get(index)?)?;
+        let at = match insn.class {
+            Class::Jump | Class::JumpIf | Class::Loop => before,
+            _ => after(insn, before)?,
+        };
+        self.frame_from(at)
     }
 }
 

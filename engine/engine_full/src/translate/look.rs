@@ -424,7 +424,7 @@ impl Translator {
         self.asm.jmp(look.good);
         self.asm.bind(crossing);
         if look.grouped {
-            self.asm.align4_for_rel32(1);
+            self.asm.align_for_rel32(1);
             let at = self.here() + 1;
             let out = self.way_out(Reason::Careful, look.rip, at);
             self.asm.jmp(out);

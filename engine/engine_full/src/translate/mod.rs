@@ -31,7 +31,7 @@ use crate::context::{LOOKS, field, stack_field};
 use crate::views::USER_JUMPS_FOR;
 use copy::Held;
 use form::Form;
-pub(crate) use form::Source;
+pub(crate) use form::{Frame, Source};
 use look::{Look, Looked};
 use system::System;
 
@@ -122,6 +122,8 @@ struct Current {
     looked: Option<Looked>,
     /// What the context holds of memory looked at before.
     kept: [Option<Looked>; LOOKS],
+    /// What is in the stack window, from RSP where a jump of the instruction at hand goes to.
+    frame: Option<Frame>,
     /// The x87 state is in the CPU.
     x87_at_hand: bool,
     /// What R10 and RCX hold.
@@ -142,6 +144,7 @@ impl Default for Translator {
             distance_at_hand: false,
             looked: None,
             kept: [None; LOOKS],
+            frame: None,
             x87_at_hand: false,
             held: [Held::Nothing; 2],
         };
@@ -180,6 +183,7 @@ impl Translator {
             distance_at_hand: false,
             looked: None,
             kept: [None; LOOKS],
+            frame: None,
             x87_at_hand: false,
             held: [Held::Nothing; 2],
         };
@@ -188,6 +192,7 @@ impl Translator {
         self.asm.bind(self.unit.body);
         self.begin_body();
         self.check_frame();
+        let inner = self.here();
         let ended = (0..self.form.insns.len()).any(|index| self.insn(index));
         if !ended {
             self.fall_out();
@@ -210,6 +215,8 @@ impl Translator {
             cold: &self.asm.code()[cold_from..],
             entry,
             body,
+            inner,
+            frame: self.form.own_frame(),
             retired_exit,
             lines: self.form.lines,
             points: &self.points,
@@ -217,14 +224,18 @@ impl Translator {
     }
 
     /// Links to what there is on the page.
-    fn link_now(&mut self, key: &Key, cache: &Cache) {
+    fn link_now(&mut self, key: &Key, cache: &mut Cache) {
         let start = cache.memory.next();
         for site in self.sites.iter().filter(|site| site.reason == Reason::Link) {
-            if let Some(unit) = cache.find_on_page(key, site.rip) {
-                let (at, end) = (site.host as usize, start + site.host + 4);
-                let distance = unit.link.wrapping_sub(end);
-                self.asm.code_mut()[at..at + 4].copy_from_slice(&distance.to_le_bytes());
+            let Some(other) = cache.find_on_page(key, site.rip) else { continue };
+            let Some((to, inner)) = cache.entrance(site, &other) else { continue };
+            let at = site.host as usize;
+            let place = &mut self.asm.code_mut()[at..at + 4];
+            if inner {
+                let before = u32::from_le_bytes([place[0], place[1], place[2], place[3]]);
+                cache.note_inner(&other, start + site.host, before);
             }
+            place.copy_from_slice(&to.wrapping_sub(start + site.host + 4).to_le_bytes());
         }
     }
 
@@ -292,7 +303,8 @@ impl Translator {
 
     /// A site of the unit.
     fn site(&mut self, reason: Reason, rip: u64, host: Place) -> u32 {
-        self.sites.push(Site { rip, near: self.user(), host, reason, raises: true });
+        let frame = self.unit.frame.filter(|_| reason == Reason::Link);
+        self.sites.push(Site { rip, near: self.user(), host, reason, raises: true, frame });
         self.unit.first_site + self.sites.len() as u32 - 1
     }
 
@@ -418,7 +430,7 @@ impl Translator {
         }
         self.asm.alu_rm(Alu::Cmp, 8, Reg::R10, room);
         self.asm.jcc(Cond::Ae, back);
-        self.asm.align4_for_rel32(1);
+        self.asm.align_for_rel32(1);
         let at = self.here() + 1;
         let out = self.way_out(Reason::Careful, self.unit.rip, at);
         self.asm.jmp(out);
@@ -428,6 +440,7 @@ impl Translator {
     fn insn(&mut self, index: usize) -> bool {
         let insn = self.form.insns[index];
         self.points.push(Point { host: self.here(), guest: insn.offset });
+        self.unit.frame = self.form.frame_behind(index);
         match insn.class {
             Class::Copy | Class::Nop => {}
             // Where it does not jump, the temporaries stay what they are.

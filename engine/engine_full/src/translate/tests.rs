@@ -445,7 +445,14 @@ fn translated_code_accesses_only_what_it_has_looked_up() {
         let key = Key { rip, page: 0, second: None, mode };
         translator.translate(
             &key,
-            &Source { rip, bytes: &page, features: CpuFeatures::all(), mode, jumped_to },
+            &Source {
+                rip,
+                bytes: &page,
+                features: CpuFeatures::all(),
+                mode,
+                jumped_to,
+                frame: None,
+            },
             &mut cache,
         );
         let own = |class: Class| !matches!(class, Class::System | Class::String);
@@ -517,12 +524,73 @@ fn a_loop_at_the_end_of_all_addresses_can_be_left() {
         features: CpuFeatures::all(),
         mode: Mode::empty(),
         jumped_to: false,
+        frame: None,
     };
     let key = Key { rip: source.rip, page: 0, second: None, mode: source.mode };
     translator.translate(&key, &source, &mut cache);
     let code = translator.asm.code();
     let kick = |insn: &Instruction| {
-        insn.segment_prefix() == Register::GS && insn.memory_displacement64() as i32 == field!(jump_mask)
+        insn.segment_prefix() == Register::GS
+            && insn.memory_displacement64() as i32 == field!(jump_mask)
     };
     assert!(Decoder::new(64, code, DecoderOptions::NONE).iter().any(|insn| kick(&insn)));
+}
+
+/// A kernel's page with these instructions at these offsets, and HLT elsewhere.
+fn kernel_page(parts: &[(usize, &[u8])]) -> [u8; 4096] {
+    let mut page = [0xf4; 4096];
+    for (at, bytes) in parts {
+        page[*at..*at + bytes.len()].copy_from_slice(bytes);
+    }
+    page
+}
+
+fn kernel_unit(cache: &mut Cache, page: &[u8; 4096], offset: u64) -> (Translator, Key) {
+    let (rip, mode) = (0xffff_8000_0000_0000 + offset, Mode::empty());
+    let key = Key { rip, page: 0, second: None, mode };
+    let features = CpuFeatures::all();
+    let source = Source { rip, bytes: page, features, mode, jumped_to: false, frame: None };
+    let mut translator = Translator::default();
+    translator.translate(&key, &source, cache);
+    (translator, key)
+}
+
+fn hot_code(translator: &Translator) -> Vec<Instruction> {
+    let code = &translator.asm.code()[..translator.cold_from];
+    Decoder::new(64, code, DecoderOptions::NONE).into_iter().collect()
+}
+
+#[test]
+fn what_was_found_is_not_looked_for_again_when_another_was_in_between() {
+    let mut cache = Cache::new().unwrap();
+    // MOV RAX, [RBX]; MOV RDX, [RDI]; MOV RSI, [RBX+8]; XOR ECX, ECX
+    let code = [0x48, 0x8b, 0x03, 0x48, 0x8b, 0x17, 0x48, 0x8b, 0x73, 0x08, 0x31, 0xc9];
+    let (translator, _) = kernel_unit(&mut cache, &kernel_page(&[(0x100, &code)]), 0x100);
+    let is_look = |insn: &&Instruction| {
+        insn.segment_prefix() == Register::GS && insn.memory_index() == Register::RCX
+    };
+    assert_eq!(hot_code(&translator).iter().filter(is_look).count(), 2);
+}
+
+#[test]
+fn a_link_over_a_look_at_the_frame_is_undone_when_its_unit_is_retired() {
+    let mut cache = Cache::new().unwrap();
+    let page = kernel_page(&[
+        // PUSH RBX; SUB RSP, 16; JMP 0x200
+        (0x100, &[0x53, 0x48, 0x83, 0xec, 0x10, 0xe9, 0xf6, 0, 0, 0]),
+        // MOV RAX, [RSP+8]; XOR ECX, ECX
+        (0x200, &[0x48, 0x8b, 0x44, 0x24, 0x08, 0x31, 0xc9]),
+    ]);
+    let (_, target) = kernel_unit(&mut cache, &page, 0x200);
+    let body = cache.find(&target).unwrap().body;
+    let start = cache.memory.next();
+    let (translator, _) = kernel_unit(&mut cache, &page, 0x100);
+    let code = hot_code(&translator);
+    let jump = code.iter().find(|insn| insn.mnemonic() == Mnemonic::Jmp).unwrap();
+    let to = start.wrapping_add(jump.near_branch_target() as u32);
+    assert!((body + 1..body + 48).contains(&to), "it goes to {to:#x}, not behind {body:#x}");
+    assert!(cache.retire(0, 1 << (0x200 / 64)).is_some());
+    let at = start + jump.next_ip() as u32 - 4;
+    let now = cache.memory.patch4(at, 0);
+    assert_ne!(now, to.wrapping_sub(at + 4));
 }

@@ -15,7 +15,7 @@ use x86_exec::{Backing, Mode as CpuMode, PageAt, TripleFault};
 use x86_state::VcpuState;
 use x86_state::bits::{Cr0, Cr4, Rflags};
 
-use crate::cache::{Cache, Mode, Reason, Site};
+use crate::cache::{Cache, Key, Mode, Reason, Site};
 use crate::code::Place;
 use crate::complex::FullComplex;
 use crate::context::JUMP_MASK;
@@ -23,7 +23,7 @@ use crate::entry;
 use crate::fault::SignalStack;
 use crate::stores::Stores;
 use crate::transition;
-use crate::translate::Translator;
+use crate::translate::{Frame, Translator};
 use crate::tsc::Line;
 use crate::views::{Pages, Selector, Views};
 
@@ -75,6 +75,7 @@ fn memory_at(page: &PageAt) -> Option<u64> {
 /// A unit, as long as the cache is of this generation.
 #[derive(Debug, Clone, Copy)]
 struct Found {
+    key: Key,
     mode: Mode,
     entry: Place,
     body: Place,
@@ -107,6 +108,17 @@ struct Recent {
     changes: u64,
     wanted: Mode,
     found: Found,
+}
+
+/// How the guest comes to a unit.
+#[derive(Debug, Clone, Copy)]
+enum By {
+    /// A jump by address, which are wont to come again.
+    Jump,
+    /// A jump that is linked, of which this is known of the stack.
+    Link(Option<Frame>),
+    /// Anything else.
+    Other,
 }
 
 /// Units found lately that are remembered, by their address.
@@ -342,21 +354,25 @@ impl FullVcpu {
                 self.give_x87();
                 Onward::Host(resume)
             }
-            Reason::Jump => self.find_for(scratch, true, generation, |vcpu, found, cache| {
+            Reason::Jump => self.find_for(scratch, By::Jump, generation, |vcpu, found, cache| {
                 vcpu.keep_jump(scratch, found, cache);
             }),
-            Reason::Link => self.find_for(site.rip, false, generation, |_, found, cache| {
-                if found.may_follow(site.host, cache) {
-                    cache.link(site.host, found.link);
-                }
-            }),
-            Reason::Retired => self.find_for(site.rip, false, generation, |vcpu, found, cache| {
-                // What is linked to by a jump by address would come back here by the old jump.
-                if found.link == found.body && found.may_follow(site.host, cache) {
-                    cache.replace(site.host, found.body);
-                }
-                vcpu.keep_jump(site.rip, found, cache);
-            }),
+            Reason::Link => {
+                self.find_for(site.rip, By::Link(site.frame), generation, |_, found, cache| {
+                    if found.may_follow(site.host, cache) {
+                        cache.link_to(&site, &found.key);
+                    }
+                })
+            }
+            Reason::Retired => {
+                self.find_for(site.rip, By::Other, generation, |vcpu, found, cache| {
+                    // What is linked to by a jump by address would come back here by the old jump.
+                    if found.link == found.body && found.may_follow(site.host, cache) {
+                        cache.replace(site.host, found.body);
+                    }
+                    vcpu.keep_jump(site.rip, found, cache);
+                })
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use x86_decode::native::NativeDecoder;
 use x86_decode::{DecodeError, INSN_SIZE_MAX};
 use x86_exec::{Access, Privilege};
 
-use super::{Found, FullVcpu, Onward, PAGE_MASK, RECENT, Recent, memory_at};
+use super::{By, Found, FullVcpu, Onward, PAGE_MASK, RECENT, Recent, memory_at};
 use crate::cache::{Cache, Key, Mode, Site};
 use crate::translate::Source;
 
@@ -17,7 +17,7 @@ impl FullVcpu {
     pub(super) fn find_for(
         &mut self,
         rip: u64,
-        jumped_to: bool,
+        by: By,
         generation: u64,
         tell: impl FnOnce(&mut Self, Found, &mut Cache),
     ) -> Onward {
@@ -25,7 +25,7 @@ impl FullVcpu {
         if kicked || self.soft.slot().mail.any() || self.has_commands() {
             return Onward::Guest(rip);
         }
-        let Some(found) = self.unit(rip, Mode::empty(), jumped_to) else {
+        let Some(found) = self.unit(rip, Mode::empty(), by) else {
             return Onward::Interpret(rip);
         };
         let complex = self.complex.clone();
@@ -45,7 +45,7 @@ impl FullVcpu {
 
     /// Goes on at the unit at the site's address that needs no stack window, by a jump from now on.
     pub(super) fn find_careful(&mut self, site: &Site, generation: u64) -> Onward {
-        let Some(found) = self.unit(site.rip, Mode::NO_WINDOW, false) else {
+        let Some(found) = self.unit(site.rip, Mode::NO_WINDOW, By::Other) else {
             return Onward::Interpret(site.rip);
         };
         let complex = self.complex.clone();
@@ -90,13 +90,12 @@ impl FullVcpu {
 
     pub(super) fn find(&mut self, rip: u64, extra: Mode) -> Onward {
         self.rip = rip;
-        let found = self.unit(rip, extra, false);
+        let found = self.unit(rip, extra, By::Other);
         found.map_or(Onward::Interpret(rip), |found| self.enter_at(rip, found))
     }
 
-    /// The unit at `rip`, translated now if need be; none where code cannot be fetched. `jumped_to`:
-    /// by a jump by address, which are wont to come again.
-    pub(super) fn unit(&mut self, rip: u64, extra: Mode, jumped_to: bool) -> Option<Found> {
+    /// The unit at `rip`, translated now if need be; none where code cannot be fetched.
+    pub(super) fn unit(&mut self, rip: u64, extra: Mode, by: By) -> Option<Found> {
         let wanted = self.mode() | extra;
         let own = &mut self.jump_modes[usize::from(!wanted.contains(Mode::USER))];
         let jumps_for = wanted & Mode::NO_VECTOR;
@@ -112,7 +111,7 @@ impl FullVcpu {
         {
             return Some(recent.found);
         }
-        let found = self.unit_slow(rip, wanted, jumped_to)?;
+        let found = self.unit_slow(rip, wanted, by)?;
         if wanted.contains(Mode::USER) {
             if self.recent_pages.is_full() {
                 self.user_code_moves(0, u64::MAX);
@@ -144,7 +143,7 @@ impl FullVcpu {
         }
     }
 
-    fn unit_slow(&mut self, rip: u64, wanted: Mode, jumped_to: bool) -> Option<Found> {
+    fn unit_slow(&mut self, rip: u64, wanted: Mode, by: By) -> Option<Found> {
         let user = wanted.contains(Mode::USER);
         let privilege = if user { Privilege::User } else { Privilege::Supervisor };
         let place = self.soft.cpu.page(rip, Access::Execute, privilege).ok()?;
@@ -165,6 +164,7 @@ impl FullVcpu {
             let cache = self.complex.open_cache();
             if let Some(unit) = cache.find(&key) {
                 return Some(Found {
+                    key,
                     mode,
                     entry: unit.entry,
                     body: unit.body,
@@ -178,7 +178,7 @@ impl FullVcpu {
             let room = cache.has_room();
             drop(cache);
             if room {
-                self.translate(&key, jumped_to);
+                self.translate(&key, by);
             } else {
                 self.complex.clear_cache();
             }
@@ -197,7 +197,7 @@ impl FullVcpu {
         NativeDecoder::new(64, bytes).next_insn().is_err_and(|e| e == DecodeError::Truncated)
     }
 
-    fn translate(&mut self, key: &Key, jumped_to: bool) {
+    fn translate(&mut self, key: &Key, by: By) {
         let memory = &self.complex.soft.memory;
         let bits = memory.bits();
         let pages = || std::iter::once(key.page).chain(key.second);
@@ -220,7 +220,12 @@ impl FullVcpu {
         let end = if key.second.is_some() { self.page.len() } else { PAGE_SIZE as usize };
         let bytes = &self.page[..end];
         let features = self.complex.soft.profile.features();
-        let source = Source { rip: key.rip, bytes, features, mode: key.mode, jumped_to };
+        let (jumped_to, frame) = match by {
+            By::Jump => (true, None),
+            By::Link(frame) => (false, frame),
+            By::Other => (false, None),
+        };
+        let source = Source { rip: key.rip, bytes, features, mode: key.mode, jumped_to, frame };
         let mut cache = self.complex.open_cache();
         self.translator.translate(key, &source, &mut cache);
         if generations().sum::<u64>() != before {

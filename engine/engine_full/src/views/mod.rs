@@ -164,17 +164,24 @@ pub(crate) struct Views {
     upper_local: Vec<u64>,
     /// What every table of jumps is filled with.
     miss: u64,
+    /// What the first entry of user code's and of the kernel's is, when it is to be found elsewhere.
+    again: [u64; 2],
 }
 
 // SAFETY: the pointers are to mappings the value owns.
 unsafe impl Send for Views {}
 
 impl Views {
-    /// All empty, of one of so many vCPUs. Jumps go to `miss` until they are known.
+    /// All empty, of one of so many vCPUs. Jumps go to `miss` until they are known; those of an address
+    /// that has no place of its own go to `again` from then on, the user's or the kernel's.
     ///
     /// # Errors
     /// When the host refuses.
-    pub(crate) fn new(miss: u64, vcpus: usize) -> io::Result<(Self, Arc<KickWord>)> {
+    pub(crate) fn new(
+        miss: u64,
+        again: [u64; 2],
+        vcpus: usize,
+    ) -> io::Result<(Self, Arc<KickWord>)> {
         let spaces = (VIEWS_MAX / vcpus).saturating_sub(1).clamp(1, SPACES_MAX);
         let shared = Shared {
             context: memory_file("context", CONTEXT_SIZE)?,
@@ -204,6 +211,7 @@ impl Views {
             uses: 0,
             upper_local: Vec::new(),
             miss,
+            again,
         };
         for view in views.spaces.iter().map(|space| &space.view).chain([&views.supervisor]) {
             // SAFETY: the table is as long as this, and nothing else knows it yet.
@@ -450,10 +458,10 @@ impl Views {
     /// Jumps to `rip` go to `host` from now on; the instruction there may be on the next page too.
     pub(crate) fn set_jump(&mut self, rip: u64, user: bool, host: u64, crosses: bool) {
         let index = rip as usize & (JUMPS - 1);
-        // The first entry stays a miss.
-        let first = if index == 0 { self.miss } else { host };
+        // The first entry stays one for all.
+        let place = if index == 0 { self.again[usize::from(!user)] } else { host };
         if !user {
-            self.context().jumps[index] = first;
+            self.context().jumps[index] = place;
             return;
         }
         let space = &mut self.spaces[self.current];
@@ -469,7 +477,7 @@ impl Views {
         }
         // SAFETY: the indices are inside the tables, which are mapped as long as `self` lives.
         unsafe {
-            space.view.jumps().add(index).write_volatile(first);
+            space.view.jumps().add(index).write_volatile(place);
             space.view.jumps_for().add(index).write_volatile(rip.wrapping_neg());
             space.view.far_jumps().add(far).write_volatile([rip.wrapping_neg(), host]);
         }
@@ -554,5 +562,21 @@ impl Pages {
             return self.0.iter().any(|page| page.wrapping_sub(first) < count);
         }
         (first..first + count).any(|page| self.0.contains(&page))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_place_among_the_jumps_is_that_of_no_address() {
+        const KERNEL: u64 = 0xffff_8000_0000_0000;
+        let (mut views, kick) = Views::new(1, [2, 3], 1).unwrap();
+        views.set_jump(KERNEL + 0x1_0001, false, 7, false);
+        views.set_jump(KERNEL + 0x1_0000, false, 7, false);
+        assert_eq!(views.context().jumps[..3], [3, 7, 1]);
+        engine_soft::Alarm::ring(&*kick);
+        assert_eq!(*views.context().jump_mask.get_mut(), 0, "every jump finds the first place");
     }
 }
