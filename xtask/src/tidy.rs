@@ -71,7 +71,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("platform/reconcile", &["model", "registry"]),
     ("platform/host", &["support", "model", "reconcile", "images", "vmm_rpc"]),
     ("platform/api", &["support", "model", "registry", "reconcile", "host", "images", "store"]),
-    ("bin/trined", &["support", "api", "host", "images", "reconcile", "registry", "store"]),
+    ("platform/web", &[]),
+    ("bin/trined", &["support", "api", "host", "images", "reconcile", "registry", "store", "web"]),
     ("bin/trinevm", &["support", "cage", "vmm", "vmm_rpc", "rfb"]),
     ("bin/trine", &["support", "vmm_rpc", "images", "image_build", "model", "storage", "net"]),
     ("tests/isa", &["x86", "engine", "engine_emu", "engine_hw", "harness"]),
@@ -92,7 +93,7 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("rusqlite", &["store"]),
     ("anyhow", &["trine", "trined", "trinevm", "xtask"]),
     ("prometheus-client", &["api"]),
-    ("axum", &["api", "trined"]),
+    ("axum", &["api", "trined", "web"]),
     ("seccompiler", &["cage"]),
 ];
 

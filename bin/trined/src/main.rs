@@ -96,7 +96,8 @@ fn run(options: &Options) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new());
     let own_uid = rustix::process::getuid().as_raw();
     let consoles = host.consoles().clone();
-    let api = Api::new(registry.clone(), consoles, images, metrics.clone(), own_uid);
+    let guests = host.guests();
+    let api = Api::new(registry.clone(), consoles, guests, images, metrics.clone(), own_uid);
     let reconciler = Reconciler::new(registry.clone(), Arc::new(host));
     // The first look, before anyone can ask: what runs is found again.
     let steward = steward::begin(reconciler, registry, metrics)?;
@@ -110,7 +111,7 @@ fn run(options: &Options) -> anyhow::Result<()> {
         given: options.tls_certificate.clone().zip(options.tls_key.clone()),
         folder: home.join("tls"),
     });
-    let served = runtime.block_on(listen::serve(&socket, remote, api.router()));
+    let served = runtime.block_on(listen::serve(&socket, remote, web::over(api.router())));
     // A watch that is being told, or a console, ends here.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     steward.stop();

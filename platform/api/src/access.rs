@@ -12,7 +12,7 @@ use model::Role;
 use registry::Digest;
 use sha2::Digest as _;
 
-use crate::Problem;
+use crate::{Problem, session};
 
 /// Who is at the other end of a connection, as the host tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +56,9 @@ pub(crate) fn needs(method: &Method, path: &str) -> Option<Role> {
     match path {
         "/healthz" | "/readyz" if is_read => None,
         _ if ["/v1/tokens", "/v1/audit"].iter().any(|of| path.starts_with(of)) => Some(Role::Admin),
+        // Who sees a screen can type.
+        _ if path.starts_with("/v1/vms/") && path.ends_with("/screen") => Some(Role::Operator),
+        "/v1/session" => Some(Role::Viewer),
         _ if is_read => Some(Role::Viewer),
         _ if path.starts_with("/v1/projects") => Some(Role::Admin),
         _ => Some(Role::Operator),
@@ -71,8 +74,9 @@ pub(crate) async fn admit(
     let Some(needed) = needs(request.method(), request.uri().path()) else {
         return next.run(request).await;
     };
-    let (headers, peer) = (request.headers().clone(), request.extensions().get::<Peer>().copied());
-    let caller = match caller(&state, &headers, peer).await {
+    let peer = request.extensions().get::<Peer>().copied();
+    let (method, headers) = (request.method().clone(), request.headers().clone());
+    let caller = match caller(&state, &method, &headers, peer).await {
         Ok(caller) => caller,
         Err(problem) => return problem.into_response(),
     };
@@ -93,13 +97,19 @@ pub(crate) async fn admit(
 
 async fn caller(
     state: &Arc<crate::State>,
+    method: &Method,
     headers: &HeaderMap,
     peer: Option<Peer>,
 ) -> Result<Caller, Problem> {
     let unknown = |detail: &str| Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail);
-    if let Some(header) = headers.get(header::AUTHORIZATION) {
-        let secret = header.to_str().ok().and_then(|text| text.strip_prefix("Bearer "));
-        let secret = secret.ok_or_else(|| unknown("say 'Authorization: Bearer TOKEN'"))?;
+    let secret = match headers.get(header::AUTHORIZATION) {
+        Some(header) => {
+            let secret = header.to_str().ok().and_then(|text| text.strip_prefix("Bearer "));
+            Some(secret.ok_or_else(|| unknown("say 'Authorization: Bearer TOKEN'"))?)
+        }
+        None => session::cookie(method, headers),
+    };
+    if let Some(secret) = secret {
         let (registry, digest) = (state.registry.clone(), digest(secret));
         let token = blocking(move || Ok(registry.token_of(&digest, Timestamp::now())?)).await?;
         let token = token.ok_or_else(|| unknown("the token is not known, or has expired"))?;

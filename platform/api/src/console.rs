@@ -18,7 +18,7 @@ use crate::objects::ProjectParams;
 use crate::{Problem, Shared};
 
 /// Longest text typed at once: what a FIFO takes whole.
-const TYPED_MAX: usize = 4096;
+pub(crate) const TYPED_MAX: usize = 4096;
 /// A guest that takes nothing for so long is not typed at.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -31,7 +31,8 @@ pub(crate) struct ReadParams {
     follow: bool,
 }
 
-async fn console(
+/// That of a VM which has run.
+pub(crate) async fn console(
     state: &std::sync::Arc<crate::State>,
     of: ProjectParams,
     vm: String,
@@ -90,7 +91,13 @@ pub(crate) async fn write(
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail));
     }
     let console = console(&state, of, vm).await?;
-    let mut rest = &typed[..];
+    type_all(&console, &typed).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Types as the guest takes it.
+pub(crate) async fn type_all(console: &host::Console, typed: &[u8]) -> Result<(), Problem> {
+    let mut rest = typed;
     let until = tokio::time::Instant::now() + PATIENCE;
     while !rest.is_empty() {
         let taken = console.write(rest).map_err(|error| Problem::internal(&error))?;
@@ -103,5 +110,5 @@ pub(crate) async fn write(
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
-    Ok(StatusCode::NO_CONTENT)
+    Ok(())
 }

@@ -9,13 +9,14 @@
 //!
 //! What this crate may not know: how VMs run, sockets, TLS.
 //!
-//! Specifications: RFC 9110 (HTTP), RFC 9457 (problem details), RFC 7396 (merge patch), WHATWG server-sent
-//! events, OpenAPI 3.1.
+//! Specifications: RFC 9110 (HTTP), RFC 9457 (problem details), RFC 7396 (merge patch), RFC 6265bis
+//! (cookies), RFC 6455 (WebSocket), WHATWG server-sent events, OpenAPI 3.1.
 
 mod access;
 mod console;
 mod extract;
 mod filter;
+mod hosts;
 mod images;
 mod list;
 mod metrics;
@@ -27,7 +28,10 @@ mod projects;
 mod requests;
 mod security_groups;
 mod service;
+mod session;
+mod sockets;
 mod tokens;
+mod usage;
 mod vms;
 mod watch;
 
@@ -49,6 +53,7 @@ pub use problem::Problem;
 pub struct State {
     registry: Registry,
     consoles: Arc<host::Consoles>,
+    guests: host::Guests,
     images: ::images::Store,
     metrics: Arc<Metrics>,
     /// Users of this host who may do anything, besides root.
@@ -83,9 +88,14 @@ fn routes() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(vms::pause))
         .routes(routes!(vms::resume))
         .routes(routes!(console::read, console::write))
+        .routes(routes!(sockets::terminal))
+        .routes(routes!(sockets::screen))
+        .routes(routes!(usage::usage))
         .routes(routes!(operations::list))
         .routes(routes!(operations::get))
         .routes(routes!(operations::cancel))
+        .routes(routes!(hosts::get))
+        .routes(routes!(hosts::usage))
         .routes(routes!(images::list))
         .routes(routes!(networks::list, networks::create))
         .routes(routes!(networks::get, networks::patch, networks::delete))
@@ -94,6 +104,7 @@ fn routes() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(security_groups::get, security_groups::patch, security_groups::delete))
         .routes(routes!(projects::list, projects::create))
         .routes(routes!(projects::delete))
+        .routes(routes!(session::get, session::begin, session::end))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::delete))
         .routes(routes!(requests::audit))
@@ -107,7 +118,15 @@ fn routes() -> OpenApiRouter<Arc<State>> {
 
 /// The OpenAPI document, as JSON.
 pub fn document() -> String {
-    let (_, document) = routes().split_for_parts();
+    let (_, mut document) = routes().split_for_parts();
+    // Generated clients name functions by these; a function of ours is called so in its module only.
+    for item in document.paths.paths.values_mut() {
+        let all = [&mut item.get, &mut item.post, &mut item.patch, &mut item.put, &mut item.delete];
+        for operation in all.into_iter().flatten() {
+            let tag = operation.tags.iter().flatten().next().cloned().unwrap_or_default();
+            operation.operation_id = operation.operation_id.take().map(|id| format!("{tag}_{id}"));
+        }
+    }
     let mut text = document.to_pretty_json().unwrap_or_default();
     text.push('\n');
     text
@@ -118,12 +137,13 @@ impl Api {
     pub fn new(
         registry: Registry,
         consoles: Arc<host::Consoles>,
+        guests: host::Guests,
         images: ::images::Store,
         metrics: Arc<Metrics>,
         own_uid: u32,
     ) -> Self {
         let in_progress = Mutex::default();
-        Self(Arc::new(State { registry, consoles, images, metrics, own_uid, in_progress }))
+        Self(Arc::new(State { registry, consoles, guests, images, metrics, own_uid, in_progress }))
     }
 
     /// All of it. Each request needs a [`Peer`] among its extensions.

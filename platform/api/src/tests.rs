@@ -36,7 +36,8 @@ impl World {
         registry.found(Timestamp::UNIX_EPOCH).unwrap();
         let consoles = Arc::new(host::Consoles::new().unwrap());
         let images = ::images::Store::open(&folder.path().join("images")).unwrap();
-        let api = Api::new(registry.clone(), consoles, images, Arc::new(Metrics::new()), 1);
+        let guests = host::Guests::of(folder.path());
+        let api = Api::new(registry.clone(), consoles, guests, images, Arc::new(Metrics::new()), 1);
         Self { router: api.router(), registry, _folder: folder }
     }
 
@@ -85,6 +86,16 @@ fn the_committed_document_is_that_of_the_handlers() {
     assert_eq!(committed, crate::document(), "run: cargo xtask openapi");
 }
 
+#[test]
+fn operations_have_names_of_their_own() {
+    let document: Value = serde_json::from_str(&crate::document()).unwrap();
+    let items = document["paths"].as_object().unwrap().values();
+    let operations = items.flat_map(|item| item.as_object().unwrap().values());
+    let ids: Vec<_> = operations.map(|one| one["operationId"].as_str().unwrap()).collect();
+    let unique: std::collections::BTreeSet<_> = ids.iter().collect();
+    assert_eq!(ids.len(), unique.len(), "{ids:?}");
+}
+
 #[tokio::test]
 async fn nobody_gets_in_without_saying_who_and_a_viewer_changes_nothing() {
     let world = World::new();
@@ -100,7 +111,8 @@ async fn nobody_gets_in_without_saying_who_and_a_viewer_changes_nothing() {
         assert_eq!(refused.status, expected, "{method} {path}");
         let wrong = of().header("authorization", "Bearer wrong").body(Body::empty()).unwrap();
         assert_eq!(world.send(OWN, wrong).await.status, expected, "{method} {path}");
-        if method != Method::GET {
+        let is_own = path == "/v1/session";
+        if method != Method::GET && !is_own {
             let viewer = of().header("authorization", "Bearer secret").body(Body::empty()).unwrap();
             let refused = world.send(STRANGER, viewer).await;
             assert_eq!(refused.status, StatusCode::FORBIDDEN, "{method} {path}");
@@ -327,4 +339,43 @@ async fn metrics_count_requests_by_route_and_not_by_what_clients_make_up() {
     let text = String::from_utf8(text.to_vec()).unwrap();
     assert!(text.contains(r#"path="/v1/vms/{vm}",status="404""#), "{text}");
     assert!(!text.contains("made-up") && text.ends_with("# EOF\n"));
+}
+
+#[tokio::test]
+async fn a_browser_signs_in_with_a_token_and_is_let_in_by_its_cookie_until_that_is_gone() {
+    let world = World::new();
+    let body = json!({ "name": "ann", "role": "operator" });
+    let made = world.ask(Method::POST, "/v1/tokens", body).await;
+    let secret = made.body["secret"].as_str().unwrap();
+    let sign_in = |secret: &str| {
+        let request = request(Method::POST, "/v1/session");
+        request.header("authorization", format!("Bearer {secret}")).body(Body::empty()).unwrap()
+    };
+    assert_eq!(world.send(STRANGER, sign_in("guess")).await.status, StatusCode::UNAUTHORIZED);
+    let signed_in = world.send(STRANGER, sign_in(secret)).await;
+    assert_eq!(signed_in.body, json!({ "who": "token:ann", "role": "operator" }));
+    assert_eq!(signed_in.headers["cache-control"], "no-store");
+    let set = signed_in.headers["set-cookie"].to_str().unwrap();
+    let (cookie, attributes) = set.split_once("; ").unwrap();
+    assert_eq!(attributes, "Path=/; Secure; HttpOnly; SameSite=Strict");
+
+    let with = |method: Method, path: &str, origin: &str, body: Value| {
+        let request = request(method, path).header("cookie", cookie).header("host", "h:1");
+        let body = Body::from(body.to_string());
+        request.header("origin", origin).body(body).unwrap()
+    };
+    let (own, other) = ("https://h:1", "https://other.example");
+    let asked = world.send(STRANGER, with(Method::GET, "/v1/session", own, Value::Null)).await;
+    assert_eq!(asked.body["who"], "token:ann");
+    let vm = json!({ "name": "a" });
+    let forged = world.send(STRANGER, with(Method::POST, "/v1/vms", other, vm.clone())).await;
+    assert_eq!(forged.status, StatusCode::UNAUTHORIZED);
+    let made = world.send(STRANGER, with(Method::POST, "/v1/vms", own, vm)).await;
+    assert_eq!(made.body["operation"]["requestor"]["who"], "token:ann");
+    let out = world.send(STRANGER, with(Method::DELETE, "/v1/session", own, Value::Null)).await;
+    assert!(out.headers["set-cookie"].to_str().unwrap().ends_with("; Max-Age=0"));
+
+    world.ask(Method::DELETE, "/v1/tokens/ann", Value::Null).await;
+    let gone = world.send(STRANGER, with(Method::GET, "/v1/session", own, Value::Null)).await;
+    assert_eq!(gone.status, StatusCode::UNAUTHORIZED);
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
-use model::{Boot, CardModel, Firmware, Forward, Network, Protocol, Vm};
+use model::{Boot, CardModel, Display, Firmware, Forward, Network, Protocol, Vm};
 
 use crate::folder::Folder;
 
@@ -55,6 +55,11 @@ pub(crate) fn of(vm: &Vm, folder: &Folder) -> io::Result<Vec<OsString>> {
     }
     if let Some(seed) = seed(vm, folder)? {
         say("--cloud-init", seed);
+    }
+    if spec.display == Display::Vga {
+        let mut place = OsString::from("unix=");
+        place.push(folder.screen());
+        words.extend(["--vnc".into(), place]);
     }
     words.push("--agent".into());
     Ok(words)

@@ -76,7 +76,10 @@ impl Console {
         if state.before + state.kept.len() as u64 > at {
             context.waker().wake_by_ref();
         }
-        state.wakers.push(context.waker().clone());
+        // Who waits for other things as well asks again and again.
+        if !state.wakers.iter().any(|waker| waker.will_wake(context.waker())) {
+            state.wakers.push(context.waker().clone());
+        }
         Poll::Pending
     }
 

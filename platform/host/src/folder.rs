@@ -63,6 +63,10 @@ impl Folder {
         self.file("control")
     }
 
+    pub fn screen(&self) -> PathBuf {
+        self.file("screen")
+    }
+
     pub fn end(&self) -> PathBuf {
         self.file("end")
     }

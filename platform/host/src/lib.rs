@@ -9,6 +9,7 @@
 //!        disk.raw     its disk, if it has one
 //!        log          what its process says; locked while that lives
 //!        control      its process' control socket
+//!        screen       where viewers of its screen come in
 //!        process      which start that is, since when, and its process ID
 //!        end          how it ended, written by itself
 //!        console.in   a FIFO: what is typed at the guest's serial port
@@ -27,11 +28,15 @@ mod arguments;
 mod cage;
 mod consoles;
 mod disks;
+mod facts;
 mod folder;
+mod guests;
 mod local;
 mod networks;
 mod process;
 
 pub use consoles::{Console, Consoles};
+pub use facts::{Facts, Load};
+pub use guests::{Guests, Usage};
 pub use local::LocalHost;
 pub use networks::subnets_in_use;

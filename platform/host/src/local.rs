@@ -16,6 +16,7 @@ use crate::cage;
 use crate::consoles::Consoles;
 use crate::disks::Disks;
 use crate::folder::{Folder, Record};
+use crate::guests::Guests;
 use crate::networks::{Networks, has_interface};
 use crate::process;
 
@@ -91,6 +92,11 @@ impl LocalHost {
     /// Guests' serial ports.
     pub fn consoles(&self) -> &Arc<Consoles> {
         &self.consoles
+    }
+
+    /// What can be seen of guests from beside.
+    pub fn guests(&self) -> Guests {
+        Guests::of(&self.vms)
     }
 
     fn folder(&self, id: VmId) -> Folder {

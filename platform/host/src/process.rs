@@ -21,7 +21,7 @@ pub(crate) fn start(program: &Path, vm: &Vm, folder: &Folder) -> io::Result<Opti
     folder.make()?;
     let Some(log) = folder.lock()? else { return Ok(None) };
     log.set_len(0)?;
-    for left in [folder.end(), folder.control()] {
+    for left in [folder.end(), folder.control(), folder.screen()] {
         match fs::remove_file(left) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             removed => removed?,

@@ -35,7 +35,7 @@ pub use security::{
 };
 pub use token::{Role, Token};
 pub use vm::{
-    Boot, Cage, Card, CardModel, CloudInit, Engine, Firmware, Forward, KernelBoot, Labels, Network,
+    Boot, Cage, Card, CardModel, CloudInit, Display, Engine, Firmware, Forward, KernelBoot, Labels, Network,
     OnEnd, Phase, Power, Protocol, Vm, VmEnd, VmMeta, VmSpec, VmStatus,
 };
 

@@ -52,6 +52,9 @@ pub struct VmSpec {
     /// What it starts from.
     #[serde(default)]
     pub boot_from: Boot,
+    /// Its screen.
+    #[serde(default)]
+    pub display: Display,
     /// Its network, if it is on none of `networks`.
     #[serde(default)]
     pub network: Network,
@@ -99,6 +102,7 @@ impl Default for VmSpec {
             image: None,
             disk_bytes: None,
             boot_from: Boot::default(),
+            display: Display::default(),
             network: Network::default(),
             networks: Vec::new(),
             cloud_init: None,
@@ -197,6 +201,17 @@ pub struct KernelBoot {
     /// Its command line.
     #[serde(default)]
     pub cmdline: String,
+}
+
+/// A VM's screen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Display {
+    /// A screen, a keyboard and a mouse.
+    #[default]
+    Vga,
+    /// None.
+    None,
 }
 
 /// A VM's network.

@@ -49,8 +49,19 @@ impl Remote {
             .with_context(|| format!("cannot listen at {}", self.address))?;
         let address = listener.local_addr().unwrap_or(self.address);
         tracing::info!(%address, %fingerprint, "listening");
+        tracing::info!("open {} in a browser", url(address));
         Ok(Bound { listener, acceptor: TlsAcceptor::from(Arc::new(config)) })
     }
+}
+
+/// Where browsers find it.
+fn url(address: SocketAddr) -> String {
+    if !address.ip().is_unspecified() {
+        return format!("https://{address}/");
+    }
+    let name = rustix::system::uname();
+    let name = name.nodename().to_str().ok().filter(|name| !name.is_empty());
+    format!("https://{}:{}/", name.unwrap_or("localhost"), address.port())
 }
 
 impl Bound {
