@@ -2,10 +2,11 @@
 
 use guests::host;
 
-use crate::tidy;
+use crate::{tidy, ui};
 
 /// Runs it.
 pub fn run() -> anyhow::Result<()> {
+    ui::is_built_or_told();
     lint()?;
     host::run(&mut host::cargo(&["test", "--quiet", "--workspace", "--lib", "--bins"]))
 }

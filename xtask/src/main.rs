@@ -11,6 +11,7 @@ mod openapi;
 mod stress;
 mod test;
 mod tidy;
+mod ui;
 mod up;
 
 use clap::{Parser, Subcommand};
@@ -42,6 +43,8 @@ enum Task {
     Openapi,
     /// The layers and sizes of the code
     Tidy,
+    /// Build the web UI: a daemon that is built afterwards has it
+    Ui,
 }
 
 fn main() -> std::process::ExitCode {
@@ -55,6 +58,7 @@ fn main() -> std::process::ExitCode {
         Task::Openapi => openapi::run(),
         Task::Stress(options) => stress::run(&options),
         Task::Tidy => tidy::run(),
+        Task::Ui => ui::run(),
     };
     match done {
         Ok(()) => std::process::ExitCode::SUCCESS,

@@ -4,7 +4,7 @@ use clap::Args;
 
 use guests::host;
 
-use crate::check;
+use crate::{check, ui};
 
 /// What to test.
 #[derive(Args)]
@@ -37,10 +37,12 @@ const PACKAGES: &[&str] = &[
 pub fn run(options: &Options) -> anyhow::Result<()> {
     host::need_packages(PACKAGES)?;
     let filter = options.filter.as_deref();
+    let has_ui = filter.is_none() && ui::is_built_or_told();
     if filter.is_none() {
         check::lint()?;
     }
     let mut test = host::cargo(&["test", "--workspace", "--lib", "--bins", "--tests"]);
     test.args(filter);
-    host::run(&mut test)
+    host::run(&mut test)?;
+    if has_ui { ui::test() } else { Ok(()) }
 }

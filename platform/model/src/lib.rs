@@ -35,8 +35,8 @@ pub use security::{
 };
 pub use token::{Role, Token};
 pub use vm::{
-    Boot, Cage, Card, CardModel, CloudInit, Display, Engine, Firmware, Forward, KernelBoot, Labels, Network,
-    OnEnd, Phase, Power, Protocol, Vm, VmEnd, VmMeta, VmSpec, VmStatus,
+    Boot, Cage, Card, CardModel, CloudInit, Display, Engine, Firmware, Forward, KernelBoot, Labels,
+    Network, OnEnd, Phase, Power, Protocol, Vm, VmEnd, VmMeta, VmSpec, VmStatus,
 };
 
 #[cfg(test)]

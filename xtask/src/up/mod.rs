@@ -13,6 +13,8 @@ use clap::Args;
 use guests::{Debian, IMAGE, USER, free_port, host};
 use platform::Platform;
 
+use crate::ui;
+
 /// How to boot.
 #[derive(Args)]
 pub struct Options {
@@ -47,6 +49,7 @@ const OFF_LIMIT: Duration = Duration::from_secs(120);
 /// Runs it.
 pub fn run(options: &Options) -> anyhow::Result<()> {
     host::need_packages(&["gcc", "libc6-dev"])?;
+    step("ui", || Ok(ui::is_built_or_told()))?;
     step("build", host::build_platform)?;
     let debian = step("image", || guests::debian(&host::release_program("trine")?))?;
     let platform = step("platform", || Platform::start(&debian.home))?;
@@ -110,7 +113,9 @@ fn launch(
 fn tell(platform: &Platform, name: &str, ssh: &Command) -> anyhow::Result<()> {
     let ((url, fingerprint), token) = (platform.address()?, platform.token()?);
     let (socket, trine) = (platform.socket().display(), platform.program().display());
-    eprintln!("xtask: the platform answers at {url}");
+    eprintln!(
+        "xtask: the platform is at {url}: open that in a browser, and sign in with the token"
+    );
     eprintln!("xtask:   certificate  {fingerprint}");
     eprintln!("xtask:   token        {token}");
     eprintln!("xtask: {name} is up. In another terminal, this looks around or logs in:\n");

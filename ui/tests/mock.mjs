@@ -1,0 +1,175 @@
+// A daemon of a thousand VMs, for the browser's tests: its answers are of the API's shape, its VMs are none.
+import { readFileSync, statSync } from "node:fs";
+import { createServer } from "node:http";
+import { extname, join, normalize } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const WEB = process.env["TRINE_WEB"] ?? fileURLToPath(new URL("../dist/web", import.meta.url));
+const KINDS = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml" };
+const PHASES = ["running", "running", "running", "stopped", "running", "paused", "stopped", "failed"];
+const ROLES = ["web", "db", "cache", "worker", "build"];
+const NEXT = { start: "running", stop: "stopped", pause: "paused", resume: "running", restart: "running" };
+
+const id = (kind, at) => `${kind}0000000-0000-4000-8000-${String(at).padStart(12, "0")}`;
+
+function vmOf(at) {
+  const role = ROLES[at % ROLES.length];
+  const phase = PHASES[(at * 7) % PHASES.length];
+  const isUp = phase === "running" || phase === "paused";
+  return {
+    id: id("a", at),
+    name: `${role}-${Math.floor(at / ROLES.length) + 1}`,
+    project: "default",
+    created: new Date(Date.now() - at * 3_600_000).toISOString(),
+    spec: {
+      power: isUp ? "on" : "off",
+      boot: 1,
+      cpus: [1, 2, 4, 8][at % 4],
+      memory_bytes: [1, 2, 4, 16][at % 4] * 2 ** 30,
+      engine: "auto",
+      image: ["debian-12", "ubuntu-24.04", "alpine"][at % 3],
+      boot_from: { firmware: at % 2 ? "uefi" : "bios" },
+      network: at % 5 ? "outbound" : { user: [{ host_port: 2200 + (at % 800), guest_port: 22, protocol: "tcp" }] },
+      on_end: "restart-on-failure",
+      protected: at % 11 === 0,
+      stop_limit_s: 60,
+      labels: at % 3 ? { env: at % 2 ? "prod" : "test" } : {},
+    },
+    status: {
+      phase,
+      boot: 1,
+      failures: phase === "failed" ? 3 : 0,
+      ...(phase === "failed" ? { reason: "the guest ended by itself 3 times in a row: its kernel panicked" } : {}),
+      ...(isUp ? { engine: at % 2 ? "hw" : "full", engine_reason: "the best this host has", pid: 4000 + at, cage: { holds: ["no capabilities", "files: only those that are open", "system calls: 61"], lacks: at % 2 ? [] : ["limits of memory, CPU and threads: this host has no control groups of version 2"] } } : {}),
+      ...(phase === "stopped" ? { last_end: { boot: 1, is_orderly: true, how: "the guest powered off", ran_s: 99 } } : {}),
+    },
+  };
+}
+
+/** Starts it; `change` changes a VM as the world would. */
+export async function mock(count) {
+  const vms = new Map(Array.from({ length: count }, (_, at) => [id("a", at), vmOf(at)]));
+  const operations = new Map();
+  const watchers = new Set();
+  const asked = [];
+  let revision = 1000;
+  let made = 0;
+
+  const tell = (kind, key, object) => {
+    revision += 1;
+    const text = `id: ${revision}\ndata: ${JSON.stringify({ revision, kind, id: key, object })}\n\n`;
+    for (const watcher of watchers) watcher.write(text);
+  };
+  const change = (vm, phase) => {
+    vm.status = { ...vm.status, phase };
+    tell("vm", vm.id, vm);
+  };
+  const begin = (vm, verb) => {
+    const operation = {
+      id: id("b", made++),
+      verb,
+      target: { kind: "vm", id: vm.id, name: vm.name, project: vm.project },
+      boot: 1,
+      requestor: { who: "token:ann", request: "r" },
+      state: "running",
+      phase: vm.status.phase,
+      percent: 40,
+      can_cancel: verb === "start",
+      created: new Date().toISOString(),
+    };
+    operations.set(operation.id, operation);
+    tell("operation", operation.id, operation);
+    setTimeout(() => {
+      if (verb === "delete") {
+        vms.delete(vm.id);
+        tell("vm", vm.id, null);
+      } else change(vm, NEXT[verb]);
+      Object.assign(operation, { state: "done", percent: 100, finished: new Date().toISOString() });
+      tell("operation", operation.id, operation);
+    }, 300);
+    return operation;
+  };
+  for (const [at, verb] of ["start", "stop", "restart", "start", "delete"].entries()) {
+    const operation = { ...begin(vms.get(id("a", at)) ?? [...vms.values()][0], "start"), verb };
+    operations.set(operation.id, { ...operation, state: at === 2 ? "failed" : "done", percent: 100, finished: operation.created, ...(at === 2 ? { error: { code: "start-failed", message: "no host has so much memory: 16 GiB are asked for" } } : {}) });
+  }
+
+  const json = (response, body, status = 200) => {
+    response.writeHead(status, { "content-type": "application/json" });
+    response.end(JSON.stringify(body));
+  };
+  const stream = (response) => {
+    response.writeHead(200, { "content-type": "text/event-stream" });
+    response.write(": hello\n\n");
+  };
+  const page = (items) => ({ items, revision, next_page: null });
+  let cpu = 0;
+
+  const server = createServer((request, response) => {
+    const url = new URL(request.url, "http://mock");
+    asked.push(`${request.method} ${request.url}`);
+    const path = url.pathname;
+    const parts = path.split("/").slice(2);
+    if (!path.startsWith("/v1/")) return file(path, response);
+    if (path === "/v1/session") return json(response, { who: "token:ann", role: "admin" });
+    if (path === "/v1/watch") {
+      stream(response);
+      watchers.add(response);
+      return response.on("close", () => watchers.delete(response));
+    }
+    if (path === "/v1/vms" && request.method === "GET") return json(response, page([...vms.values()]));
+    if (path === "/v1/operations") return json(response, page([...operations.values()].reverse()));
+    if (path === "/v1/projects") return json(response, page([{ id: id("c", 0), name: "default", created: "2026-01-01T00:00:00Z" }]));
+    if (path === "/v1/images") {
+      const image = (name, gib, source) => ({ name, id: `sha256:${"3f".repeat(32)}`, size_bytes: gib * 2 ** 30, used_bytes: gib * 2 ** 28, created: "2026-11-20T10:00:00Z", source });
+      return json(response, [image("alpine", 1, "alpine.qcow2"), image("debian-12", 3, "Debian 12's packages"), image("ubuntu-24.04", 4, "noble-server-cloudimg-amd64.img")]);
+    }
+    if (path === "/v1/tokens") {
+      return json(response, [
+        { id: id("d", 0), name: "ann", role: "admin", created: "2026-11-20T10:00:00Z" },
+        { id: id("d", 1), name: "ci", role: "operator", created: "2026-11-21T10:00:00Z", expires: "2027-01-01T00:00:00Z" },
+      ]);
+    }
+    if (path === "/v1/audit") {
+      const items = Array.from({ length: 30 }, (_, at) => ({ at: new Date(Date.now() - at * 60_000).toISOString(), who: at % 7 ? "token:ann" : null, from: "10.0.0.7", what: at % 7 ? `POST /v1/vms/${id("a", at)}/start` : "DELETE /v1/vms/web-1", status: at % 7 ? 202 : 401, request: `0198f0aa-0000-7000-8000-${String(at).padStart(12, "0")}` }));
+      return json(response, page(items));
+    }
+    if (path === "/v1/host") return json(response, { name: "rack1-node3", kernel: "Linux 6.12.9-amd64", cpu_model: "AMD EPYC 9354 32-Core Processor", cpus: 64, memory_bytes: 512 * 2 ** 30 });
+    if (path === "/v1/version") return json(response, { program: "trined", version: "0.1.0", api: "1.0.0" });
+    if (path.endsWith("/usage")) {
+      stream(response);
+      const isHost = path === "/v1/host/usage";
+      const say = () => {
+        cpu += isHost ? 21_000 + Math.random() * 9000 : 600 + Math.sin(Date.now() / 9000) * 400 + Math.random() * 200;
+        const at = new Date().toISOString();
+        const use = isHost ? { at, cpu_ms: cpu, memory_used_bytes: 2 ** 38 } : { at, is_running: true, cpu_ms: cpu, memory_bytes: 9e8 + Math.random() * 1e8, read_bytes: cpu * 900, written_bytes: cpu * 2100 };
+        response.write(`data: ${JSON.stringify(use)}\n\n`);
+      };
+      say();
+      const timer = setInterval(say, 1000);
+      return response.on("close", () => clearInterval(timer));
+    }
+    const vm = vms.get(parts[1]);
+    if (parts[0] === "vms" && vm) {
+      if (request.method === "DELETE") return json(response, begin(vm, "delete"), 202);
+      if (request.method === "POST" && NEXT[parts[2]]) return json(response, begin(vm, parts[2]), 202);
+      if (request.method === "GET" && parts.length === 2) return json(response, vm);
+    }
+    return json(response, { code: "not-found", detail: `there is nothing at ${path}` }, 404);
+  });
+
+  function file(path, response) {
+    const name = join(WEB, normalize(path));
+    const isThere = name.startsWith(WEB) && extname(name) !== "" && statSync(name, { throwIfNoEntry: false })?.isFile();
+    const real = isThere ? name : join(WEB, "index.html");
+    response.writeHead(200, { "content-type": KINDS[extname(real)] ?? "application/octet-stream" });
+    response.end(readFileSync(real));
+  }
+
+  await new Promise((listening) => server.listen(0, "127.0.0.1", listening));
+  const stop = () => {
+    server.closeAllConnections();
+    server.close();
+  };
+  return { url: `http://127.0.0.1:${server.address().port}`, vms, asked, change, stop };
+}
