@@ -74,3 +74,48 @@ fn collapse(address: usize) -> bool {
     let unknown = Some(libc::EINVAL);
     result == 0 || std::io::Error::last_os_error().raw_os_error() != unknown
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A place for huge pages, which is given back with the process.
+    fn mapping(huge_pages: usize) -> *mut u8 {
+        let size = (huge_pages + 1) * HUGE_SIZE;
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let at = unsafe { libc::mmap(std::ptr::null_mut(), size, prot, flags, -1, 0) };
+        assert_ne!(at, libc::MAP_FAILED);
+        at.cast::<u8>().wrapping_add(at.align_offset(HUGE_SIZE))
+    }
+
+    #[test]
+    fn each_huge_page_is_asked_for_once_and_only_when_it_is_full() {
+        let at = mapping(3);
+        let mut pages = HugePages::new(at as u64);
+        let mut done = Vec::new();
+        for used in [0, HUGE_SIZE - 1, HUGE_SIZE, HUGE_SIZE + 1, 3 * HUGE_SIZE, HUGE_SIZE] {
+            pages.used(used);
+            done.push(pages.done / HUGE_SIZE);
+        }
+        assert_eq!(done, [0, 0, 1, 1, 3, 3]);
+    }
+
+    #[test]
+    fn contents_stay_while_pages_become_huge_ones() {
+        let at = mapping(2);
+        for offset in (0..2 * HUGE_SIZE).step_by(4096) {
+            // SAFETY: inside the mapping, which is nobody else's.
+            unsafe { at.add(offset).write((offset >> 12) as u8) };
+        }
+        let mut pages = HugePages::new(at as u64);
+        pages.used(2 * HUGE_SIZE);
+        // Waits for what has begun.
+        drop(pages);
+        for offset in (0..2 * HUGE_SIZE).step_by(4096) {
+            // SAFETY: as above.
+            assert_eq!(unsafe { at.add(offset).read() }, (offset >> 12) as u8);
+        }
+    }
+}

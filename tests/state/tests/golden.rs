@@ -3,10 +3,14 @@
 
 use std::fs;
 
-use board::NamedSection;
+use board::{NamedSection, restore_vcpu, save_vcpu};
+use engine::{Engine, Parts};
+use engine_full::FullEngine;
+use guest_memory::GuestMemory;
+use machine_clock::{MachineClock, TimeSource};
 use state_tests::{Saved, Vm, fields, golden};
-use x86_state::Activity;
 use x86_state::bits::{Cr0, Efer};
+use x86_state::{Activity, VcpuId};
 
 const SIZE_MAX: usize = 64 << 10;
 
@@ -79,6 +83,28 @@ fn in_the_newest_file_every_field_differs_from_reset() {
     for (name, bytes) in &saved {
         let known = AS_AT_RESET.iter().any(|(known, _)| known == name);
         assert_eq!(reset.get(name) == Some(bytes), known, "{name} as after reset, or not");
+    }
+}
+
+#[test]
+fn full_takes_every_vcpus_state_over_and_gives_it_back() {
+    let profile = Vm::profile(golden::CORES);
+    if let Err(why) = FullEngine.check(&profile) {
+        println!("NOT RUN: {why}");
+        return;
+    }
+    for path in golden::files() {
+        let sections = board::unpack(&profile, &fs::read(path).unwrap()).unwrap();
+        let memory = GuestMemory::new(&[("ram", 2 << 20)]).unwrap();
+        let parts = Parts { clock: MachineClock::new(TimeSource::Host), memory };
+        let mut vcpus = FullEngine.build(&profile, &parts).unwrap().vcpus;
+        for (id, vcpu) in (0..).map(VcpuId).zip(&mut vcpus) {
+            let of = |named: &&NamedSection| named.path == format!("cpu/{}", id.0);
+            let section = &sections.iter().find(of).unwrap().section;
+            let state = restore_vcpu(section, &profile, id).unwrap();
+            vcpu.load(&state).unwrap();
+            assert_eq!(save_vcpu(&vcpu.save().unwrap()), save_vcpu(&state), "{id:?}");
+        }
     }
 }
 
