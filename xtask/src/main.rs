@@ -6,6 +6,7 @@
 mod bench;
 mod check;
 mod golden;
+mod lockstep;
 mod nested;
 mod openapi;
 mod stress;
@@ -35,6 +36,8 @@ enum Task {
     Bench(bench::Options),
     /// Compiler, CPython, Node.js, OpenSSL and the kernel's tests in a guest, beside this machine
     Stress(stress::Options),
+    /// Boot a guest on `full` with all that its translated code does checked by the interpreter
+    Lockstep(lockstep::Options),
     /// Run a command on a machine with hardware virtualization, made of software
     Nested(nested::Options),
     /// Add a file to those every version must load, after a change of the saved state's format
@@ -53,6 +56,7 @@ fn main() -> std::process::ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Check => check::run(),
         Task::Bench(options) => bench::run(&options),
+        Task::Lockstep(options) => lockstep::run(&options),
         Task::Nested(options) => nested::run(&options),
         Task::Golden => golden::run(),
         Task::Openapi => openapi::run(),

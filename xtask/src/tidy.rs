@@ -83,7 +83,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 const WRAPPED: &[(&str, &[&str])] = &[
     ("kvm-ioctls", &["engine_hw"]),
     ("kvm-bindings", &["engine_hw"]),
-    ("iced-x86", &["x86_decode", "isa", "system"]),
+    ("iced-x86", &["x86_decode", "isa", "lockstep", "system"]),
     ("imago", &["storage"]),
     ("io-uring", &["storage"]),
     ("fatfs", &["fatimage"]),

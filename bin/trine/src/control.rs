@@ -184,6 +184,14 @@ fn table(status: &Status) -> String {
         ("vCPUs", status.vcpus.to_string()),
         ("memory", format!("{} MiB", status.memory_bytes >> 20)),
         ("overhead", format!("{} KiB beyond guest memory", status.overhead_bytes >> 10)),
+        (
+            "engine's",
+            format!(
+                "{} KiB of translated code, {} KiB of tables",
+                status.code_bytes >> 10,
+                status.table_bytes >> 10
+            ),
+        ),
         ("has run", format!("{seconds:.1} s")),
         ("resets", status.resets.to_string()),
         ("moves", status.moves.to_string()),

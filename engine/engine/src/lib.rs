@@ -109,6 +109,17 @@ pub trait Engine: Send + Sync {
     fn build(&self, profile: &CpuProfile, parts: &Parts) -> Result<Built, EngineError>;
 }
 
+/// Host memory an engine takes beside the guest's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Footprint {
+    /// Translated code.
+    pub code_bytes: u64,
+    /// What is known of it and of guest addresses.
+    pub table_bytes: u64,
+    /// Of both together, what is in shared mappings, as guest memory is.
+    pub shared_bytes: u64,
+}
+
 /// What is inside the socket and shared by its vCPUs. Every call may come from any thread.
 pub trait CpuComplex: Send + Sync {
     /// The guest-physical address space is now this. Declarative: the engine finds the difference
@@ -145,6 +156,11 @@ pub trait CpuComplex: Send + Sync {
 
     /// Makes the vCPU's `run` return. Sticky.
     fn kick(&self, vcpu: VcpuId);
+
+    /// Host memory the engine takes beside the guest's.
+    fn footprint(&self) -> Footprint {
+        Footprint::default()
+    }
 
     /// Shortcuts through the host's kernel; they may be absent at any moment.
     fn kernel_paths(&self) -> Option<&dyn KernelPaths> {

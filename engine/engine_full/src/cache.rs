@@ -236,6 +236,8 @@ pub(crate) struct Cache {
     pub(crate) closing: bool,
     /// By kernel page number, the page of guest memory its units were translated from.
     kernel_pages: HashMap<u64, u32>,
+    /// Units may be linked to each other.
+    pub(crate) links: bool,
 }
 
 impl Cache {
@@ -295,12 +297,25 @@ impl Cache {
             closing: false,
             generation: 0,
             kernel_pages: HashMap::new(),
+            links: true,
         })
     }
 
     /// There is room for another unit.
     pub(crate) fn has_room(&self) -> bool {
         self.memory.has_room(UNIT_SIZE_MAX) && self.sites.len() < SITES_MAX
+    }
+
+    /// Bytes of memory that what is known of the code takes.
+    pub(crate) fn table_bytes(&self) -> usize {
+        let page = |page: &PageUnits| (page.ids.capacity() + page.jumps.capacity()) * 4;
+        let of_pages = size_of::<(u32, PageUnits)>() * self.pages.capacity()
+            + self.pages.values().map(page).sum::<usize>();
+        self.sites.capacity() * size_of::<Site>()
+            + self.units.capacity() * size_of::<Unit>()
+            + self.points.capacity() * size_of::<Point>()
+            + self.keys.capacity() * size_of::<(Key, u32)>()
+            + of_pages
     }
 
     /// Drops all units. No vCPU may be in translated code, or go there by what it knows.
@@ -407,6 +422,9 @@ impl Cache {
 
     /// Links a jump to a unit's body.
     pub(crate) fn link(&self, distance_at: Place, to: Place) {
+        if !self.links {
+            return;
+        }
         let from = distance_at + 4;
         self.memory.patch4(distance_at, to.wrapping_sub(from));
     }

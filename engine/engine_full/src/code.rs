@@ -135,6 +135,11 @@ impl CodeMemory {
         self.cold_used = COLD_START;
     }
 
+    /// Bytes in use.
+    pub(crate) fn bytes(&self) -> usize {
+        self.used + self.cold_used - COLD_START
+    }
+
     fn is_used(&self, place: Place) -> bool {
         (place as usize) < if Self::is_cold(place) { self.cold_used } else { self.used }
     }

@@ -11,7 +11,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use engine::{CpuComplex, EngineError, IoApicRoutes};
+use engine::{CpuComplex, EngineError, Footprint, IoApicRoutes};
 use engine_soft::{Alarm, Complex};
 use guest_memory::{CodeWatcher, DirtyBitmap, FlatView};
 use x86_state::{Msi, VcpuId};
@@ -41,6 +41,8 @@ pub(crate) struct Peer {
     running: AtomicBool,
     waiting: AtomicBool,
     commands: Mutex<Vec<Command>>,
+    /// Bytes of its tables: of memory of their own, and of shared mappings.
+    pub(crate) tables: [AtomicU64; 2],
     pub(crate) kick: Arc<KickWord>,
 }
 
@@ -50,6 +52,7 @@ impl Peer {
             running: AtomicBool::new(false),
             waiting: AtomicBool::new(false),
             commands: Mutex::default(),
+            tables: Default::default(),
             kick,
         }
     }
@@ -115,9 +118,11 @@ pub(crate) struct FullComplex {
 }
 
 impl FullComplex {
-    pub(crate) fn new(soft: Arc<Complex>, cache: Cache, peers: Vec<Peer>) -> Self {
+    /// `reads_tsc`: translated code may, by itself.
+    pub(crate) fn new(soft: Arc<Complex>, cache: Cache, peers: Vec<Peer>, reads_tsc: bool) -> Self {
         let timers = Timers::new(soft.clone());
         let tsc = GuestTsc::new(soft.clock.clone(), soft.profile.tsc_khz());
+        let tsc = tsc.filter(|_| reads_tsc);
         Self {
             soft,
             cache: Mutex::new(cache),
@@ -259,6 +264,22 @@ impl CpuComplex for FullComplex {
 
     fn set_ioapic_routes(&self, routes: &IoApicRoutes) -> Result<(), EngineError> {
         self.soft.set_ioapic_routes(routes)
+    }
+
+    fn footprint(&self) -> Footprint {
+        let (code, of_code) = {
+            let cache = self.cache();
+            (cache.memory.bytes() as u64, cache.table_bytes() as u64)
+        };
+        let of_vcpus = |kind: usize| -> u64 {
+            self.peers.iter().map(|peer| peer.tables[kind].load(Ordering::Relaxed)).sum()
+        };
+        let [own, shared] = [0, 1].map(of_vcpus);
+        Footprint {
+            code_bytes: code,
+            table_bytes: of_code + own + shared,
+            shared_bytes: code + shared,
+        }
     }
 
     fn kick(&self, vcpu: VcpuId) {

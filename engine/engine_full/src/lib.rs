@@ -11,6 +11,7 @@
 //! | `context`, `entry`, `fault` | how it is entered and left, and where registers are |
 //! | `transition` | privilege levels it changes by itself |
 //! | `vcpu`, `complex`, `timer`, `tsc` | the loop of a vCPU, and what vCPUs share |
+//! | `check` | translated code beside the interpreter, for tests |
 //!
 //! What this crate may not know: devices, other engines.
 //!
@@ -21,6 +22,7 @@
 //! Unsafe code is in `entry`, `fault`, `views`, `code`, `huge` and `tsc`, each of which says why.
 
 mod cache;
+mod check;
 mod code;
 mod complex;
 mod context;
@@ -44,6 +46,8 @@ use machine_clock::TimeSource;
 use x86_state::{CpuProfile, VcpuId};
 
 use crate::cache::Cache;
+use crate::check::Check;
+pub use crate::check::{Checked, Difference, Divergence, Tell};
 use crate::complex::{FullComplex, Peer};
 use crate::vcpu::FullVcpu;
 use crate::views::Views;
@@ -86,33 +90,73 @@ impl Engine for FullEngine {
 
     fn build(&self, profile: &CpuProfile, parts: &Parts) -> Result<Built, EngineError> {
         self.check(profile)?;
-        if parts.clock.source() == TimeSource::Counted {
-            return Err(EngineError::Unsupported(Unsupported {
-                engine: EngineKind::Full,
-                reason: "it does not count instructions; use --engine emu".into(),
-            }));
-        }
-        let refused = |operation| move |source| EngineError::Host { operation, source };
-        let soft = Complex::new(profile, parts);
-        let cache = Cache::new().map_err(refused("map memory for translated code"))?;
-        let miss = cache.memory.address(cache.miss);
-        let again = cache.jump_again.map(|place| cache.memory.address(place));
-        let mut views = Vec::new();
-        let mut peers = Vec::new();
-        for slot in &soft.slots {
-            let (own, kick) =
-                Views::new(miss, again, soft.slots.len()).map_err(refused("reserve addresses"))?;
-            slot.mail.set_alarm(kick.clone());
-            views.push(own);
-            peers.push(Peer::new(kick));
-        }
-        let complex = Arc::new(FullComplex::new(soft.clone(), cache, peers));
-        let vcpus = views.into_iter().zip(0..).map(|(views, id)| {
-            let soft = SoftVcpu::new(&soft, VcpuId(id))?;
-            let vcpu: Box<dyn Vcpu> = Box::new(FullVcpu::new(soft, complex.clone(), views));
-            Ok(vcpu)
-        });
-        let vcpus = vcpus.collect::<Result<_, EngineError>>()?;
-        Ok(Built { complex: complex as Arc<dyn CpuComplex>, vcpus })
+        build(profile, parts, None)
     }
+}
+
+/// The engine, with all that translated code does done again by the interpreter: see `check`. For
+/// tests; machines of more than one vCPU are not checked.
+#[derive(Clone)]
+pub struct CheckedEngine {
+    /// Every unit by itself, so that a mistake is found where it is made. Without, translated
+    /// code runs as it does in the engine.
+    pub by_unit: bool,
+    /// What has been checked.
+    pub checked: Arc<Checked>,
+    /// Told of each divergence. The copy then takes over what translated code did.
+    pub tell: Tell,
+}
+
+impl Engine for CheckedEngine {
+    fn kind(&self) -> EngineKind {
+        EngineKind::Full
+    }
+
+    fn check(&self, profile: &CpuProfile) -> Result<(), Unsupported> {
+        FullEngine.check(profile)
+    }
+
+    fn build(&self, profile: &CpuProfile, parts: &Parts) -> Result<Built, EngineError> {
+        self.check(profile)?;
+        let one = profile.topology().cores == 1;
+        build(profile, parts, one.then_some(self))
+    }
+}
+
+fn build(
+    profile: &CpuProfile,
+    parts: &Parts,
+    checked: Option<&CheckedEngine>,
+) -> Result<Built, EngineError> {
+    if parts.clock.source() == TimeSource::Counted {
+        return Err(EngineError::Unsupported(Unsupported {
+            engine: EngineKind::Full,
+            reason: "it does not count instructions; use --engine emu".into(),
+        }));
+    }
+    let refused = |operation| move |source| EngineError::Host { operation, source };
+    let soft = Complex::new(profile, parts);
+    let mut cache = Cache::new().map_err(refused("map memory for translated code"))?;
+    cache.links = checked.is_none_or(|checked| !checked.by_unit);
+    let miss = cache.memory.address(cache.miss);
+    let again = cache.jump_again.map(|place| cache.memory.address(place));
+    let mut views = Vec::new();
+    let mut peers = Vec::new();
+    for slot in &soft.slots {
+        let (own, kick) =
+            Views::new(miss, again, soft.slots.len()).map_err(refused("reserve addresses"))?;
+        slot.mail.set_alarm(kick.clone());
+        views.push(own);
+        peers.push(Peer::new(kick));
+    }
+    let complex = Arc::new(FullComplex::new(soft.clone(), cache, peers, checked.is_none()));
+    let vcpus = views.into_iter().zip(0..).map(|(views, id)| {
+        let soft = SoftVcpu::new(&soft, VcpuId(id))?;
+        let check = checked
+            .map(|c| Check::new(profile, parts, c.by_unit, c.checked.clone(), c.tell.clone()));
+        let vcpu = FullVcpu::new(soft, complex.clone(), views, check.transpose()?);
+        Ok(Box::new(vcpu) as Box<dyn Vcpu>)
+    });
+    let vcpus = vcpus.collect::<Result<_, EngineError>>()?;
+    Ok(Built { complex: complex as Arc<dyn CpuComplex>, vcpus })
 }

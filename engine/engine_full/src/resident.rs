@@ -35,6 +35,11 @@ impl Resident {
         self.count
     }
 
+    /// Pages that may be there.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
     /// The page has entries.
     pub(crate) fn contains(&self, index: usize) -> bool {
         let (word, bit) = place(index);

@@ -51,6 +51,11 @@ impl Stores {
         })
     }
 
+    /// Bytes of memory its links take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.links.capacity() * size_of::<Link>()
+    }
+
     /// Forgets all.
     pub(crate) fn clear(&mut self) {
         for link in self.links.drain(..) {

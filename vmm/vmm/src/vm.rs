@@ -454,6 +454,8 @@ impl Vm {
 
     fn status(&self) -> Status {
         let bus = self.machine.bus_counters();
+        let complex = self.machine.socket().complex();
+        let footprint = complex.map(|complex| complex.footprint()).unwrap_or_default();
         Status {
             pid: std::process::id(),
             engine: name(self.engine),
@@ -461,7 +463,9 @@ impl Vm {
             cage: self.cage.clone(),
             state: self.state,
             memory_bytes: self.machine.ram_bytes(),
-            overhead_bytes: overhead_bytes(),
+            overhead_bytes: overhead_bytes() + footprint.shared_bytes,
+            code_bytes: footprint.code_bytes,
+            table_bytes: footprint.table_bytes,
             machine_time_ms: self.machine.clock().now_ns() / 1_000_000,
             resets: self.resets,
             moves: self.moves,

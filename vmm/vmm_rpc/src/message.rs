@@ -287,6 +287,12 @@ pub struct Status {
     pub memory_bytes: u64,
     /// Host memory of the process beyond guest memory, in bytes.
     pub overhead_bytes: u64,
+    /// Of that, the engine's translated code.
+    #[serde(default)]
+    pub code_bytes: u64,
+    /// Of that, what the engine knows of translated code and of addresses, at most.
+    #[serde(default)]
+    pub table_bytes: u64,
     /// Time the VM has run, without pauses, in milliseconds.
     pub machine_time_ms: u64,
     /// Resets since it was started.

@@ -92,6 +92,35 @@ impl<E: Env> Cpu<E> {
         self.singles.clear();
     }
 
+    /// Takes over the registers of another CPU that is between two instructions. What is derived
+    /// from memory is kept: where that has changed, the caller says so.
+    pub fn take_registers_of<F: Env>(&mut self, other: &Cpu<F>) {
+        self.gpr = other.gpr;
+        self.rip = other.rip;
+        self.flags = other.flags;
+        self.system_flags = other.system_flags;
+        self.segments = other.segments;
+        self.ldtr = other.ldtr;
+        self.tr = other.tr;
+        self.gdtr = other.gdtr;
+        self.idtr = other.idtr;
+        self.cr0 = other.cr0;
+        self.cr2 = other.cr2;
+        self.cr3 = other.cr3;
+        self.cr4 = other.cr4;
+        self.efer = other.efer;
+        self.xcr0 = other.xcr0;
+        self.xss = other.xss;
+        self.debug = other.debug;
+        self.msrs = other.msrs;
+        self.fpu = other.fpu;
+        self.activity = other.activity;
+        self.shadow = other.shadow;
+        self.nmi_masked = other.nmi_masked;
+        self.update_mode();
+        self.update_paging();
+    }
+
     fn load_fpu(&mut self, state: &VcpuState) {
         let mut image = [0; XSAVE_HEADER_OFFSET];
         image.copy_from_slice(&state.xsave.bytes()[..XSAVE_HEADER_OFFSET]);

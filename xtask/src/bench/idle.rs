@@ -7,11 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use guests::{Init, UP, host};
 use nested::Machine;
 
-use super::boot::Engine;
 use super::nested::Vmm;
 use super::subject::{Vm, measure};
 
@@ -22,10 +21,21 @@ const LIMIT: Duration = Duration::from_secs(180);
 const MEMORY_MIB: u64 = 256;
 const CMDLINE: &str = "console=ttyS0 quiet panic=-1";
 
+/// Where to measure.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Engine {
+    /// Here.
+    Emu,
+    /// Here.
+    Full,
+    /// In a nested machine.
+    Hw,
+}
+
 /// How to measure.
 #[derive(Args)]
 pub struct Options {
-    /// Which engine: emu here, or hw beside QEMU-KVM in a nested machine, where instructions are
+    /// Which engine: emu or full here, or hw beside QEMU-KVM in a nested machine, where instructions are
     /// counted instead of time
     #[arg(long, value_enum, default_value_t = Engine::Emu)]
     engine: Engine,
@@ -52,7 +62,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let kernel = guests::kernel("cloud")?;
     let initrd = guests::initrd(&kernel, &[], Init::Shell)?;
     let files = match options.engine {
-        Engine::Emu => Vec::new(),
+        Engine::Emu | Engine::Full => Vec::new(),
         Engine::Hw => {
             host::need_packages(nested::PACKAGES)?;
             super::nested::files(&kernel.vmlinux()?, &initrd)?
@@ -61,9 +71,10 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let vm = Vm { kernel: kernel.image, initrd, memory_mib: MEMORY_MIB, cmdline: CMDLINE.into() };
     for cpus in &options.cpus {
         match options.engine {
-            Engine::Emu => {
-                print!("emu, {cpus} CPUs: ");
-                let mut command = vm.trine("emu")?;
+            Engine::Emu | Engine::Full => {
+                let engine = if options.engine == Engine::Emu { "emu" } else { "full" };
+                print!("{engine}, {cpus} CPUs: ");
+                let mut command = vm.trine(engine)?;
                 command.args(["--cpus", &cpus.to_string()]);
                 watch(command, options.seconds)?;
             }

@@ -225,6 +225,9 @@ impl Translator {
 
     /// Links to what there is on the page.
     fn link_now(&mut self, key: &Key, cache: &mut Cache) {
+        if !cache.links {
+            return;
+        }
         let start = cache.memory.next();
         for site in self.sites.iter().filter(|site| site.reason == Reason::Link) {
             let Some(other) = cache.find_on_page(key, site.rip) else { continue };

@@ -16,6 +16,7 @@ use x86_state::VcpuState;
 use x86_state::bits::{Cr0, Cr4, Rflags};
 
 use crate::cache::{Cache, Key, Mode, Reason, Site};
+use crate::check::Check;
 use crate::code::Place;
 use crate::complex::FullComplex;
 use crate::context::JUMP_MASK;
@@ -62,6 +63,8 @@ pub(crate) struct FullVcpu {
     /// The views of address spaces may have supervisor pages in their lower halves: of a system that
     /// runs there, as firmware does. User code may not run with them.
     low_supervisor: bool,
+    /// Does again what translated code does.
+    check: Option<Box<Check>>,
 }
 
 /// Where the page's memory is: RAM or ROM.
@@ -137,7 +140,12 @@ enum Onward {
 }
 
 impl FullVcpu {
-    pub(crate) fn new(soft: SoftVcpu, complex: Arc<FullComplex>, views: Views) -> Self {
+    pub(crate) fn new(
+        soft: SoftVcpu,
+        complex: Arc<FullComplex>,
+        views: Views,
+        check: Option<Check>,
+    ) -> Self {
         let stores = Stores::new(complex.soft.memory.bits().pages());
         let mut vcpu = Self {
             soft,
@@ -156,6 +164,7 @@ impl FullVcpu {
             rip: 0,
             tsc_line: (0, Line::default()),
             low_supervisor: false,
+            check: check.map(Box::new),
         };
         if let Some(tsc) = &vcpu.complex.tsc {
             vcpu.soft.cpu.env.time.set_tsc_source(tsc.clone());
@@ -168,6 +177,7 @@ impl FullVcpu {
     fn run_loop(&mut self) -> Result<Exit, EngineError> {
         loop {
             let next = self.soft.prepare();
+            self.tell_tables();
             self.mirror_flushes();
             self.obey();
             match next {
@@ -192,6 +202,14 @@ impl FullVcpu {
                 }
             }
         }
+    }
+
+    /// Tells how much memory this vCPU's tables take.
+    fn tell_tables(&self) {
+        let [own, shared] = self.views.bytes();
+        let tables = &self.complex.peers[self.soft.index()].tables;
+        tables[0].store((own + self.stores.bytes()) as u64, Ordering::Relaxed);
+        tables[1].store(shared as u64, Ordering::Relaxed);
     }
 
     /// Has the timers' thread wake this vCPU when its APIC's is due.
@@ -340,6 +358,10 @@ impl FullVcpu {
     }
 
     fn resolve(&mut self, site: Site, scratch: u64, resume: u64, generation: u64) -> Onward {
+        if self.ends_stretch(site.reason) {
+            self.take_registers(self.rip);
+            return Onward::Guest(self.rip);
+        }
         match site.reason {
             Reason::Interpret => Onward::Interpret(site.rip),
             Reason::Go => Onward::Guest(site.rip),

@@ -4,6 +4,7 @@ use x86_state::bits::{Cr4, Rflags};
 use x86_state::{InterruptShadow, SegReg};
 
 use super::{FullVcpu, NOWHERE};
+use crate::cache::Reason;
 use crate::{entry, transition};
 
 impl FullVcpu {
@@ -11,6 +12,9 @@ impl FullVcpu {
     pub(super) fn give_registers(&mut self) {
         if std::mem::replace(&mut self.given, true) {
             return;
+        }
+        if let Some(check) = &mut self.check {
+            check.begin(&self.soft.cpu);
         }
         let cpu = &self.soft.cpu;
         let context = self.views.context();
@@ -60,6 +64,16 @@ impl FullVcpu {
         for (own, register) in cpu.fpu.xmm.iter_mut().zip(&context.vector.0) {
             *own = u128::from(register[1]) << 64 | u128::from(register[0]);
         }
+        if let Some(check) = &mut self.check {
+            check.end(&self.soft.cpu);
+        }
+    }
+
+    /// What translated code came back for is looked at with the registers taken: units are checked
+    /// one by one, and none is linked to another.
+    pub(super) fn ends_stretch(&self, reason: Reason) -> bool {
+        let between = matches!(reason, Reason::Link | Reason::Jump | Reason::Go | Reason::Retired);
+        between && self.check.as_ref().is_some_and(|check| check.by_unit)
     }
 
     /// Takes the line of the TSC that is in force.

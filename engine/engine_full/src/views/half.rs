@@ -64,6 +64,11 @@ impl Half {
         }
     }
 
+    /// Bytes of memory it takes, at most.
+    pub(super) fn bytes(&self) -> usize {
+        self.resident.count() * 4096
+    }
+
     /// Drops every entry.
     pub(super) fn flush(&mut self) {
         for index in self.resident.take_filled() {

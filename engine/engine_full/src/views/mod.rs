@@ -244,6 +244,18 @@ impl Views {
         unsafe { self.context.as_mut() }
     }
 
+    /// Bytes of memory of its own that all of it takes, at most, and of shared mappings.
+    pub(crate) fn bytes(&self) -> [usize; 2] {
+        let jumps = |space: &Space| match space.used {
+            0 => JUMPS_SIZE,
+            _ => BELOW - CONTEXT_SIZE,
+        };
+        let own =
+            |space: &Space| jumps(space) + space.halves.iter().map(Half::bytes).sum::<usize>();
+        let upper: usize = self.upper.iter().map(Half::bytes).sum();
+        [self.spaces.iter().map(own).sum::<usize>() + JUMPS_SIZE, upper + CONTEXT_SIZE]
+    }
+
     /// GS and FS base of a view.
     pub(crate) fn bases(&self, selector: Selector) -> [u64; 2] {
         match selector {
