@@ -38,6 +38,12 @@ pub enum OpenError {
         /// For writing.
         write: bool,
     },
+    /// It is no layer for this disk.
+    #[error("'{path}' is no layer for this disk: only a written qcow2 disk can go on in a new one")]
+    NoLayers {
+        /// The path.
+        path: PathBuf,
+    },
     /// Another program has it.
     #[error(
         "disk '{path}' is in use by another VM or program: stop that one, use a copy, or use it \

@@ -14,6 +14,7 @@
 mod error;
 mod header;
 mod lane;
+mod layers;
 mod leaks;
 mod limits;
 mod open;
@@ -26,6 +27,7 @@ mod vectored;
 pub use error::OpenError;
 pub use header::Qcow2Error;
 pub use lane::{Done, Kind, Lane, Transfer, Work};
+pub use layers::{create_layer, merge_layers};
 pub use limits::{Limit, Limits, Rate};
 pub use open::{Cache, DiskOptions, Format};
 pub use raw::RawDisk;
@@ -100,6 +102,17 @@ pub trait Disk: Send + Sync {
     /// When it cannot be so large, or not at all.
     fn grow(&self, _size_bytes: u64) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Goes on in a new layer, which stands on what the disk has been so far: that is only read from now on.
+    /// Requests wait meanwhile. `files` are those of
+    /// [`DiskOptions::open_files`]. A disk that is laid over with this layer already stays as it is.
+    ///
+    /// # Errors
+    /// When the disk is not made of layers, these are not its own and one above, or the host refuses: it then
+    /// goes on as before.
+    fn lay(&self, over: &DiskOptions, _files: Vec<File>) -> Result<(), OpenError> {
+        Err(OpenError::NoLayers { path: over.path.clone() })
     }
 
     /// While on, no request waits for a limit: what is in flight shall end soon.

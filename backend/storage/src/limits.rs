@@ -1,5 +1,6 @@
 //! Limits on how fast a disk is: requests and bytes a second.
 
+use std::fs::File;
 use std::io;
 use std::str::FromStr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use vm_memory::VolatileSlice;
 
-use crate::{Disk, DiskInfo, total};
+use crate::{Disk, DiskInfo, DiskOptions, OpenError, total};
 
 /// What passes at once after a pause: what the limit lets through in this time.
 const BURST: Duration = Duration::from_millis(100);
@@ -150,6 +151,10 @@ impl Disk for Limited {
 
     fn grow(&self, size_bytes: u64) -> io::Result<()> {
         self.disk.grow(size_bytes)
+    }
+
+    fn lay(&self, over: &DiskOptions, files: Vec<File>) -> Result<(), OpenError> {
+        self.disk.lay(over, files)
     }
 
     fn read(&self, offset: u64, buffers: &[VolatileSlice<'_>]) -> io::Result<()> {

@@ -149,8 +149,12 @@ impl DiskOptions {
     /// As there, and when a file is missing.
     pub fn open_given(&self, mut files: Vec<File>) -> Result<Arc<dyn Disk>, OpenError> {
         let overlay = if self.has_overlay() { files.pop() } else { None };
-        let given = self.wanted().into_iter().zip(files).collect();
-        self.open_from(&Files(Some(given)), overlay)
+        self.open_from(&self.given(files), overlay)
+    }
+
+    /// The files of [`DiskOptions::open_files`].
+    pub(crate) fn given(&self, files: Vec<File>) -> Files<'_> {
+        Files(Some(self.wanted().into_iter().zip(files).collect()))
     }
 
     fn has_overlay(&self) -> bool {
@@ -206,6 +210,24 @@ impl DiskOptions {
     }
 
     fn open_qcow2(&self, write: bool, files: &Files<'_>) -> Result<Qcow2Disk, OpenError> {
+        let top = self.chain(write, files, None)?;
+        let failed = |source| OpenError::Host { path: self.path.clone(), source };
+        let disk = Qcow2Disk::new(top, &self.path, write, self.cache).map_err(failed)?;
+        let size_bytes = disk.info().size_bytes;
+        if size_bytes == 0 || !size_bytes.is_multiple_of(crate::SECTOR_SIZE) {
+            return Err(OpenError::Size { path: self.path.clone(), size_bytes });
+        }
+        Ok(disk)
+    }
+
+    /// Opens, locks and checks the files of a qcow2 disk. With `unlocked`, only the first is locked, and the
+    /// others come there, for who has them locked in another way to do it later.
+    pub(crate) fn chain(
+        &self,
+        write: bool,
+        files: &Files<'_>,
+        mut unlocked: Option<&mut Vec<File>>,
+    ) -> Result<Layer, OpenError> {
         let names = std::iter::once((&self.path, Some(Format::Qcow2)))
             .chain(self.backing.iter().map(|(path, format)| (path, *format)));
         let direct = self.cache == Cache::None;
@@ -221,7 +243,10 @@ impl DiskOptions {
                 return Err(OpenError::Loop { path: path.clone() });
             }
             seen.push(identity);
-            lock(&file, path, write)?;
+            match &mut unlocked {
+                Some(unlocked) if n > 0 => unlocked.push(clone(&file, path)?),
+                _ => lock(&file, path, write)?,
+            }
             let refused = |source| OpenError::Qcow2 { path: path.clone(), source };
             let last = n == self.backing.len();
             if format_of(path, format, files)? == Format::Raw {
@@ -251,14 +276,7 @@ impl DiskOptions {
             Layer::Qcow2(file, _) => Layer::Qcow2(file, Some(Box::new(below))),
             raw @ Layer::Raw(_) => raw,
         });
-        let failed = |source| OpenError::Host { path: self.path.clone(), source };
-        let top = chain.ok_or_else(|| OpenError::Missing { path: self.path.clone() })?;
-        let disk = Qcow2Disk::new(top, &self.path, write, self.cache).map_err(failed)?;
-        let size_bytes = disk.info().size_bytes;
-        if size_bytes == 0 || !size_bytes.is_multiple_of(crate::SECTOR_SIZE) {
-            return Err(OpenError::Size { path: self.path.clone(), size_bytes });
-        }
-        Ok(disk)
+        chain.ok_or_else(|| OpenError::Missing { path: self.path.clone() })
     }
 }
 
@@ -335,6 +353,10 @@ impl Disk for Adjusted {
 
     fn grow(&self, size_bytes: u64) -> std::io::Result<()> {
         self.disk.grow(size_bytes)
+    }
+
+    fn lay(&self, over: &DiskOptions, files: Vec<File>) -> Result<(), OpenError> {
+        self.disk.lay(over, files)
     }
 
     fn read(&self, offset: u64, buffers: &[vm_memory::VolatileSlice<'_>]) -> std::io::Result<()> {

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use imago::file::File as ImagoFile;
 use imago::format::PreallocateMode;
@@ -15,12 +15,15 @@ use imago::raw::Raw;
 use imago::{DenyImplicitOpenGate, FormatAccess, FormatDriverBuilder, StorageOpenOptions};
 use vm_memory::VolatileSlice;
 
-use crate::{Cache, Disk, DiskInfo, SECTOR_SIZE, check_growth, check_range, total};
+use crate::open::lock;
+use crate::{
+    Cache, Disk, DiskInfo, DiskOptions, OpenError, SECTOR_SIZE, check_growth, check_range, total,
+};
 
-type Access = FormatAccess<ImagoFile>;
+pub(crate) type Access = FormatAccess<ImagoFile>;
 
 /// A file that was checked and locked, for the library.
-fn storage(file: File, path: &Path, write: bool, direct: bool) -> io::Result<ImagoFile> {
+pub(crate) fn storage(file: File, path: &Path, write: bool, direct: bool) -> io::Result<ImagoFile> {
     let options = StorageOpenOptions::new().filename(path).write(write).direct(direct);
     ImagoFile::from_open_file(file, options)
 }
@@ -35,7 +38,7 @@ pub(crate) enum Layer {
 impl Layer {
     /// Nothing is opened by a name in an image: the gate refuses, and what an image names is
     /// replaced by what the operator did.
-    fn open(self, path: &Path, write: bool, direct: bool) -> io::Result<Access> {
+    pub(crate) fn open(self, path: &Path, write: bool, direct: bool) -> io::Result<Access> {
         match self {
             Self::Raw(file) => {
                 let builder = Raw::builder(storage(file, path, write, direct)?).write(write);
@@ -64,6 +67,9 @@ pub(crate) struct Qcow2Disk {
     /// Every write is flushed.
     through: bool,
     access: RwLock<Access>,
+    /// The layer that is written.
+    top: Mutex<PathBuf>,
+    cache: Cache,
 }
 
 impl fmt::Debug for Qcow2Disk {
@@ -77,7 +83,8 @@ impl Qcow2Disk {
         let access = top.open(path, write, cache == Cache::None)?;
         let size_bytes = AtomicU64::new(access.size());
         let through = cache == Cache::Writethrough;
-        Ok(Self { read_only: !write, size_bytes, through, access: RwLock::new(access) })
+        let (access, top) = (RwLock::new(access), Mutex::new(path.to_owned()));
+        Ok(Self { read_only: !write, size_bytes, through, access, top, cache })
     }
 
     /// A panic in the library, under this lock, leaves its caches in a state nobody knows: all
@@ -115,6 +122,33 @@ impl Disk for Qcow2Disk {
         access.flush()?;
         access.sync()?;
         self.size_bytes.fetch_max(size_bytes, Ordering::AcqRel);
+        Ok(())
+    }
+
+    fn lay(&self, over: &DiskOptions, files: Vec<File>) -> Result<(), OpenError> {
+        let failed = |source| OpenError::Host { path: over.path.clone(), source };
+        let mut top = self.top.lock().unwrap_or_else(PoisonError::into_inner);
+        if *top == over.path {
+            return Ok(());
+        }
+        if self.read_only || over.backing.first().is_none_or(|(below, _)| below != &*top) {
+            return Err(OpenError::NoLayers { path: over.path.clone() });
+        }
+        let over = DiskOptions { cache: self.cache, ..over.clone() };
+        let mut access = self.alone().map_err(failed)?;
+        access.flush().and_then(|()| access.sync()).map_err(failed)?;
+        // What has been written is still locked as that: it becomes a layer like the others when it is closed.
+        let mut below = Vec::new();
+        let chain = over.chain(true, &over.given(files), Some(&mut below))?;
+        let new = chain.open(&over.path, true, self.cache == Cache::None).map_err(failed)?;
+        if new.size() != access.size() {
+            return Err(OpenError::NoLayers { path: over.path.clone() });
+        }
+        *access = new;
+        for (file, (path, _)) in below.iter().zip(&over.backing) {
+            lock(file, path, false)?;
+        }
+        *top = over.path;
         Ok(())
     }
 

@@ -33,6 +33,8 @@ pub struct DiskSpec {
     pub options: DiskOptions,
     /// The controller.
     pub bus: DiskBus,
+    /// What it is called, and what the guest sees as its serial number; without it, by its place.
+    pub serial: Option<String>,
 }
 
 /// A CD-ROM drive.
@@ -52,7 +54,7 @@ impl DiskSpec {
         let image = Store::of_user()?.find(&name.parse::<Name>()?)?;
         let format = Some(Format::Raw);
         let options = DiskOptions { format, snapshot: true, ..DiskOptions::new(image.path) };
-        Ok(Self { options, bus: DiskBus::default() })
+        Ok(Self { options, bus: DiskBus::default(), serial: None })
     }
 }
 
@@ -60,18 +62,22 @@ impl FromStr for DiskSpec {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut bus = DiskBus::default();
+        let (mut bus, mut serial) = (DiskBus::default(), None);
         let options = DiskOptions::parse(text, |option| {
             bus = match option.split_once('=') {
                 Some(("bus", "virtio")) => DiskBus::Virtio,
                 Some(("bus", "sata")) => DiskBus::Sata,
                 Some(("bus", "nvme")) => DiskBus::Nvme,
                 Some(("bus", _)) => return Err("bus is virtio, sata or nvme".to_owned()),
+                Some(("serial", name)) => {
+                    serial = Some(name.to_owned());
+                    return Ok(true);
+                }
                 _ => return Ok(false),
             };
             Ok(true)
         })?;
-        Ok(Self { options, bus })
+        Ok(Self { options, bus, serial })
     }
 }
 
@@ -87,6 +93,18 @@ impl FromStr for CdromSpec {
     }
 }
 
+/// What a disk is that is named while the VM runs; paths begin at `directory`.
+pub(crate) fn options_later(text: &str, directory: &Path) -> Result<DiskOptions, VmError> {
+    let mut options: DiskOptions = text.parse().map_err(VmError::Plugged)?;
+    begin_at(directory, &mut options);
+    Ok(options)
+}
+
+fn begin_at(directory: &Path, options: &mut DiskOptions) {
+    options.path = directory.join(&options.path);
+    options.backing.iter_mut().for_each(|(path, _)| *path = directory.join(&*path));
+}
+
 /// Locks a disk that comes later, whose files another has opened; paths begin at `directory`.
 pub(crate) fn open_later(
     text: &str,
@@ -94,14 +112,13 @@ pub(crate) fn open_later(
     serial: String,
     files: Vec<File>,
 ) -> Result<board::DiskSpec, VmError> {
-    let DiskSpec { mut options, bus } = text.parse().map_err(VmError::Plugged)?;
+    let DiskSpec { mut options, bus, serial: own } = text.parse().map_err(VmError::Plugged)?;
     if bus != DiskBus::Virtio {
         let message = "only virtio disks come while a VM runs: leave bus= out";
         return Err(VmError::Plugged(message.to_owned()));
     }
-    options.path = directory.join(&options.path);
-    options.backing.iter_mut().for_each(|(path, _)| *path = directory.join(&*path));
-    Ok(board::DiskSpec { disk: options.open_given(files)?, serial })
+    begin_at(directory, &mut options);
+    Ok(board::DiskSpec { disk: options.open_given(files)?, serial: own.unwrap_or(serial) })
 }
 
 /// Opens and locks all disks and discs of `spec`.
@@ -109,7 +126,8 @@ pub(crate) fn open(spec: &VmSpec, parts: &mut MachineSpec) -> Result<(), VmError
     for (n, disk) in spec.disks.iter().enumerate() {
         let mut options = disk.options.clone();
         options.snapshot |= spec.snapshot;
-        let (disk, serial, bus) = (options.open()?, format!("disk{n}"), disk.bus);
+        let serial = disk.serial.clone().unwrap_or_else(|| format!("disk{n}"));
+        let (disk, bus) = (options.open()?, disk.bus);
         match bus {
             DiskBus::Virtio => parts.disks.push(board::DiskSpec { disk, serial }),
             DiskBus::Nvme => parts.nvme.push(board::DiskSpec { disk, serial }),

@@ -3,10 +3,11 @@
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::Arc;
 
 use board::{Card, Machine, NetModel, PlugError, Slot};
 use net::Tap;
-use virtio::Dispatch;
+use virtio::{Block, Dispatch};
 use vmm_rpc::{DeviceKind, Files, PluggedDevice};
 
 use crate::{NetSpec, NetworkSpec, VmError, VmSpec, disks, networks};
@@ -50,7 +51,8 @@ impl Plugger {
         files: &Files,
     ) -> Result<String, VmError> {
         let name = format!("disk{}", self.next_disk);
-        let spec = disks::open_later(disk, directory, name.clone(), own(files)?)?;
+        let spec = disks::open_later(disk, directory, name, own(files)?)?;
+        let name = spec.serial.clone();
         machine.plug_disk(spec, None)?;
         self.next_disk += 1;
         Ok(name)
@@ -91,14 +93,30 @@ fn own(files: &Files) -> Result<Vec<File>, VmError> {
     files.to_files().map_err(|source| VmError::Host { operation: "take files in", source })
 }
 
-/// A disk becomes larger, and the guest is told.
-pub(crate) fn grow_disk(machine: &Machine, name: &str, size_bytes: u64) -> Result<(), VmError> {
-    let slots = machine.slots();
-    let found = slots.iter().find_map(|slot| match &slot.card {
+/// The disk of this name.
+fn find(machine: &Machine, name: &str) -> Result<Arc<Block>, VmError> {
+    let found = machine.slots().into_iter().find_map(|slot| match slot.card {
         Card::Disk(disk) if slot.name == name => Some(disk),
         _ => None,
     });
-    let disk = found.ok_or_else(|| PlugError::Missing(name.to_owned()))?;
+    Ok(found.ok_or_else(|| PlugError::Missing(name.to_owned()))?)
+}
+
+/// A disk goes on in a new layer.
+pub(crate) fn lay_disk(
+    machine: &Machine,
+    name: &str,
+    over: &str,
+    directory: &Path,
+    files: &Files,
+) -> Result<(), VmError> {
+    let over = disks::options_later(over, directory)?;
+    Ok(find(machine, name)?.lay(&over, own(files)?)?)
+}
+
+/// A disk becomes larger, and the guest is told.
+pub(crate) fn grow_disk(machine: &Machine, name: &str, size_bytes: u64) -> Result<(), VmError> {
+    let disk = find(machine, name)?;
     disk.grow(size_bytes).map_err(|source| match source.kind() {
         ErrorKind::Unsupported => VmError::Plugged(
             "what the guest writes to this disk is thrown away: it cannot grow".into(),

@@ -310,7 +310,8 @@ impl Vm {
                 Request::AddDisk { .. }
                 | Request::AddNet { .. }
                 | Request::RemoveDevice { .. }
-                | Request::GrowDisk { .. },
+                | Request::GrowDisk { .. }
+                | Request::LayDisk { .. },
                 _,
             ) => self.plug(request).unwrap_or_else(|error| refusal(&error)),
             // It is another's to ask.
@@ -392,6 +393,10 @@ impl Vm {
             Request::AddNet { net, files } => plugger.add_net(machine, net, files)?,
             Request::RemoveDevice { name } => {
                 machine.ask_to_go(name)?;
+                return Ok(Reply::Done);
+            }
+            Request::LayDisk { name, over, directory, files } => {
+                plugging::lay_disk(machine, name, over, directory, files)?;
                 return Ok(Reply::Done);
             }
             Request::GrowDisk { name, size_bytes } => {

@@ -79,6 +79,19 @@ pub enum Request {
         /// Its size, then.
         size_bytes: u64,
     },
+    /// A qcow2 disk goes on in a new layer: what it has been so far is only read from now on. If it has that
+    /// layer already, nothing happens.
+    LayDisk {
+        /// What it is called.
+        name: String,
+        /// The new layer and all that is below it, as on the command line.
+        over: String,
+        /// What paths in it begin at.
+        directory: PathBuf,
+        /// Its files: the VM's process opens none.
+        #[serde(skip)]
+        files: Files,
+    },
     /// The disks and network cards that can come and go. Answered with [`Reply::Devices`].
     Devices,
     /// CPUs or memory come.
@@ -98,14 +111,19 @@ impl Request {
     /// The files that go with it.
     pub(crate) fn files(&self) -> &[OwnedFd] {
         match self {
-            Self::AddDisk { files, .. } | Self::AddNet { files, .. } => &files.0,
+            Self::AddDisk { files, .. }
+            | Self::AddNet { files, .. }
+            | Self::LayDisk { files, .. } => &files.0,
             _ => &[],
         }
     }
 
     /// Takes the files in that came with it; closes them where it has no use for them.
     pub(crate) fn attach(&mut self, came: Vec<OwnedFd>) {
-        if let Self::AddDisk { files, .. } | Self::AddNet { files, .. } = self {
+        if let Self::AddDisk { files, .. }
+        | Self::AddNet { files, .. }
+        | Self::LayDisk { files, .. } = self
+        {
             *files = came.into();
         }
     }

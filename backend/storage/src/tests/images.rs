@@ -33,12 +33,12 @@ fn qcow2(dir: &tempfile::TempDir, name: &str, backing: Option<&str>) -> PathBuf 
     path
 }
 
-fn fill(disk: &dyn Disk, offset: u64, size: usize, byte: u8) {
+pub(super) fn fill(disk: &dyn Disk, offset: u64, size: usize, byte: u8) {
     let mut data = vec![byte; size];
     disk.write(offset, &[VolatileSlice::from(data.as_mut_slice())]).unwrap();
 }
 
-fn look(disk: &dyn Disk, offset: u64, size: usize) -> Vec<u8> {
+pub(super) fn look(disk: &dyn Disk, offset: u64, size: usize) -> Vec<u8> {
     let mut data = vec![0xaa; size];
     disk.read(offset, &[VolatileSlice::from(data.as_mut_slice())]).unwrap();
     data

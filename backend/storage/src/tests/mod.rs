@@ -1,6 +1,7 @@
 //! Raw disks on real files.
 
 mod images;
+mod layers;
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::ErrorKind;

@@ -6,11 +6,12 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use bus::{Section, SectionError};
-use storage::{Disk, Lane, SECTOR_SIZE};
+use storage::{Disk, DiskOptions, Lane, OpenError, SECTOR_SIZE};
 
 use crate::runner::lock;
 use crate::{Broken, Chain, DeviceType, Handle, Outcome, VirtioDevice};
@@ -99,6 +100,14 @@ impl Block {
             handle.config_changed();
         }
         Ok(())
+    }
+
+    /// Goes on in a new layer of the disk.
+    ///
+    /// # Errors
+    /// As [`Disk::lay`].
+    pub fn lay(&self, over: &DiskOptions, files: Vec<File>) -> Result<(), OpenError> {
+        self.disk.lay(over, files)
     }
 
     /// A disk over `disk`.
