@@ -69,7 +69,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("platform/model", &[]),
     ("platform/registry", &["model", "store"]),
     ("platform/reconcile", &["model", "registry"]),
-    ("platform/host", &["support", "model", "reconcile", "images", "vmm_rpc"]),
+    ("platform/host", &["support", "model", "reconcile", "images", "storage", "vmm_rpc"]),
     ("platform/api", &["support", "model", "registry", "reconcile", "host", "images", "store"]),
     ("platform/web", &[]),
     ("bin/trined", &["support", "api", "host", "images", "reconcile", "registry", "store", "web"]),

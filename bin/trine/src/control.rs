@@ -21,6 +21,11 @@ pub struct Target {
 }
 
 impl Target {
+    /// The VM that answers there.
+    pub fn at(control: PathBuf) -> Self {
+        Self { control }
+    }
+
     /// Where it answers.
     pub fn control(&self) -> &Path {
         &self.control
@@ -137,6 +142,8 @@ pub fn ask(command: Command) -> anyhow::Result<()> {
         | Command::Cp(_)
         | Command::Balloon(_)
         | Command::Disk(_)
+        | Command::Snapshot(_)
+        | Command::Pool(_)
         | Command::Net(_)
         | Command::Set(_)
         | Command::Agent(_) => bail!("not a question to a VM"),

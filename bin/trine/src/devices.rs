@@ -17,31 +17,6 @@ const LOOK: Duration = Duration::from_millis(50);
 const PAIRS_MAX: u32 = 4;
 
 #[derive(Subcommand)]
-pub enum DiskCommand {
-    /// Give a running VM a disk
-    Add {
-        #[command(flatten)]
-        target: Target,
-        /// An image or a block device, and options, as for run --disk
-        #[arg(value_name = "PATH[,OPTION]…")]
-        disk: String,
-    },
-    /// Take a disk away, when the guest lets it go
-    Rm(RemoveOptions),
-    /// Make a disk larger
-    Resize {
-        #[command(flatten)]
-        target: Target,
-        /// What ls calls it
-        name: String,
-        /// How large it shall be, with its unit
-        size: Size,
-    },
-    /// List a VM's disks
-    Ls(ListOptions),
-}
-
-#[derive(Subcommand)]
 pub enum NetCommand {
     /// Give a running VM a network card
     Add {
@@ -89,20 +64,26 @@ pub struct SetOptions {
     memory: Option<Size>,
 }
 
-/// Does what is asked of disks.
-pub fn disk(command: DiskCommand) -> anyhow::Result<()> {
-    match command {
-        DiskCommand::Add { target, disk } => {
-            let directory = std::env::current_dir().context("there is no current directory")?;
-            let files = files_of_disk(&disk)?;
-            add(&target, &Request::AddDisk { disk, directory, files })
-        }
-        DiskCommand::Rm(options) => remove(&options, DeviceKind::Disk),
-        DiskCommand::Resize { target, name, size } => {
-            done(&target, &Request::GrowDisk { name, size_bytes: size.bytes() })
-        }
-        DiskCommand::Ls(options) => list(&options, DeviceKind::Disk),
-    }
+/// Gives a VM a disk.
+pub fn add_disk(target: &Target, disk: String) -> anyhow::Result<()> {
+    let directory = std::env::current_dir().context("there is no current directory")?;
+    let files = files_of_disk(&disk)?;
+    add(target, &Request::AddDisk { disk, directory, files })
+}
+
+/// Takes a disk away.
+pub fn remove_disk(target: &Target, name: &str, timeout_s: u64) -> anyhow::Result<()> {
+    remove(target, name, timeout_s, DeviceKind::Disk)
+}
+
+/// Makes a disk larger.
+pub fn resize_disk(target: &Target, name: String, size_bytes: u64) -> anyhow::Result<()> {
+    done(target, &Request::GrowDisk { name, size_bytes })
+}
+
+/// Lists a VM's disks.
+pub fn list_disks(target: &Target, json: bool) -> anyhow::Result<()> {
+    list(target, json, DeviceKind::Disk)
 }
 
 /// Does what is asked of network cards.
@@ -112,8 +93,10 @@ pub fn net(command: NetCommand) -> anyhow::Result<()> {
             let files = queues(&net, &target)?;
             add(&target, &Request::AddNet { net, files })
         }
-        NetCommand::Rm(options) => remove(&options, DeviceKind::Net),
-        NetCommand::Ls(options) => list(&options, DeviceKind::Net),
+        NetCommand::Rm(RemoveOptions { target, name, timeout }) => {
+            remove(&target, &name, timeout, DeviceKind::Net)
+        }
+        NetCommand::Ls(options) => list(&options.target, options.json, DeviceKind::Net),
     }
 }
 
@@ -170,22 +153,21 @@ fn devices(client: &mut Client, kind: DeviceKind) -> anyhow::Result<Vec<PluggedD
     }
 }
 
-fn remove(options: &RemoveOptions, kind: DeviceKind) -> anyhow::Result<()> {
-    let mut client = Client::connect(options.target.control())?;
-    let name = &options.name;
+fn remove(target: &Target, name: &str, timeout_s: u64, kind: DeviceKind) -> anyhow::Result<()> {
+    let mut client = Client::connect(target.control())?;
     let is_there = |client: &mut Client| {
-        anyhow::Ok(devices(client, kind)?.iter().any(|device| device.name == *name))
+        anyhow::Ok(devices(client, kind)?.iter().any(|device| device.name == name))
     };
     if !is_there(&mut client)? {
         bail!("the VM has no '{name}': ls lists what it has");
     }
-    match client.ask(&Request::RemoveDevice { name: name.clone() })? {
+    match client.ask(&Request::RemoveDevice { name: name.to_owned() })? {
         Reply::Done => {}
         other => return unexpected(other),
     }
     let since = Instant::now();
     while is_there(&mut client)? {
-        if since.elapsed().as_secs() >= options.timeout {
+        if since.elapsed().as_secs() >= timeout_s {
             bail!("the guest has not let '{name}' go; it may later, and does at its next reset");
         }
         std::thread::sleep(LOOK);
@@ -193,9 +175,9 @@ fn remove(options: &RemoveOptions, kind: DeviceKind) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn list(options: &ListOptions, kind: DeviceKind) -> anyhow::Result<()> {
-    let devices = devices(&mut Client::connect(options.target.control())?, kind)?;
-    if options.json {
+fn list(target: &Target, json: bool, kind: DeviceKind) -> anyhow::Result<()> {
+    let devices = devices(&mut Client::connect(target.control())?, kind)?;
+    if json {
         println!("{}", serde_json::to_string_pretty(&devices).context("cannot show them")?);
         return Ok(());
     }

@@ -9,6 +9,8 @@ use evloop::{Signal, Signals};
 use image_build::{DebianSpec, Kernel};
 use images::{Format, Image, Name, Source, Store};
 
+use crate::daemon::{Client, Where};
+use crate::nouns::human;
 use crate::progress::Display;
 
 #[derive(Subcommand)]
@@ -23,6 +25,10 @@ pub enum Command {
     Export(ExportOptions),
     /// Remove images
     Rm(RmOptions),
+    /// Send a disk to the daemon, as an image of its own
+    Upload(UploadOptions),
+    /// Get the disk of an image of the daemon's, as a raw file
+    Download(DownloadOptions),
     /// Make an image from packages
     #[command(subcommand)]
     Build(Build),
@@ -88,6 +94,32 @@ pub struct ExportOptions {
 }
 
 #[derive(Args)]
+pub struct UploadOptions {
+    /// The file: raw, qcow2, VMDK, VHDX or OVA; - is the standard input
+    file: PathBuf,
+    /// What the image is called; without one, as the file without its ending
+    name: Option<Name>,
+    #[command(flatten)]
+    to: Where,
+    /// The format, instead of what the file's bytes say: raw, qcow2, vmdk, vhdx or ova
+    #[arg(long)]
+    format: Option<Format>,
+    /// Replace an image of that name
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Args)]
+pub struct DownloadOptions {
+    /// The image
+    name: Name,
+    /// The file, which is made; - is the standard output
+    file: PathBuf,
+    #[command(flatten)]
+    to: Where,
+}
+
+#[derive(Args)]
 pub struct RmOptions {
     /// The images
     #[arg(required = true)]
@@ -129,8 +161,14 @@ enum Flavour {
 
 /// Does it.
 pub fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Upload(options) => return upload(&options),
+        Command::Download(options) => return download(&options),
+        _ => {}
+    }
     let store = Store::of_user()?;
     match command {
+        Command::Upload(_) | Command::Download(_) => Ok(()),
         Command::Ls(shown) => list(&store.list()?, shown.output),
         Command::Info(options) => info(&store, &options),
         Command::Import(options) => import(&store, &options),
@@ -151,16 +189,8 @@ fn info(store: &Store, options: &InfoOptions) -> anyhow::Result<()> {
 
 fn import(store: &Store, options: &ImportOptions) -> anyhow::Result<()> {
     let from_stdin = options.source == Path::new("-");
-    let name = match &options.name {
-        Some(name) => name.clone(),
-        None if from_stdin => {
-            bail!("say what the image is to be called: trine image import - NAME")
-        }
-        None => {
-            let stem = options.source.file_stem().unwrap_or_default().to_string_lossy();
-            stem.parse().context("give the image a name after the file's")?
-        }
-    };
+    let how = "trine image import - NAME";
+    let name = name_of(&options.source, options.name.as_ref(), how)?;
     if from_stdin && stdin().is_terminal() {
         bail!("the standard input is a terminal: give a file, or send a disk through a pipe");
     }
@@ -174,6 +204,41 @@ fn import(store: &Store, options: &ImportOptions) -> anyhow::Result<()> {
         })?;
     drop(display);
     show(&image, options.shown.output)
+}
+
+/// What an image is called that is made of this file.
+fn name_of(file: &Path, name: Option<&Name>, how: &str) -> anyhow::Result<Name> {
+    match name {
+        Some(name) => Ok(name.clone()),
+        None if file == Path::new("-") => bail!("say what the image is to be called: {how}"),
+        None => {
+            let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+            stem.parse().context("give the image a name after the file's")
+        }
+    }
+}
+
+fn upload(options: &UploadOptions) -> anyhow::Result<()> {
+    let name = name_of(&options.file, options.name.as_ref(), "trine image upload - NAME")?;
+    let format = options.format.map(|format| format!("&format={format}")).unwrap_or_default();
+    let path = format!("/v1/images?name={name}&replace={}{format}", options.force);
+    let mut client = Client::connect(&options.to)?;
+    let image = crate::disk::upload(&mut client, &path, &options.file)?;
+    print(&format!("{}\n", image["name"].as_str().unwrap_or_default()))
+}
+
+fn download(options: &DownloadOptions) -> anyhow::Result<()> {
+    let mut client = Client::connect(&options.to)?;
+    let path = format!("/v1/images/{}/content", options.name);
+    if options.file == Path::new("-") {
+        return client.download(&path, &mut stdout());
+    }
+    let made = std::fs::File::options().write(true).create_new(true).open(&options.file);
+    let mut file = made.with_context(|| format!("cannot make {}", options.file.display()))?;
+    client.download(&path, &mut file).inspect_err(|_| {
+        // Half a disk is none.
+        let _ = std::fs::remove_file(&options.file);
+    })
 }
 
 fn export(store: &Store, options: &ExportOptions) -> anyhow::Result<()> {
@@ -266,19 +331,6 @@ fn print(text: &str) -> anyhow::Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         result => result.context("cannot write"),
     }
-}
-
-/// With one digit after the point, where it is not a whole number.
-fn human(bytes: u64) -> String {
-    let units = [(1_u64 << 40, "T"), (1 << 30, "G"), (1 << 20, "M"), (1 << 10, "K")];
-    let unit = units.iter().find(|(unit, _)| bytes >= *unit);
-    unit.map_or_else(
-        || format!("{bytes}"),
-        |(unit, letter)| match (bytes * 10 + unit / 2) / unit {
-            tenths if tenths.is_multiple_of(10) => format!("{}{letter}", tenths / 10),
-            tenths => format!("{}.{}{letter}", tenths / 10, tenths % 10),
-        },
-    )
 }
 
 fn size(text: &str) -> Result<u64, String> {

@@ -10,13 +10,17 @@ mod context;
 mod control;
 mod daemon;
 mod devices;
+mod disk;
 mod image;
 mod network;
+mod nouns;
+mod pool;
 mod progress;
 mod run;
 mod screenshot;
 mod security_group;
 mod shown;
+mod snapshot;
 mod token;
 mod vm;
 
@@ -44,13 +48,13 @@ enum Command {
     /// Make a VM and start it (vm create)
     Launch(vm::CreateOptions),
     /// List VMs (vm ls)
-    Ls(vm::ListOptions),
+    Ls(nouns::ListOptions),
     /// Start VMs (vm start)
     Start(vm::ChangeOptions),
     /// Shut VMs down (vm stop)
     Stop(vm::ForceOptions),
     /// Delete VMs and their disks (vm rm)
-    Rm(vm::ForceOptions),
+    Rm(vm::RmOptions),
     /// A VM's serial port at this terminal
     Console(console::Options),
     /// Networks that VMs share
@@ -86,9 +90,14 @@ enum Command {
     Cp(agent::CopyOptions),
     /// Say how much memory a VM's guest shall do without, and how its memory is
     Balloon(balloon::BalloonOptions),
-    /// Give a running VM disks, or take them away
+    /// Disks, and which VMs have them
     #[command(subcommand)]
-    Disk(devices::DiskCommand),
+    Disk(disk::Command),
+    /// Take a snapshot of a VM's disks, go back to one, list and delete them
+    Snapshot(snapshot::Options),
+    /// The folders in which disks are
+    #[command(subcommand)]
+    Pool(pool::Command),
     /// Give a running VM network cards, or take them away
     #[command(subcommand)]
     Net(devices::NetCommand),
@@ -121,7 +130,9 @@ fn main() -> ExitCode {
         Command::Cp(options) => agent::copy(options).map(|()| ExitCode::SUCCESS),
         Command::Balloon(options) => balloon::balloon(options).map(|()| ExitCode::SUCCESS),
         Command::Agent(options) => agent::agent(options).map(|()| ExitCode::SUCCESS),
-        Command::Disk(command) => devices::disk(command).map(|()| ExitCode::SUCCESS),
+        Command::Disk(command) => disk::run(command).map(|()| ExitCode::SUCCESS),
+        Command::Snapshot(options) => snapshot::run(options).map(|()| ExitCode::SUCCESS),
+        Command::Pool(command) => pool::run(command).map(|()| ExitCode::SUCCESS),
         Command::Net(command) => devices::net(command).map(|()| ExitCode::SUCCESS),
         Command::Set(options) => devices::set(&options).map(|()| ExitCode::SUCCESS),
         Command::Network(command) => network::run(command).map(|()| ExitCode::SUCCESS),

@@ -10,8 +10,8 @@ use model::{NetworkPhase, Subnet, VirtualNetwork};
 use serde_json::{Value, json};
 
 use crate::daemon::{Client, Where};
+use crate::nouns::{ListOptions, WaitOptions, read};
 use crate::shown::{Form, table, yaml};
-use crate::vm::{ListOptions, WaitOptions, read};
 
 /// How often it is looked whether a network is ready.
 const AGAIN: Duration = Duration::from_millis(100);

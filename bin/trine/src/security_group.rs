@@ -7,8 +7,8 @@ use model::{Direction, Peer, Rule, RuleProtocol, SecurityGroup};
 use serde_json::{Value, json};
 
 use crate::daemon::{Client, Where};
+use crate::nouns::{ListOptions, read};
 use crate::shown::{Form, table, yaml};
-use crate::vm::{ListOptions, read};
 
 #[derive(Subcommand)]
 pub enum Command {

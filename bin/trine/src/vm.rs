@@ -1,17 +1,15 @@
 //! Managed VMs: what is asked of the daemon about them.
 
-use std::io::{IsTerminal, Write, stderr, stdout};
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use hyper::Method;
-use model::{Operation, OperationState, Vm};
-use serde::Deserialize;
+use model::{Operation, Vm};
 use serde_json::{Value, json};
 
 use crate::daemon::{Client, Where};
-use crate::shown::{Form, table, yaml};
+use crate::nouns::{self, ListOptions, Noun, ShowOptions, WaitOptions, finish, size};
 
 #[derive(Subcommand)]
 #[expect(clippy::large_enum_variant, reason = "there is one, made of the command line")]
@@ -33,7 +31,7 @@ pub enum Command {
     /// Let VMs go on
     Resume(ChangeOptions),
     /// Delete VMs and their disks
-    Rm(ForceOptions),
+    Rm(RmOptions),
 }
 
 #[derive(Args)]
@@ -48,6 +46,9 @@ pub struct CreateOptions {
     /// Bytes of its disk, if more than the image's: 20G
     #[arg(long, value_name = "SIZE", value_parser = size)]
     disk: Option<u64>,
+    /// A disk that there is (trine disk ls); repeat for more
+    #[arg(long = "attach", value_name = "DISK")]
+    disks: Vec<String>,
     /// Number of CPUs
     #[arg(long, value_name = "N", default_value_t = 1)]
     cpus: u32,
@@ -95,35 +96,6 @@ pub struct CreateOptions {
 }
 
 #[derive(Args)]
-pub struct ListOptions {
-    #[command(flatten)]
-    pub to: Where,
-    /// Only what is so: status.phase=running and name~web
-    #[arg(long, value_name = "FILTER")]
-    filter: Option<String>,
-    /// By which field: name, -created
-    #[arg(long, value_name = "FIELD", allow_hyphen_values = true)]
-    sort: Option<String>,
-    /// In which form
-    #[arg(short, long, value_enum, default_value = "table")]
-    pub output: Form,
-    /// Show it again when something changes, until Ctrl-C
-    #[arg(short, long)]
-    watch: bool,
-}
-
-#[derive(Args)]
-pub struct ShowOptions {
-    /// Its name or ID
-    vm: String,
-    #[command(flatten)]
-    to: Where,
-    /// In which form
-    #[arg(short, long, value_enum, default_value = "yaml")]
-    output: Form,
-}
-
-#[derive(Args)]
 pub struct ChangeOptions {
     /// Their names or IDs
     #[arg(required = true, value_name = "VM")]
@@ -135,6 +107,18 @@ pub struct ChangeOptions {
 }
 
 #[derive(Args)]
+pub struct RmOptions {
+    #[command(flatten)]
+    change: ChangeOptions,
+    /// At once, whatever the guest does
+    #[arg(short, long)]
+    force: bool,
+    /// Leave the disks that were made for them
+    #[arg(long)]
+    keep_disks: bool,
+}
+
+#[derive(Args)]
 pub struct ForceOptions {
     #[command(flatten)]
     change: ChangeOptions,
@@ -143,38 +127,12 @@ pub struct ForceOptions {
     force: bool,
 }
 
-#[derive(Args, Clone, Copy)]
-pub struct WaitOptions {
-    /// Do not wait until it is done
-    #[arg(long)]
-    pub no_wait: bool,
-}
-
-#[derive(Deserialize)]
-struct Page {
-    items: Vec<Value>,
-    next_page: Option<String>,
-}
-
-fn size(text: &str) -> Result<u64, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let shift = match unit.strip_suffix("iB").unwrap_or(unit) {
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        _ => return Err("give a number and M, G or T".to_owned()),
-    };
-    let number: u64 = number.parse().map_err(|_| "not a number that makes sense".to_owned())?;
-    number.checked_mul(1 << shift).ok_or_else(|| "too large for any machine".to_owned())
-}
-
 /// Does what is asked.
 pub fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Create(options) => create(options),
         Command::Ls(options) => list(&options),
-        Command::Show(options) => show(&options),
+        Command::Show(options) => nouns::show(&options, &VMS),
         Command::Start(options) => change(&options, Method::POST, "/start", ""),
         Command::Restart(options) => change(&options, Method::POST, "/restart", ""),
         Command::Pause(options) => change(&options, Method::POST, "/pause", ""),
@@ -185,7 +143,8 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Rm(options) => {
             let force = if options.force { "&force=true" } else { "" };
-            change(&options.change, Method::DELETE, "", force)
+            let keep = if options.keep_disks { "&keep_disks=true" } else { "" };
+            change(&options.change, Method::DELETE, "", &format!("{force}{keep}"))
         }
     }
 }
@@ -220,6 +179,7 @@ fn create(options: CreateOptions) -> anyhow::Result<()> {
         "engine": options.engine,
         "image": options.image,
         "disk_bytes": options.disk,
+        "disks": options.disks,
         "boot_from": boot_from,
     });
     if options.networks.is_empty() {
@@ -259,33 +219,6 @@ fn cards(options: &CreateOptions, forwards: &[Value]) -> Value {
     options.networks.iter().enumerate().map(card).collect()
 }
 
-/// Waits for operations, and shows how far they are.
-fn finish(client: &mut Client, mut operation: Operation, wait: WaitOptions) -> anyhow::Result<()> {
-    if wait.no_wait {
-        return Ok(());
-    }
-    let shows = stderr().is_terminal();
-    while operation.state == OperationState::Running {
-        if shows {
-            let (name, percent) = (&operation.target.name, operation.percent);
-            eprint!("\r\x1b[K{name}: {} {percent} %", operation.phase);
-        }
-        let path = format!("/v1/operations/{}?wait_s=1", operation.id);
-        operation = client.ask(Method::GET, &path, None)?;
-    }
-    if shows {
-        eprint!("\r\x1b[K");
-    }
-    let (name, verb) = (&operation.target.name, operation.verb.as_str());
-    match (operation.state, operation.error) {
-        (OperationState::Failed, Some(error)) => bail!("{name}: {verb} failed: {}", error.message),
-        (OperationState::Cancelled, _) => {
-            bail!("{name}: {verb} was cancelled, or another change came")
-        }
-        _ => Ok(()),
-    }
-}
-
 fn change(options: &ChangeOptions, method: Method, verb: &str, query: &str) -> anyhow::Result<()> {
     let mut client = Client::connect(&options.to)?;
     let mut operations = Vec::new();
@@ -300,77 +233,16 @@ fn change(options: &ChangeOptions, method: Method, verb: &str, query: &str) -> a
     Ok(())
 }
 
-fn encoded(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    let mut encoded = String::new();
-    for byte in text.bytes() {
-        match plain(byte) {
-            true => encoded.push(char::from(byte)),
-            false => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
-}
-
-/// All objects of a kind that are asked for.
-pub fn read(client: &mut Client, kind: &str, options: &ListOptions) -> anyhow::Result<Vec<Value>> {
-    let mut query = format!("/v1/{kind}?project={}&limit=1000", client.project);
-    for (name, value) in [("filter", &options.filter), ("sort", &options.sort)] {
-        if let Some(value) = value {
-            query.push_str(&format!("&{name}={}", encoded(value)));
-        }
-    }
-    let mut items = Vec::new();
-    let mut page: Option<String> = None;
-    loop {
-        let of = page.map(|page| format!("&page={page}")).unwrap_or_default();
-        let answer: Page = client.ask(Method::GET, &format!("{query}{of}"), None)?;
-        items.extend(answer.items);
-        page = answer.next_page;
-        if page.is_none() {
-            return Ok(items);
-        }
-    }
-}
-
 pub fn list(options: &ListOptions) -> anyhow::Result<()> {
-    let mut client = Client::connect(&options.to)?;
-    let mut last = String::new();
-    loop {
-        let text = listed(&read(&mut client, "vms", options)?, options.output)?;
-        if text != last {
-            let clear = if options.watch && stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
-            print!("{clear}{text}");
-            stdout().flush()?;
-            last = text;
-        }
-        if !options.watch {
-            return Ok(());
-        }
-        std::thread::sleep(std::time::Duration::from_millis(500));
-    }
+    nouns::list(options, &VMS)
 }
 
-fn listed(items: &[Value], form: Form) -> anyhow::Result<String> {
-    Ok(match form {
-        Form::Json => serde_json::to_string_pretty(items)? + "\n",
-        Form::Yaml => yaml(&Value::from(items)),
-        Form::Name => {
-            let names = items.iter().filter_map(|vm| vm["name"].as_str());
-            names.map(|name| format!("{name}\n")).collect()
-        }
-        Form::Table => {
-            let mut rows = Vec::new();
-            for item in items {
-                rows.push(row(&serde_json::from_value(item.clone())?));
-            }
-            table(
-                &["NAME", "STATE", "ENGINE", "CPUS", "MEMORY", "IMAGE", "ADDRESS", "REASON"],
-                &rows,
-            )
-        }
-    })
-}
+/// How VMs are shown.
+const VMS: Noun = Noun {
+    kind: "vms",
+    head: &["NAME", "STATE", "ENGINE", "CPUS", "MEMORY", "IMAGE", "ADDRESS", "DISKS", "REASON"],
+    row: |vm| Ok(row(&serde_json::from_value(vm.clone())?)),
+};
 
 /// An address of each of its cards.
 fn addresses(vm: &Vm) -> Option<String> {
@@ -393,18 +265,7 @@ fn row(vm: &Vm) -> Vec<String> {
         format!("{} MiB", vm.spec.memory_bytes >> 20),
         vm.spec.image.clone().unwrap_or_else(nothing),
         addresses(vm).unwrap_or_else(nothing),
+        vm.spec.disks.len().to_string(),
         vm.status.reason.clone().unwrap_or_default(),
     ]
-}
-
-fn show(options: &ShowOptions) -> anyhow::Result<()> {
-    let mut client = Client::connect(&options.to)?;
-    let path = format!("/v1/vms/{}?project={}", options.vm, client.project);
-    let vm: Value = client.ask(Method::GET, &path, None)?;
-    match options.output {
-        Form::Yaml => print!("{}", yaml(&vm)),
-        Form::Json => println!("{}", serde_json::to_string_pretty(&vm)?),
-        form => print!("{}", listed(&[vm], form)?),
-    }
-    Ok(())
 }

@@ -90,9 +90,8 @@ fn run(options: &Options) -> anyhow::Result<()> {
     let registry = Registry::new(Arc::new(store));
     registry.found(jiff::Timestamp::now())?;
     let program = beside_us("trinevm")?;
-    let vms = home.join("vms");
-    let host = LocalHost::open(&vms, program, images.clone())
-        .with_context(|| format!("cannot use {}", vms.display()))?;
+    let host = LocalHost::open(&home, program, images.clone())
+        .with_context(|| format!("cannot use {}", home.display()))?;
     let metrics = Arc::new(Metrics::new());
     let own_uid = rustix::process::getuid().as_raw();
     let consoles = host.consoles().clone();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use api::Metrics;
 use jiff::Timestamp;
-use reconcile::Reconciler;
+use reconcile::{Reconciler, Refusal};
 use registry::Registry;
 use store::{Revision, Watch};
 
@@ -103,8 +103,8 @@ impl Work {
         self.metrics.step(report.as_ref().ok(), begin.elapsed());
         match report {
             Ok(report) => {
-                for (vm, action, why) in &report.refused {
-                    tracing::warn!(%vm, ?action, why, "the host refuses");
+                for Refusal { of, action, why } in &report.refused {
+                    tracing::warn!(of, action, why, "the host refuses");
                 }
                 if report.strays.len() != self.strays {
                     self.strays = report.strays.len();

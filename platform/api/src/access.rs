@@ -60,7 +60,9 @@ pub(crate) fn needs(method: &Method, path: &str) -> Option<Role> {
         _ if path.starts_with("/v1/vms/") && path.ends_with("/screen") => Some(Role::Operator),
         "/v1/session" => Some(Role::Viewer),
         _ if is_read => Some(Role::Viewer),
-        _ if path.starts_with("/v1/projects") => Some(Role::Admin),
+        _ if ["/v1/projects", "/v1/pools"].iter().any(|of| path.starts_with(of)) => {
+            Some(Role::Admin)
+        }
         _ => Some(Role::Operator),
     }
 }

@@ -14,6 +14,7 @@
 
 mod access;
 mod console;
+mod disks;
 mod extract;
 mod filter;
 mod hosts;
@@ -23,12 +24,14 @@ mod metrics;
 mod networks;
 mod objects;
 mod operations;
+mod pools;
 mod problem;
 mod projects;
 mod requests;
 mod security_groups;
 mod service;
 mod session;
+mod snapshots;
 mod sockets;
 mod tokens;
 mod usage;
@@ -96,12 +99,25 @@ fn routes() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(operations::cancel))
         .routes(routes!(hosts::get))
         .routes(routes!(hosts::usage))
-        .routes(routes!(images::list))
         .routes(routes!(networks::list, networks::create))
         .routes(routes!(networks::get, networks::patch, networks::delete))
         .routes(routes!(networks::addresses))
         .routes(routes!(security_groups::list, security_groups::create))
         .routes(routes!(security_groups::get, security_groups::patch, security_groups::delete))
+        .routes(routes!(disks::list, disks::create))
+        .routes(routes!(disks::get, disks::patch, disks::delete))
+        .routes(routes!(disks::upload))
+        .routes(routes!(disks::resize))
+        .routes(routes!(disks::attach))
+        .routes(routes!(disks::detach))
+        .routes(routes!(snapshots::list, snapshots::create))
+        .routes(routes!(snapshots::get, snapshots::delete))
+        .routes(routes!(snapshots::revert))
+        .routes(routes!(pools::list, pools::create))
+        .routes(routes!(pools::patch, pools::delete))
+        .routes(routes!(images::list, images::upload))
+        .routes(routes!(images::get, images::delete))
+        .routes(routes!(images::download))
         .routes(routes!(projects::list, projects::create))
         .routes(routes!(projects::delete))
         .routes(routes!(session::get, session::begin, session::end))

@@ -79,6 +79,17 @@ impl From<RegistryError> for Problem {
             E::SubnetTaken(_) => (StatusCode::CONFLICT, "subnet-taken"),
             E::NoSubnet => (StatusCode::INSUFFICIENT_STORAGE, "no-subnet"),
             E::NotEmpty(_) => (StatusCode::CONFLICT, "project-not-empty"),
+            E::Attached { .. } => (StatusCode::CONFLICT, "disk-attached"),
+            E::NotAttached(_) => (StatusCode::CONFLICT, "disk-not-attached"),
+            E::HasSnapshots { .. } => (StatusCode::CONFLICT, "disk-has-snapshots"),
+            E::Shrink { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "disk-shrinks"),
+            E::Quota { .. } => (StatusCode::INSUFFICIENT_STORAGE, "quota-exceeded"),
+            E::PoolInUse(_) => (StatusCode::CONFLICT, "pool-in-use"),
+            E::NoDisks(_) | E::ApartFrom { .. } => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid-spec")
+            }
+            E::NotTaken(_) => (StatusCode::CONFLICT, "snapshot-not-taken"),
+            E::RunningDisk(_) => (StatusCode::CONFLICT, "vm-running"),
             E::NotCancellable(_) => (StatusCode::CONFLICT, "not-cancellable"),
             E::Store(StoreError::Compacted { .. }) => (StatusCode::GONE, "revision-compacted"),
             E::Store(StoreError::Future { .. }) => (StatusCode::BAD_REQUEST, "revision-unknown"),

@@ -379,3 +379,81 @@ async fn a_browser_signs_in_with_a_token_and_is_let_in_by_its_cookie_until_that_
     let gone = world.send(STRANGER, with(Method::GET, "/v1/session", own, Value::Null)).await;
     assert_eq!(gone.status, StatusCode::UNAUTHORIZED);
 }
+
+#[tokio::test]
+async fn an_image_that_is_sent_is_there_and_not_deleted_while_a_disk_is_made_of_it() {
+    let world = World::new();
+    let bytes = vec![7; 4096];
+    let path = "/v1/images?name=old";
+    let send = || request(Method::POST, path).body(Body::from(bytes.clone())).unwrap();
+    let sent = world.send(OWN, send()).await;
+    assert_eq!((sent.status, &sent.body["size_bytes"]), (StatusCode::CREATED, &json!(4096)));
+    assert_eq!(world.send(OWN, send()).await.body["code"], "name-taken");
+    let mut read = request(Method::GET, "/v1/images/old/content").body(Body::empty()).unwrap();
+    read.extensions_mut().insert(OWN);
+    let response = world.router.clone().oneshot(read).await.unwrap();
+    assert_eq!(to_bytes(response.into_body(), 1 << 20).await.unwrap(), bytes);
+
+    let small = json!({ "name": "d", "image": "old", "size_bytes": 512 });
+    assert_eq!(world.ask(Method::POST, "/v1/disks", small).await.body["code"], "invalid-spec");
+    let none = json!({ "name": "d", "image": "none" });
+    assert_eq!(world.ask(Method::POST, "/v1/disks", none).await.body["code"], "not-found");
+    let made = world.ask(Method::POST, "/v1/disks", json!({ "name": "d", "image": "old" })).await;
+    assert_eq!(made.status, StatusCode::ACCEPTED, "{}", made.body);
+    assert_eq!(made.body["disk"]["spec"]["size_bytes"], 4096);
+    let kept = world.ask(Method::DELETE, "/v1/images/old", Value::Null).await;
+    assert_eq!((kept.status, &kept.body["code"]), (StatusCode::CONFLICT, &json!("image-in-use")));
+}
+
+#[tokio::test]
+async fn a_body_that_is_cut_off_leaves_no_image() {
+    let world = World::new();
+    let parts = [Ok(vec![1; 512]), Err(std::io::Error::other("gone"))];
+    let body = Body::from_stream(futures_util::stream::iter(parts));
+    let send = request(Method::POST, "/v1/images?name=half").body(body).unwrap();
+    assert!(!world.send(OWN, send).await.status.is_success());
+    let listed = world.ask(Method::GET, "/v1/images", Value::Null).await;
+    assert_eq!(listed.body, json!([]));
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_to_a_disk_says_why() {
+    let world = World::new();
+    let disk = |name: &str| json!({ "name": name, "size_bytes": 1 << 20 });
+    world.ask(Method::POST, "/v1/disks", disk("data")).await;
+    world.create("web").await;
+    let attach = json!({ "vm": "web" });
+    let attached = world.ask(Method::POST, "/v1/disks/data/attach", attach.clone()).await;
+    assert_eq!(attached.body["target"]["kind"], "disk", "{}", attached.body);
+    let vm = world.ask(Method::GET, "/v1/vms/web", Value::Null).await;
+    assert_eq!(vm.body["spec"]["disks"], json!(["data"]));
+    world.create("db").await;
+    let quota = json!({ "quota_bytes": 1 << 20 });
+    world.ask(Method::PATCH, "/v1/pools/default", quota).await;
+    for (method, path, body, status, code) in [
+        (Method::POST, "/v1/disks/data/attach", json!({ "vm": "db" }), 409, "disk-attached"),
+        (Method::DELETE, "/v1/disks/data", Value::Null, 409, "disk-attached"),
+        (Method::POST, "/v1/disks/data/resize", json!({ "size_bytes": 512 }), 422, "disk-shrinks"),
+        (Method::POST, "/v1/disks/data/resize", json!({ "size_bytes": 1000 }), 422, "disk-shrinks"),
+        (Method::POST, "/v1/disks", disk("more"), 507, "quota-exceeded"),
+        (Method::POST, "/v1/disks", json!({ "name": "more" }), 422, "invalid-spec"),
+        (Method::POST, "/v1/disks", disk("net0"), 422, "invalid-spec"),
+        (Method::PATCH, "/v1/disks/data", json!({ "spec": { "pool": "x" } }), 422, "fixed-field"),
+        (Method::PATCH, "/v1/vms/web", json!({ "spec": { "disks": [] } }), 422, "fixed-field"),
+        (Method::POST, "/v1/snapshots", json!({ "name": "s", "vm": "db" }), 422, "invalid-spec"),
+        (Method::DELETE, "/v1/pools/default", Value::Null, 409, "pool-in-use"),
+    ] {
+        let answer = world.ask(method.clone(), path, body).await;
+        assert_eq!(answer.status.as_u16(), status, "{method} {path}: {}", answer.body);
+        assert_eq!(answer.body["code"], code, "{method} {path}");
+    }
+    let taken = json!({ "name": "s", "vm": "web" });
+    let taken = world.ask(Method::POST, "/v1/snapshots", taken).await;
+    assert_eq!(taken.body["snapshot"]["spec"]["disks"], json!(["data"]), "{}", taken.body);
+    let revert = world.ask(Method::POST, "/v1/snapshots/s/revert", Value::Null).await;
+    assert_eq!(revert.body["code"], "snapshot-not-taken");
+    let detached = world.ask(Method::POST, "/v1/disks/data/detach", Value::Null).await;
+    assert_eq!(detached.status, StatusCode::ACCEPTED);
+    let again = world.ask(Method::POST, "/v1/disks/data/detach", Value::Null).await;
+    assert_eq!(again.body["code"], "disk-not-attached");
+}

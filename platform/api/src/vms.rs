@@ -8,8 +8,9 @@ use model::{Boot, Name, Operation, Role, Vm, VmSpec};
 use registry::{Change, New};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
+use crate::disks::of_image;
 use crate::extract::{Asking, Body, IfMatch, Params, Path};
 use crate::list::{ListParams, Page};
 use crate::objects::{self, ForceParams, OfProject, ProjectParams, Which};
@@ -73,8 +74,11 @@ pub(crate) async fn create(
 ) -> Result<impl IntoResponse, Problem> {
     check_files(&body.spec, &asking.caller)?;
     let create = move |state: &crate::State| {
-        let new = New { name: body.name, project: of.project, spec: body.spec };
-        Ok(state.registry.create_vm(new, &asking.asked)?)
+        let NewVmBody { name, spec } = body;
+        let root = spec.image.as_deref();
+        let root = root.map(|image| of_image(state, image, spec.disk_bytes)).transpose()?;
+        let new = New { name, project: of.project, spec };
+        Ok(state.registry.create_vm(new, root, &asking.asked)?)
     };
     objects::create(state, create, |vm, operation| Created { vm, operation }).await
 }
@@ -132,9 +136,18 @@ async fn change(
     .await
 }
 
-/// Delete a VM and its disk
+/// What becomes of its disks.
+#[derive(Debug, Clone, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct DeleteParams {
+    /// Also those stay that were made for it.
+    #[serde(default)]
+    keep_disks: bool,
+}
+
+/// Delete a VM, and the disks that were made for it
 #[utoipa::path(delete, path = "/v1/vms/{vm}", tag = "vms", params(
-    ProjectParams, ForceParams, ("vm" = String, Path, description = "Its name or ID"),
+    ProjectParams, ForceParams, DeleteParams, ("vm" = String, Path, description = "Its name or ID"),
     ("If-Match" = Option<String>, Header, description = "The ETag that it must have"),
 ), responses(
     (status = 202, description = "It is going away", body = Operation),
@@ -144,11 +157,12 @@ pub(crate) async fn delete(
     State(state): Shared,
     Params(of): Params<ProjectParams>,
     Params(how): Params<ForceParams>,
+    Params(of_disks): Params<DeleteParams>,
     Path(vm): Path<String>,
     IfMatch(revision): IfMatch,
     asking: Asking,
 ) -> Result<impl IntoResponse, Problem> {
-    let delete = Change::Delete { is_forced: how.force };
+    let delete = Change::Delete { is_forced: how.force, keeps_disks: of_disks.keep_disks };
     change(state, Which { of, name: vm, revision }, asking, delete).await
 }
 

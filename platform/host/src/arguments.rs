@@ -10,7 +10,7 @@ use model::{Boot, CardModel, Display, Firmware, Forward, Network, Protocol, Vm};
 use crate::folder::Folder;
 
 /// What `trinevm` is told. What it reads from files is written into the VM's folder.
-pub(crate) fn of(vm: &Vm, folder: &Folder) -> io::Result<Vec<OsString>> {
+pub(crate) fn of(vm: &Vm, disks: &[String], folder: &Folder) -> io::Result<Vec<OsString>> {
     let spec = &vm.spec;
     let mut words: Vec<OsString> = Vec::new();
     let mut say = |option: &str, value: OsString| words.extend([option.into(), value]);
@@ -35,10 +35,8 @@ pub(crate) fn of(vm: &Vm, folder: &Folder) -> io::Result<Vec<OsString>> {
             say("--cmdline", boot.cmdline.clone().into());
         }
     }
-    if spec.image.is_some() {
-        let mut disk = folder.disk().into_os_string();
-        disk.push(",format=raw");
-        say("--disk", disk);
+    for disk in disks {
+        say("--disk", disk.into());
     }
     for (card, has) in spec.networks.iter().zip(&vm.status.networks) {
         let model = match card.model {

@@ -51,10 +51,6 @@ impl Folder {
         &self.0
     }
 
-    pub fn disk(&self) -> PathBuf {
-        self.file("disk.raw")
-    }
-
     pub fn uefi_vars(&self) -> PathBuf {
         self.file("uefi-vars")
     }
@@ -94,15 +90,6 @@ impl Folder {
             }
         }
         Ok(())
-    }
-
-    pub fn is_ready(&self) -> bool {
-        self.file("ready").exists()
-    }
-
-    pub fn set_ready(&self) -> io::Result<()> {
-        File::create(self.file("ready"))?.sync_all()?;
-        File::open(&self.0)?.sync_all()
     }
 
     /// The log, locked; `None` when a process has it.

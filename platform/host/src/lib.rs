@@ -5,9 +5,8 @@
 //! it on, and nothing depends on who started it.
 //!
 //! ```text
-//! vms/ID/ready        all it needs to start is made
-//!        disk.raw     its disk, if it has one
-//!        log          what its process says; locked while that lives
+//! disks/              the pool that is there from the beginning
+//! vms/ID/log          what its process says; locked while that lives
 //!        control      its process' control socket
 //!        screen       where viewers of its screen come in
 //!        process      which start that is, since when, and its process ID
@@ -27,16 +26,19 @@
 mod arguments;
 mod cage;
 mod consoles;
-mod disks;
 mod facts;
 mod folder;
 mod guests;
 mod local;
 mod networks;
 mod process;
+mod storage;
 
 pub use consoles::{Console, Consoles};
 pub use facts::{Facts, Load};
 pub use guests::{Guests, Usage};
 pub use local::LocalHost;
 pub use networks::subnets_in_use;
+
+/// What images are called that are there for a disk that was sent, until it is made.
+pub const UPLOAD: &str = "upload-";

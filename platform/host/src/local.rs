@@ -8,17 +8,17 @@ use std::process::Child;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use model::{Engine, NetworkId, Vm, VmId};
-use reconcile::{Host, HostError, Process, Seen, WantedNetworks};
-use vmm_rpc::{Client, EngineName, Reply, Request, RunState, Status};
+use model::{Disk, DiskId, Engine, Name, NetworkId, Pool, Revert, Snapshot, SnapshotId, Vm, VmId};
+use reconcile::{Host, HostError, Process, Seen, SeenDisk, WantedNetworks};
+use vmm_rpc::{Client, DeviceKind, EngineName, PluggedDevice, Reply, Request, RunState, Status};
 
 use crate::cage;
 use crate::consoles::Consoles;
-use crate::disks::Disks;
 use crate::folder::{Folder, Record};
 use crate::guests::Guests;
 use crate::networks::{Networks, has_interface};
 use crate::process;
+use crate::storage::Storage;
 
 /// A VM's process that has not answered for so long is not waited for.
 const ANSWER_LIMIT: Duration = Duration::from_millis(500);
@@ -33,16 +33,18 @@ const GOING: &str = ".going-";
 #[derive(Default)]
 struct Memory {
     client: Option<Client>,
-    status: Option<(Instant, Status)>,
+    /// Until when it is good, and the disks that go with it.
+    status: Option<(Instant, Status, Vec<Name>)>,
     told_to_end: Option<Instant>,
+    /// Disks that the guest was asked to let go, and when.
+    told_to_go: BTreeMap<Name, Instant>,
 }
 
 /// This host.
 pub struct LocalHost {
     vms: PathBuf,
     program: PathBuf,
-    images: images::Store,
-    disks: Disks,
+    storage: Storage,
     consoles: Arc<Consoles>,
     memories: Mutex<BTreeMap<VmId, Memory>>,
     networks: Mutex<Networks>,
@@ -59,12 +61,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl LocalHost {
-    /// VMs in this folder, run by this `trinevm`, from these images.
+    /// VMs and disks in this folder, run by this `trinevm`, from these images.
     ///
     /// # Errors
     /// When the folder cannot be used.
-    pub fn open(vms: &Path, program: PathBuf, images: images::Store) -> io::Result<Self> {
-        let vms = std::path::absolute(vms)?;
+    pub fn open(home: &Path, program: PathBuf, images: images::Store) -> io::Result<Self> {
+        let vms = std::path::absolute(home.join("vms"))?;
         if vms.to_string_lossy().contains(',') {
             // Commas separate a disk's options.
             return Err(io::Error::other(format!("{}: no ',' can be in it", vms.display())));
@@ -76,13 +78,13 @@ impl LocalHost {
                 fs::remove_dir_all(entry.path())?;
             }
         }
-        let networks = Mutex::new(Networks::open(vms.with_file_name("networks")));
+        let networks = Mutex::new(Networks::open(home.join("networks")));
+        let storage = Storage::open(&home.join("disks"), &vms, images)?;
         Ok(Self {
             vms,
             networks,
             program,
-            images,
-            disks: Disks::default(),
+            storage,
             consoles: Arc::new(Consoles::new()?),
             memories: Mutex::default(),
             children: Mutex::default(),
@@ -104,19 +106,17 @@ impl LocalHost {
     }
 
     fn ids(&self) -> io::Result<Vec<VmId>> {
-        // Before the folders: what is made meanwhile is among them.
-        let mut ids = self.disks.ids();
+        let mut ids = Vec::new();
         for entry in fs::read_dir(&self.vms)? {
             ids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<VmId>().ok()));
         }
         ids.sort_unstable();
-        ids.dedup();
         Ok(ids)
     }
 
     fn look(&self, id: VmId) -> io::Result<Seen> {
         let folder = self.folder(id);
-        let disk = self.disks.see(id, &folder);
+        self.storage.thaw_left(id);
         self.consoles.open(id, &folder)?;
         let (is_locked, record) = (folder.is_locked()?, folder.record());
         let process = match record {
@@ -133,17 +133,25 @@ impl LocalHost {
             }
             None => Process::None,
         };
-        Ok(Seen { id, disk, process })
+        Ok(Seen { id, process })
     }
 
     fn look_at_process(&self, id: VmId, mut record: Record, folder: &Folder) -> Process {
         let mut memories = lock(&self.memories);
         let memory = memories.entry(id).or_default();
-        let is_new = memory.status.as_ref().is_some_and(|(at, _)| at.elapsed() < STATUS_GOOD);
-        if !is_new && let Some(Reply::Status(status)) = ask(memory, folder, &Request::Status) {
-            memory.status = Some((Instant::now(), *status));
+        let is_new = memory.status.as_ref().is_some_and(|(until, ..)| Instant::now() < *until);
+        if !is_new
+            && let Some(Reply::Status(status)) = ask(memory, folder, &Request::Status)
+            && let Some(Reply::Devices(devices)) = ask(memory, folder, &Request::Devices)
+        {
+            let disks: Vec<Name> = devices.iter().filter_map(disk_name).collect();
+            memory.told_to_go.retain(|name, _| disks.contains(name));
+            // A guest that was asked to let a disk go does so when it likes.
+            let good = if memory.told_to_go.is_empty() { STATUS_GOOD } else { STATUS_GOOD / 25 };
+            let until = Instant::now() + good;
+            memory.status = Some((until, *status, disks));
         }
-        let Some((_, status)) = &memory.status else {
+        let Some((_, status, disks)) = &memory.status else {
             return Process::Starting { boot: record.boot, pid: record.pid };
         };
         if record.pid.is_none() {
@@ -166,6 +174,7 @@ impl LocalHost {
                 lacks: status.cage.lacks.clone(),
             },
             is_paused: status.state == RunState::Paused,
+            disks: disks.clone(),
         }
     }
 
@@ -204,17 +213,19 @@ impl Host for LocalHost {
         all.map_err(failed("look at the VMs' folders"))
     }
 
-    fn prepare(&self, vm: &Vm) -> Result<(), HostError> {
-        self.disks.make(vm, &self.folder(vm.meta.id), &self.images)
-    }
-
-    fn start(&self, vm: &Vm) -> Result<(), HostError> {
+    fn start(&self, vm: &Vm, disks: &[Disk]) -> Result<(), HostError> {
         let missing = vm.status.networks.iter().find(|card| !has_interface(&card.interface));
         if let Some(card) = missing {
             let why = "is not ready: trine network show says why";
             return Err(HostError(format!("network '{}' {why}", card.network)));
         }
-        let started = process::start(&self.program, vm, &self.folder(vm.meta.id));
+        let mut texts = Vec::new();
+        for disk in disks {
+            // One that is being tidied up is not, soon: the VM is started then.
+            let Some((text, _)) = self.storage.open_as(disk)? else { return Ok(()) };
+            texts.push(text);
+        }
+        let started = process::start(&self.program, vm, &texts, &self.folder(vm.meta.id));
         let started = started.map_err(failed(&format!("start {}", self.program.display())))?;
         lock(&self.memories).remove(&vm.meta.id);
         lock(&self.children).extend(started);
@@ -254,15 +265,6 @@ impl Host for LocalHost {
 
     fn remove(&self, vm: VmId) -> Result<(), HostError> {
         let folder = self.folder(vm);
-        if self.disks.is_making(vm) {
-            // It is in the way until it is done.
-            return Ok(());
-        }
-        if !folder.path().exists() {
-            // It could not even be begun.
-            self.disks.forget(vm);
-            return Ok(());
-        }
         // With the lock, nothing starts meanwhile.
         let log = folder.lock().map_err(failed("lock the VM's folder"))?;
         if log.is_none() {
@@ -270,62 +272,72 @@ impl Host for LocalHost {
         }
         cage::forget(vm).map_err(failed("remove the VM's control group"))?;
         self.consoles.close(vm);
-        self.disks.forget(vm);
         lock(&self.memories).remove(&vm);
         let going = self.vms.join(format!("{GOING}{vm}"));
         fs::rename(folder.path(), &going)
             .and_then(|()| fs::remove_dir_all(&going))
             .map_err(failed("remove the VM's folder"))
     }
+
+    fn see_disks(&self, pools: &[Pool]) -> Result<Vec<SeenDisk>, HostError> {
+        self.storage.see(pools)
+    }
+
+    fn make_disk(&self, disk: &Disk) -> Result<(), HostError> {
+        self.storage.make(disk)
+    }
+
+    fn grow_disk(&self, disk: &Disk, vm: Option<VmId>) -> Result<(), HostError> {
+        if let Some(vm) = vm {
+            let (name, size_bytes) = (disk.meta.name.to_string(), disk.spec.size_bytes);
+            self.ask(vm, &Request::GrowDisk { name, size_bytes })?;
+        }
+        self.storage.grow(disk, vm.is_some())
+    }
+
+    fn take_snapshot(
+        &self,
+        snapshot: &Snapshot,
+        disks: &[Disk],
+        vm: Option<(VmId, bool)>,
+    ) -> Result<(), HostError> {
+        self.storage.take(snapshot, disks, vm)
+    }
+
+    fn revert_disk(&self, disk: &Disk, revert: &Revert) -> Result<(), HostError> {
+        self.storage.revert(disk, revert)
+    }
+
+    fn tidy_disk(&self, disk: &Disk, keep: &[SnapshotId]) -> Result<(), HostError> {
+        self.storage.tidy(disk, keep)
+    }
+
+    fn remove_disk(&self, disk: DiskId) -> Result<(), HostError> {
+        self.storage.remove(disk)
+    }
+
+    fn attach(&self, vm: VmId, disk: &Disk) -> Result<(), HostError> {
+        let Some((text, options)) = self.storage.open_as(disk)? else { return Ok(()) };
+        let files = options.open_files().map_err(|error| HostError(error.to_string()))?.into();
+        let directory = self.folder(vm).path().to_owned();
+        self.ask(vm, &Request::AddDisk { disk: text, directory, files })
+    }
+
+    fn detach(&self, vm: VmId, disk: &Name) -> Result<(), HostError> {
+        {
+            let mut memories = lock(&self.memories);
+            let told = &mut memories.entry(vm).or_default().told_to_go;
+            if told.get(disk).is_some_and(|at| at.elapsed() < STATUS_GOOD) {
+                return Ok(());
+            }
+            told.insert(disk.clone(), Instant::now());
+        }
+        self.ask(vm, &Request::RemoveDevice { name: disk.to_string() })
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn vm() -> Vm {
-        let name: model::Name = "a".parse().unwrap();
-        let meta = model::VmMeta {
-            id: VmId::new(),
-            project: name.clone(),
-            name,
-            created: jiff::Timestamp::UNIX_EPOCH,
-            deleting: false,
-        };
-        Vm { meta, spec: model::VmSpec::default(), status: model::VmStatus::default() }
-    }
-
-    fn host(home: &Path) -> LocalHost {
-        let images = images::Store::open(&home.join("images")).unwrap();
-        LocalHost::open(&home.join("vms"), "trinevm".into(), images).unwrap()
-    }
-
-    /// Otherwise one that is deleted at once would be forgotten, and its folder come afterwards.
-    #[test]
-    fn a_vm_is_seen_from_when_it_is_begun_to_be_made() {
-        let home = tempfile::tempdir().unwrap();
-        let host = host(home.path());
-        for _ in 0..100 {
-            let vm = vm();
-            host.prepare(&vm).unwrap();
-            assert!(host.see().unwrap().iter().any(|seen| seen.id == vm.meta.id));
-        }
-    }
-
-    #[test]
-    fn a_vm_that_could_not_be_begun_says_why_and_can_be_removed() {
-        let home = tempfile::tempdir().unwrap();
-        let host = host(home.path());
-        let mut vm = vm();
-        vm.spec.image = Some("missing".to_owned());
-        // In place of its folder: it cannot be made.
-        fs::write(home.path().join("vms").join(vm.meta.id.to_string()), "").unwrap();
-        host.prepare(&vm).unwrap();
-        while host.disks.is_making(vm.meta.id) {}
-        fs::remove_file(home.path().join("vms").join(vm.meta.id.to_string())).unwrap();
-        let seen = host.see().unwrap();
-        assert!(matches!(&seen[0].disk, reconcile::Disk::Failed(..)), "{seen:?}");
-        host.remove(vm.meta.id).unwrap();
-        assert!(host.see().unwrap().is_empty());
-    }
+/// The disk of a slot, if it is one of ours.
+fn disk_name(device: &PluggedDevice) -> Option<Name> {
+    let is_ours = device.kind == DeviceKind::Disk && device.name != "cloud-init";
+    device.name.parse().ok().filter(|_| is_ours)
 }

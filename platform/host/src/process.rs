@@ -17,7 +17,12 @@ use crate::{arguments, cage};
 ///
 /// The record is written before there is a process, and its ID afterwards: a record without one is of
 /// a start that was cut off, or of a process that will be asked for its ID.
-pub(crate) fn start(program: &Path, vm: &Vm, folder: &Folder) -> io::Result<Option<Child>> {
+pub(crate) fn start(
+    program: &Path,
+    vm: &Vm,
+    disks: &[String],
+    folder: &Folder,
+) -> io::Result<Option<Child>> {
     folder.make()?;
     let Some(log) = folder.lock()? else { return Ok(None) };
     log.set_len(0)?;
@@ -32,7 +37,7 @@ pub(crate) fn start(program: &Path, vm: &Vm, folder: &Folder) -> io::Result<Opti
     // Opened for both: neither end waits for the other, and neither sees an end of file.
     let fifo = |path| File::options().read(true).write(true).open(path);
     let child = Command::new(program)
-        .args(arguments::of(vm, folder)?)
+        .args(arguments::of(vm, disks, folder)?)
         .args(cage::arguments(vm, folder)?)
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")

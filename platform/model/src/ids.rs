@@ -53,6 +53,8 @@ macro_rules! id {
 }
 
 id!(VmId, "a VM");
+id!(DiskId, "a disk");
+id!(SnapshotId, "a snapshot");
 id!(OperationId, "an operation");
 id!(ProjectId, "a project");
 id!(TokenId, "a token");

@@ -10,6 +10,7 @@
 //!
 //! What this crate may not know: where objects are kept, how VMs run, HTTP.
 
+mod disk;
 mod ids;
 mod name;
 mod network;
@@ -17,10 +18,16 @@ mod object;
 mod operation;
 mod project;
 mod security;
+mod snapshot;
 mod token;
 mod vm;
 
-pub use ids::{NetworkId, OperationId, ProjectId, SecurityGroupId, TokenId, VmId};
+pub use disk::{
+    Disk, DiskPhase, DiskSource, DiskSpec, DiskStatus, ImageRef, Pool, Revert, default_pool,
+};
+pub use ids::{
+    DiskId, NetworkId, OperationId, ProjectId, SecurityGroupId, SnapshotId, TokenId, VmId,
+};
 pub use name::{Name, NameError};
 pub use network::{
     Address, BRIDGES, CARDS, CardStatus, GATEWAY, NetworkPhase, NetworkSpec, NetworkStatus, Subnet,
@@ -33,6 +40,7 @@ pub use security::{
     Cidr, Direction, Peer, Ports, Rule, RuleProtocol, SecurityGroup, SecurityGroupSpec,
     SecurityGroupStatus,
 };
+pub use snapshot::{Consistency, Snapshot, SnapshotPhase, SnapshotSpec, SnapshotStatus};
 pub use token::{Role, Token};
 pub use vm::{
     Boot, Cage, Card, CardModel, CloudInit, Display, Engine, Firmware, Forward, KernelBoot, Labels,

@@ -19,6 +19,12 @@ use crate::Name;
 pub enum Kind {
     /// A VM.
     Vm,
+    /// A disk.
+    Disk,
+    /// A snapshot of disks.
+    Snapshot,
+    /// An image.
+    Image,
     /// An operation.
     Operation,
     /// A project.
@@ -31,13 +37,24 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Vm, Self::Operation, Self::Project, Self::Network, Self::SecurityGroup];
+    pub const ALL: [Self; 8] = [
+        Self::Vm,
+        Self::Disk,
+        Self::Snapshot,
+        Self::Image,
+        Self::Operation,
+        Self::Project,
+        Self::Network,
+        Self::SecurityGroup,
+    ];
 
     /// What people call it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Vm => "VM",
+            Self::Disk => "disk",
+            Self::Snapshot => "snapshot",
+            Self::Image => "image",
             Self::Operation => "operation",
             Self::Project => "project",
             Self::Network => "network",
@@ -49,6 +66,9 @@ impl Kind {
     pub fn plural(self) -> &'static str {
         match self {
             Self::Vm => "vms",
+            Self::Disk => "disks",
+            Self::Snapshot => "snapshots",
+            Self::Image => "images",
             Self::Operation => "operations",
             Self::Project => "projects",
             Self::Network => "networks",
@@ -143,7 +163,7 @@ macro_rules! object {
         pub struct $name {
             /// What it is.
             #[serde(flatten)]
-            pub meta: $crate::Meta<$id>,
+            pub meta: Meta<$id>,
             /// What is wanted.
             pub spec: $spec,
             /// What is.

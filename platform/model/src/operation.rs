@@ -79,6 +79,14 @@ pub enum Verb {
     Resume,
     /// It goes away.
     Delete,
+    /// It becomes larger.
+    Resize,
+    /// A VM gets it.
+    Attach,
+    /// A VM has it no more.
+    Detach,
+    /// Disks become what they were.
+    Revert,
 }
 
 impl Verb {
@@ -92,6 +100,10 @@ impl Verb {
             Self::Pause => "pause",
             Self::Resume => "resume",
             Self::Delete => "delete",
+            Self::Resize => "resize",
+            Self::Attach => "attach",
+            Self::Detach => "detach",
+            Self::Revert => "revert",
         }
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::object::{object, refuse};
+use crate::snapshot::DISKS_MAX;
 use crate::{CardStatus, Meta, Name, Spec, SpecError, VmId};
 
 /// What owners note down about an object.
@@ -43,12 +44,15 @@ pub struct VmSpec {
     /// Who executes its CPUs.
     #[serde(default)]
     pub engine: Engine,
-    /// The image its disk is made of; without one it has no disk.
+    /// The image of which a disk is made for it, which is called as the VM and deleted with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// Bytes of its disk, if it is to be larger than the image.
+    /// Bytes of that disk, if it is to be larger than the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_bytes: Option<u64>,
+    /// Its disks, in the order in which it has them; that of the image is the first. Others are attached and detached.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<Name>,
     /// What it starts from.
     #[serde(default)]
     pub boot_from: Boot,
@@ -101,6 +105,7 @@ impl Default for VmSpec {
             engine: Engine::default(),
             image: None,
             disk_bytes: None,
+            disks: Vec::new(),
             boot_from: Boot::default(),
             display: Display::default(),
             network: Network::default(),
@@ -339,7 +344,7 @@ pub struct VmStatus {
     /// Why, for people, where the word does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// How much of its disk is made, of 100, while it is.
+    /// How much of its disks is made, of 100, while they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prepared_percent: Option<u8>,
     /// The start that is, or was last.
@@ -354,6 +359,9 @@ pub struct VmStatus {
     /// What keeps the VM's process to its own files, while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cage: Option<Cage>,
+    /// The disks that its guest has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<Name>,
     /// The process that runs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
@@ -405,7 +413,7 @@ pub enum Phase {
     /// Nothing has been done for it yet.
     #[default]
     Pending,
-    /// Its disk is being made.
+    /// Its disks are being made.
     Preparing,
     /// Its process is there, and not yet the guest.
     Starting,
@@ -496,6 +504,9 @@ impl Spec for VmSpec {
         if self.stop_limit_s > 3600 {
             return refuse("stop_limit_s", "an hour is the limit");
         }
+        if self.disks.len() > DISKS_MAX {
+            return refuse("disks", "32 disks are the limit");
+        }
         check_labels(&self.labels)?;
         self.check_boot()?;
         self.check_network()?;
@@ -512,6 +523,7 @@ impl Spec for VmSpec {
             ("which networks a VM has cards on", places(self) == places(new)),
             ("spec.image", self.image == new.image),
             ("spec.disk_bytes", self.disk_bytes == new.disk_bytes),
+            ("spec.disks (use attach and detach)", self.disks == new.disks),
             ("spec.boot", self.boot == new.boot),
             ("spec.power (use start, stop, pause and resume)", self.power == new.power),
         ];

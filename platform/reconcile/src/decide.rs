@@ -1,26 +1,24 @@
 //! What one VM is and what is done for it next: a function without side effects.
 //!
 //! ```text
-//!            prepare             start
-//!  pending ───────────▶ preparing ─────▶ starting ──▶ running ◀──▶ paused
-//!                          │                │            │ power button, then end
-//!                          ▼                ▼            ▼
-//!                        failed ◀───────── (ended) ◀── stopping
-//!                                             │
-//!                                             ▼
-//!                                          stopped
+//!  its disks are made      start
+//!  pending, preparing ───────────▶ starting ──▶ running ◀──▶ paused
+//!          │                          │            │ power button, then end
+//!          ▼                          ▼            ▼
+//!        failed ◀─────────────────── (ended) ◀── stopping
+//!                                       │
+//!                                       ▼
+//!                                    stopped
 //! ```
 
 use jiff::{SignedDuration, Timestamp};
-use model::{OnEnd, Phase, Power, Vm, VmEnd, VmStatus};
+use model::{Name, OnEnd, Phase, Power, Vm, VmEnd, VmStatus};
 
-use crate::{Disk, Process, Seen};
+use crate::{Process, Readiness, Seen};
 
 /// What is asked of the host for a VM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Make what it starts with.
-    Prepare,
     /// Run it.
     Start,
     /// Let it stand.
@@ -31,6 +29,10 @@ pub enum Action {
     PowerButton,
     /// End it.
     End,
+    /// Give it this disk.
+    Attach(Name),
+    /// Ask its guest to let this disk go.
+    Detach(Name),
     /// Take away what is left of it.
     Remove,
 }
@@ -41,8 +43,13 @@ const RAN_WELL_S: u64 = 60;
 const BACKOFF_MAX: u32 = 8;
 
 /// What the VM's status is, and what to do for it.
-pub fn decide(vm: &Vm, seen: Option<&Seen>, now: Timestamp) -> (VmStatus, Option<Action>) {
-    let none = Seen { id: vm.meta.id, disk: Disk::None, process: Process::None };
+pub fn decide(
+    vm: &Vm,
+    seen: Option<&Seen>,
+    disks: &Readiness,
+    now: Timestamp,
+) -> (VmStatus, Option<Action>) {
+    let none = Seen { id: vm.meta.id, process: Process::None };
     let seen = seen.unwrap_or(&none);
     // What lasts from step to step; all else is seen anew.
     let kept = VmStatus {
@@ -55,9 +62,9 @@ pub fn decide(vm: &Vm, seen: Option<&Seen>, now: Timestamp) -> (VmStatus, Option
     match &seen.process {
         Process::Starting { boot, pid } => {
             let status = VmStatus { phase: Phase::Starting, boot: *boot, pid: *pid, ..kept };
-            alive(vm, status, *boot, None, now)
+            alive(vm, status, *boot, None, disks, now)
         }
-        Process::Live { boot, pid, engine, engine_reason, cage, is_paused } => {
+        Process::Live { boot, pid, engine, engine_reason, cage, is_paused, disks: has } => {
             let status = VmStatus {
                 phase: if *is_paused { Phase::Paused } else { Phase::Running },
                 boot: *boot,
@@ -65,14 +72,15 @@ pub fn decide(vm: &Vm, seen: Option<&Seen>, now: Timestamp) -> (VmStatus, Option
                 engine: Some(*engine),
                 engine_reason: Some(engine_reason.clone()),
                 cage: Some(cage.clone()),
+                disks: has.clone(),
                 ..kept
             };
-            alive(vm, status, *boot, Some(*is_paused), now)
+            alive(vm, status, *boot, Some(*is_paused), disks, now)
         }
-        Process::None => at_rest(vm, kept, &seen.disk, None, now),
+        Process::None => at_rest(vm, kept, disks, None, now),
         Process::Ended(end) => {
             let status = VmStatus { boot: end.boot, last_end: Some(end.clone()), ..kept };
-            at_rest(vm, status, &seen.disk, Some(end), now)
+            at_rest(vm, status, disks, Some(end), now)
         }
     }
 }
@@ -83,6 +91,7 @@ fn alive(
     status: VmStatus,
     boot: u64,
     is_paused: Option<bool>,
+    disks: &Readiness,
     now: Timestamp,
 ) -> (VmStatus, Option<Action>) {
     if vm.meta.deleting {
@@ -93,6 +102,7 @@ fn alive(
         let action = match (vm.spec.power, is_paused) {
             (Power::Paused, Some(false)) => Some(Action::Pause),
             (Power::On, Some(true)) => Some(Action::Resume),
+            (_, Some(_)) => disk_action(vm, &status, disks),
             _ => None,
         };
         return (status, action);
@@ -117,10 +127,18 @@ fn alive(
     }
 }
 
+/// What is done so that a running VM has the disks that it is to have.
+fn disk_action(vm: &Vm, status: &VmStatus, disks: &Readiness) -> Option<Action> {
+    let lacks = |disk: &&Name| !status.disks.contains(disk);
+    let comes = vm.spec.disks.iter().find(lacks).filter(|_| *disks == Readiness::Ready);
+    let goes = status.disks.iter().find(|disk| !vm.spec.disks.contains(disk));
+    goes.cloned().map(Action::Detach).or_else(|| comes.cloned().map(Action::Attach))
+}
+
 fn at_rest(
     vm: &Vm,
     status: VmStatus,
-    disk: &Disk,
+    disks: &Readiness,
     end: Option<&VmEnd>,
     now: Timestamp,
 ) -> (VmStatus, Option<Action>) {
@@ -131,20 +149,16 @@ fn at_rest(
         (VmStatus { phase: Phase::Failed, reason: Some(reason.to_owned()), ..status.clone() }, None)
     };
     let preparing = VmStatus { phase: Phase::Preparing, ..status.clone() };
-    match disk {
-        Disk::None => return (preparing, Some(Action::Prepare)),
-        Disk::Making(percent) => {
-            let reason = Some("making the disk".to_owned());
+    match disks {
+        Readiness::Making(percent) => {
+            let reason = Some("its disks are being made".to_owned());
             return (VmStatus { reason, prepared_percent: Some(*percent), ..preparing }, None);
         }
-        Disk::Failed(boot, _) if *boot < vm.spec.boot => {
-            return (preparing, Some(Action::Prepare));
-        }
-        Disk::Failed(boot, reason) => {
+        Readiness::Failed(reason) => {
             let (status, action) = failed(reason);
-            return (VmStatus { boot: *boot, ..status }, action);
+            return (VmStatus { boot: vm.spec.boot, ..status }, action);
         }
-        Disk::Ready => {}
+        Readiness::Ready => {}
     }
     let starting = VmStatus { phase: Phase::Starting, ..status.clone() };
     let stopped = VmStatus { phase: Phase::Stopped, ..status.clone() };

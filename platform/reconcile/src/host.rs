@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use model::{Cage, Engine, NetworkId, Vm, VmEnd, VmId};
+use model::{
+    Cage, Disk, DiskId, Engine, Name, NetworkId, Pool, Revert, Snapshot, SnapshotId, Vm, VmEnd,
+    VmId,
+};
 
-use crate::WantedNetworks;
+use crate::{SeenDisk, WantedNetworks};
 
 /// A host. None of its methods waits for a guest: what they begin is seen in [`Host::see`].
 pub trait Host: Send + Sync {
@@ -14,17 +17,12 @@ pub trait Host: Send + Sync {
     /// When the host cannot tell.
     fn see(&self) -> Result<Vec<Seen>, HostError>;
 
-    /// Begins to make what the VM needs before its first start. Done again it goes on, or begins anew.
+    /// Begins to run a VM that does not run, with these disks, which are ready. That it cannot run is seen as its
+    /// end.
     ///
     /// # Errors
     /// When the host refuses.
-    fn prepare(&self, vm: &Vm) -> Result<(), HostError>;
-
-    /// Begins to run a VM that is ready and does not run. That it cannot run is seen as its end.
-    ///
-    /// # Errors
-    /// When the host refuses.
-    fn start(&self, vm: &Vm) -> Result<(), HostError>;
+    fn start(&self, vm: &Vm, disks: &[Disk]) -> Result<(), HostError>;
 
     /// Makes a VM's CPUs and clock stand.
     ///
@@ -65,6 +63,65 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// When the host refuses.
     fn remove(&self, vm: VmId) -> Result<(), HostError>;
+
+    /// All disks there are in these pools.
+    ///
+    /// # Errors
+    /// When the host cannot tell.
+    fn see_disks(&self, pools: &[Pool]) -> Result<Vec<SeenDisk>, HostError>;
+
+    /// Begins to make a disk. Done again it goes on, or begins anew.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    fn make_disk(&self, disk: &Disk) -> Result<(), HostError>;
+
+    /// Makes a disk larger, which this VM runs with.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    fn grow_disk(&self, disk: &Disk, vm: Option<VmId>) -> Result<(), HostError>;
+
+    /// Begins to take a snapshot of these disks, with which this VM runs, or stands.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    fn take_snapshot(
+        &self,
+        snapshot: &Snapshot,
+        disks: &[Disk],
+        vm: Option<(VmId, bool)>,
+    ) -> Result<(), HostError>;
+
+    /// Makes a disk that nobody uses what it was. What is done already is not done again.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    fn revert_disk(&self, disk: &Disk, revert: &Revert) -> Result<(), HostError>;
+
+    /// Forgets all snapshots of a disk but these, and begins to give back what they took.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    fn tidy_disk(&self, disk: &Disk, keep: &[SnapshotId]) -> Result<(), HostError>;
+
+    /// Takes away all there is of a disk that nobody uses.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    fn remove_disk(&self, disk: DiskId) -> Result<(), HostError>;
+
+    /// Gives a running VM a disk.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    fn attach(&self, vm: VmId, disk: &Disk) -> Result<(), HostError>;
+
+    /// Asks the guest of a running VM to let a disk go.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    fn detach(&self, vm: VmId, disk: &Name) -> Result<(), HostError>;
 }
 
 /// Why a host does not do it.
@@ -77,21 +134,17 @@ pub struct HostError(pub String);
 pub struct Seen {
     /// Which.
     pub id: VmId,
-    /// What it starts with.
-    pub disk: Disk,
     /// What runs it.
     pub process: Process,
 }
 
-/// How far what a VM needs is.
+/// How far what a VM starts with is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Disk {
-    /// Nothing is made, nor being made.
-    None,
+pub enum Readiness {
     /// It is being made; so much of 100 is done.
     Making(u8),
-    /// It could not be made for this boot: why.
-    Failed(u64, String),
+    /// It cannot be made: why.
+    Failed(String),
     /// It is there.
     Ready,
 }
@@ -122,6 +175,8 @@ pub enum Process {
         cage: Cage,
         /// CPUs and clock stand.
         is_paused: bool,
+        /// The disks that the guest has.
+        disks: Vec<Name>,
     },
     /// It has ended.
     Ended(VmEnd),

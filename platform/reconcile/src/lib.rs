@@ -1,11 +1,11 @@
 //! Makes what is as it should be.
 //!
-//! A [`Reconciler`] compares what is wanted of each VM with what its [`Host`] sees, and takes one step towards
+//! A [`Reconciler`] compares what is wanted of each VM, disk and snapshot with what its [`Host`] sees, and takes one step towards
 //! it. It takes no input: it is run when something may have changed, and from time to time. So what happens
 //! after a crash is what happens always.
 //!
 //! *Invariants*: a step is a function of the store, of what the host sees and of the time that is told; it
-//! can be cut off anywhere and done again. Only a VM whose deletion was asked for loses anything:
+//! can be cut off anywhere and done again. Only what was asked to be deleted goes:
 //! what the host has and the store does not know is reported and left alone. A VM's start is numbered, and a
 //! host does not begin the same one twice at a time.
 //!
@@ -16,13 +16,15 @@ mod host;
 mod judge;
 mod networks;
 mod step;
+mod storage;
 
 pub use decide::{Action, decide};
-pub use host::{Disk, Host, HostError, Process, Seen};
+pub use host::{Host, HostError, Process, Readiness, Seen};
 pub use networks::{
     WantedCard, WantedNetwork, WantedNetworks, WantedPeer, WantedRule, domain, wanted,
 };
-pub use step::{Reconciler, Report, StepError};
+pub use step::{Reconciler, Refusal, Report, StepError};
+pub use storage::{DiskAction, DiskState, SeenDisk, SeenSnapshot, decide_disk};
 
 #[cfg(test)]
 mod simulated;

@@ -4,9 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use model::{Engine, NetworkId, Vm, VmEnd, VmId};
+use model::{
+    Consistency, Disk, DiskId, Engine, Name, NetworkId, Pool, Revert, Snapshot, SnapshotId, Vm,
+    VmEnd, VmId,
+};
 
-use crate::{Disk, Host, HostError, Process, Seen, WantedNetworks};
+use crate::{DiskState, Host, HostError, Process, Seen, SeenDisk, SeenSnapshot, WantedNetworks};
 
 /// Numbers that a seed makes (Marsaglia's xorshift64).
 pub(crate) struct Luck(u64);
@@ -30,14 +33,16 @@ impl Luck {
 }
 
 struct Machine {
-    disk: Disk,
     process: Process,
+    /// What it was started with.
+    disks: Vec<Name>,
     /// The guest has heard the power button.
     is_shutting_down: bool,
 }
 
 struct State {
     machines: BTreeMap<VmId, Machine>,
+    disks: BTreeMap<DiskId, SeenDisk>,
     luck: Luck,
     /// Calls until the caller is killed.
     calls_left: Option<u64>,
@@ -56,6 +61,7 @@ impl SimulatedHost {
     pub fn new(seed: u64) -> Self {
         Self(Mutex::new(State {
             machines: BTreeMap::new(),
+            disks: BTreeMap::new(),
             luck: Luck::new(seed),
             calls_left: None,
             networks: WantedNetworks::default(),
@@ -95,14 +101,19 @@ impl SimulatedHost {
     /// A while passes.
     pub fn pass(&self) {
         let mut state = self.lock();
-        let State { machines, luck, has_faults, .. } = &mut *state;
-        for machine in machines.values_mut() {
-            if let Disk::Making(percent) = &mut machine.disk {
-                *percent += 25;
-                if *percent >= 100 {
-                    machine.disk = Disk::Ready;
+        let State { machines, disks, luck, has_faults, .. } = &mut *state;
+        for disk in disks.values_mut() {
+            disk.is_busy = false;
+            disk.state = match &disk.state {
+                DiskState::Making(_) if *has_faults && luck.one_in(8) => {
+                    DiskState::Failed("luck".into())
                 }
-            }
+                DiskState::Making(percent @ ..75) => DiskState::Making(percent + 25),
+                DiskState::Making(_) | DiskState::Ready => DiskState::Ready,
+                other => other.clone(),
+            };
+        }
+        for machine in machines.values_mut() {
             let (boot, orderly) = match &machine.process {
                 Process::Starting { boot, .. } if *has_faults && luck.one_in(6) => (*boot, false),
                 Process::Starting { boot, .. } => {
@@ -113,6 +124,7 @@ impl SimulatedHost {
                         engine_reason: "it is simulated".into(),
                         cage: model::Cage::default(),
                         is_paused: false,
+                        disks: machine.disks.clone(),
                     };
                     continue;
                 }
@@ -141,7 +153,8 @@ impl SimulatedHost {
         if state.has_faults && state.luck.one_in(12) {
             return Err(HostError("the host is out of luck".into()));
         }
-        let none = || Machine { disk: Disk::None, process: Process::None, is_shutting_down: false };
+        let none =
+            || Machine { process: Process::None, disks: Vec::new(), is_shutting_down: false };
         let machine = state.machines.entry(id).or_insert_with(none);
         if does(machine)? {
             state.double_starts += 1;
@@ -163,35 +176,56 @@ impl State {
     }
 }
 
+impl SimulatedHost {
+    /// As [`Self::call`], about disks.
+    fn disk_call(
+        &self,
+        does: impl FnOnce(&mut BTreeMap<DiskId, SeenDisk>),
+    ) -> Result<(), HostError> {
+        let mut state = self.lock();
+        state.count()?;
+        if state.has_faults && state.luck.one_in(10) {
+            return Err(HostError("bad luck".into()));
+        }
+        does(&mut state.disks);
+        state.count()
+    }
+
+    fn change_disk(&self, id: DiskId, does: impl FnOnce(&mut SeenDisk)) -> Result<(), HostError> {
+        self.disk_call(|disks| disks.get_mut(&id).map_or((), does))
+    }
+
+    pub fn has_disks(&self) -> bool {
+        !self.lock().disks.is_empty()
+    }
+}
+
 impl Host for SimulatedHost {
     fn see(&self) -> Result<Vec<Seen>, HostError> {
         let mut state = self.lock();
         state.count()?;
-        let seen = |(id, machine): (&VmId, &Machine)| Seen {
-            id: *id,
-            disk: machine.disk.clone(),
-            process: machine.process.clone(),
-        };
+        let seen =
+            |(id, machine): (&VmId, &Machine)| Seen { id: *id, process: machine.process.clone() };
         Ok(state.machines.iter().map(seen).collect())
     }
 
-    fn prepare(&self, vm: &Vm) -> Result<(), HostError> {
-        let is_bad = vm.spec.image.as_deref() == Some("missing");
-        self.call(vm.meta.id, |machine| {
-            machine.disk = match is_bad {
-                true => Disk::Failed(vm.spec.boot, "no image 'missing'".into()),
-                false => Disk::Making(0),
+    fn start(&self, vm: &Vm, disks: &[Disk]) -> Result<(), HostError> {
+        let are_ready = {
+            let state = self.lock();
+            let is_ready = |disk: &Disk| {
+                state.disks.get(&disk.meta.id).is_some_and(|seen| {
+                    let reverts = disk.spec.revert.as_ref().map_or(0, |of| of.number);
+                    seen.state == DiskState::Ready && seen.reverts == reverts
+                })
             };
-            Ok(false)
-        })
-    }
-
-    fn start(&self, vm: &Vm) -> Result<(), HostError> {
+            disks.iter().all(is_ready) && disks.len() == vm.spec.disks.len()
+        };
         self.call(vm.meta.id, |machine| {
             let is_up = matches!(machine.process, Process::Starting { .. } | Process::Live { .. });
             machine.process = Process::Starting { boot: vm.spec.boot, pid: Some(1) };
             machine.is_shutting_down = false;
-            Ok(is_up || machine.disk != Disk::Ready)
+            machine.disks = vm.spec.disks.clone();
+            Ok(is_up || !are_ready)
         })
     }
 
@@ -244,6 +278,88 @@ impl Host for SimulatedHost {
         self.call(id, |_| Ok(false))?;
         self.lock().machines.remove(&id);
         Ok(())
+    }
+
+    fn see_disks(&self, _: &[Pool]) -> Result<Vec<SeenDisk>, HostError> {
+        let mut state = self.lock();
+        state.count()?;
+        Ok(state.disks.values().cloned().collect())
+    }
+
+    fn make_disk(&self, disk: &Disk) -> Result<(), HostError> {
+        let image = disk.spec.source.as_ref().map(|source| source.image().name.as_str());
+        let state = match image {
+            Some("missing") => DiskState::Failed("no image 'missing'".into()),
+            _ => DiskState::Making(0),
+        };
+        let made = SeenDisk {
+            id: disk.meta.id,
+            state,
+            is_busy: false,
+            is_untidy: false,
+            size_bytes: disk.spec.size_bytes,
+            used_bytes: 0,
+            snapshots: Vec::new(),
+            reverts: 0,
+            trouble: None,
+        };
+        self.disk_call(|disks| disks.insert(made.id, made).map_or((), drop))
+    }
+
+    fn grow_disk(&self, disk: &Disk, _: Option<VmId>) -> Result<(), HostError> {
+        self.change_disk(disk.meta.id, |seen| seen.size_bytes = disk.spec.size_bytes)
+    }
+
+    fn take_snapshot(
+        &self,
+        snapshot: &Snapshot,
+        disks: &[Disk],
+        _: Option<(VmId, bool)>,
+    ) -> Result<(), HostError> {
+        for disk in disks {
+            let taken = SeenSnapshot {
+                id: snapshot.meta.id,
+                size_bytes: disk.spec.size_bytes,
+                consistency: Consistency::Crash,
+            };
+            self.change_disk(disk.meta.id, |seen| {
+                seen.is_busy = true;
+                if seen.snapshots.iter().all(|of| of.id != taken.id) {
+                    seen.snapshots.push(taken);
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    fn revert_disk(&self, disk: &Disk, revert: &Revert) -> Result<(), HostError> {
+        self.change_disk(disk.meta.id, |seen| seen.reverts = revert.number)
+    }
+
+    fn tidy_disk(&self, disk: &Disk, keep: &[SnapshotId]) -> Result<(), HostError> {
+        self.change_disk(disk.meta.id, |seen| seen.snapshots.retain(|of| keep.contains(&of.id)))
+    }
+
+    fn remove_disk(&self, disk: DiskId) -> Result<(), HostError> {
+        self.disk_call(|disks| disks.remove(&disk).map_or((), drop))
+    }
+
+    fn attach(&self, vm: VmId, disk: &Disk) -> Result<(), HostError> {
+        self.call(vm, |machine| {
+            if let Process::Live { disks, .. } = &mut machine.process {
+                disks.push(disk.meta.name.clone());
+            }
+            Ok(false)
+        })
+    }
+
+    fn detach(&self, vm: VmId, disk: &Name) -> Result<(), HostError> {
+        self.call(vm, |machine| {
+            if let Process::Live { disks, .. } = &mut machine.process {
+                disks.retain(|name| name != disk);
+            }
+            Ok(false)
+        })
     }
 }
 

@@ -1,19 +1,20 @@
-//! A step for all VMs.
+//! A step for all VMs, disks and snapshots.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use model::{
-    Operation, OperationState, Phase, SecurityGroup, SecurityGroupStatus, VirtualNetwork, Vm, VmId,
-    VmStatus,
+    Disk, DiskId, Name, Operation, OperationState, Phase, SecurityGroup, SecurityGroupStatus,
+    Snapshot, SnapshotId, VirtualNetwork, Vm, VmId, VmStatus,
 };
 use registry::{Kept, Registry, RegistryError};
 
 use crate::decide::{Action, decide};
-use crate::judge::judge;
+use crate::judge::{World, judge};
 use crate::networks::{members, status, wanted};
-use crate::{Host, HostError, Seen};
+use crate::storage::{self, DiskAction, DiskState, SeenDisk, decide_disk, decide_snapshot};
+use crate::{Host, HostError, Process, Readiness, Seen};
 
 /// Why a step was cut off.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +27,17 @@ pub enum StepError {
     Host(#[from] HostError),
 }
 
+/// Something that the host refused: for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Of what.
+    pub of: String,
+    /// What was asked.
+    pub action: String,
+    /// Why not.
+    pub why: String,
+}
+
 /// What a step found and did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
@@ -35,10 +47,17 @@ pub struct Report {
     pub operations: u64,
     /// Something is on its way: the next step is soon.
     pub is_unsettled: bool,
-    /// What the host has and the store does not know. It is left alone.
+    /// VMs that the host has and the store does not know. They are left alone.
     pub strays: Vec<VmId>,
-    /// What the host refused: for the log.
-    pub refused: Vec<(VmId, Action, String)>,
+    /// What the host refused.
+    pub refused: Vec<Refusal>,
+}
+
+impl Report {
+    fn refuse(&mut self, of: impl ToString, action: impl std::fmt::Debug, error: &HostError) {
+        let (of, action) = (of.to_string(), format!("{action:?}"));
+        self.refused.push(Refusal { of, action, why: error.0.clone() });
+    }
 }
 
 /// Takes steps.
@@ -47,47 +66,86 @@ pub struct Reconciler {
     host: Arc<dyn Host>,
 }
 
+/// What is looked at in a step.
+struct Scene {
+    seen: BTreeMap<VmId, Seen>,
+    seen_disks: BTreeMap<DiskId, SeenDisk>,
+    vms: Vec<Vm>,
+    disks: BTreeMap<DiskId, Disk>,
+    snapshots: Vec<Snapshot>,
+    operations: Vec<Kept<Operation>>,
+}
+
+impl Scene {
+    fn vm(&self, project: &Name, name: &Name) -> Option<&Vm> {
+        self.vms.iter().find(|vm| vm.meta.name == *name && vm.meta.project == *project)
+    }
+
+    /// The VM that has a disk, and whether its process has.
+    fn holder(&self, disk: &Disk) -> (Option<Name>, Option<(VmId, bool)>) {
+        let names = disk.spec.vm.iter().chain(&disk.status.vm);
+        for vm in names.filter_map(|name| self.vm(&disk.meta.project, name)) {
+            let (id, name) = (vm.meta.id, Some(vm.meta.name.clone()));
+            match self.seen.get(&id).map(|seen| &seen.process) {
+                Some(Process::Live { disks, is_paused, .. }) if disks.contains(&disk.meta.name) => {
+                    return (name, Some((id, *is_paused)));
+                }
+                // Nobody knows what it has opened.
+                Some(Process::Starting { .. }) => return (name, Some((id, true))),
+                _ => {}
+            }
+        }
+        (disk.spec.vm.clone(), None)
+    }
+
+    fn is_starting(&self, vm: Option<(VmId, bool)>) -> bool {
+        let seen = vm.and_then(|(id, _)| self.seen.get(&id));
+        matches!(seen.map(|seen| &seen.process), Some(Process::Starting { .. }))
+    }
+
+    fn disk(&self, project: &Name, name: &Name) -> Option<&Disk> {
+        self.disks.values().find(|disk| disk.meta.name == *name && disk.meta.project == *project)
+    }
+
+    fn is_busy(&self, disk: DiskId) -> bool {
+        self.seen_disks.get(&disk).is_some_and(|seen| seen.is_busy)
+    }
+
+    fn readiness(&self, vm: &Vm) -> Readiness {
+        storage::readiness(vm.spec.disks.iter().map(|name| {
+            let disk = self.disk(&vm.meta.project, name);
+            (name, disk.map(|disk| (disk, self.is_busy(disk.meta.id))))
+        }))
+    }
+}
+
 impl Reconciler {
-    /// Of the VMs in this registry, on this host.
+    /// Of what is in this registry, on this host.
     pub fn new(registry: Registry, host: Arc<dyn Host>) -> Self {
         Self { registry, host }
     }
 
-    /// One step for every VM.
+    /// One step for everything.
     ///
     /// # Errors
     /// When the store or the host fails; it is safe to go on with another step.
     pub fn step(&self, now: Timestamp) -> Result<Report, StepError> {
-        // What the host has is looked at first: a VM that was asked for since is no stray.
-        let mut seen: BTreeMap<VmId, Seen> =
-            self.host.see()?.into_iter().map(|seen| (seen.id, seen)).collect();
-        let (vms, _) = self.registry.all::<Vm>(None)?;
-        let (operations, _) = self.registry.operations(None)?;
-        // Before VMs, which are started on them.
-        self.network(&vms)?;
         let mut report = Report::default();
-        let mut known = BTreeMap::new();
-        for Kept { object: mut vm, .. } in vms {
-            let seen = seen.remove(&vm.meta.id);
-            if vm.meta.deleting && seen.is_none() {
-                self.registry.forget_vm(&vm, &unfinished(&operations), now)?;
-                report.is_unsettled = true;
-                continue;
-            }
-            let (status, action) = decide(&vm, seen.as_ref(), now);
-            let status = self.act(&vm, status, action, &mut report);
-            if status != vm.status {
-                self.registry.set_status::<Vm>(vm.meta.id, &status)?;
-                vm.status = status;
-            }
-            *report.phases.entry(vm.status.phase).or_default() += 1;
-            report.is_unsettled |= action.is_some() || !is_settled(&vm);
-            known.insert(vm.meta.id, vm);
-        }
-        report.strays = seen.into_keys().collect();
-        for mut kept in unfinished(&operations) {
+        let mut scene = self.look()?;
+        // Before VMs, which are started on them.
+        self.network(&scene.vms)?;
+        self.step_disks(&mut scene, &mut report, now)?;
+        self.step_snapshots(&mut scene, &mut report, now)?;
+        self.step_vms(&mut scene, &mut report, now)?;
+        let world = World {
+            vms: scene.vms.iter().map(|vm| (vm.meta.id.into(), vm)).collect(),
+            disks: scene.disks.iter().map(|(id, disk)| (*id, disk)).collect(),
+            snapshots: scene.snapshots.iter().map(|of| (of.meta.id.into(), of)).collect(),
+        };
+        for kept in &scene.operations {
+            let mut kept = kept.clone();
             let before = kept.object.clone();
-            judge(&mut kept.object, known.get(&VmId(before.target.id)), now);
+            judge(&mut kept.object, &world, now);
             report.operations += u64::from(kept.object.state == OperationState::Running);
             // Who changed it meanwhile had a reason; the next step sees that.
             if kept.object != before && !self.registry.report(&kept)? {
@@ -97,13 +155,192 @@ impl Reconciler {
         Ok(report)
     }
 
+    fn look(&self) -> Result<Scene, StepError> {
+        fn objects<T, R>((all, _): (Vec<Kept<T>>, R)) -> Vec<T> {
+            all.into_iter().map(|kept| kept.object).collect()
+        }
+        // What the host has is looked at first: a VM that was asked for since is no stray.
+        let seen = self.host.see()?.into_iter().map(|seen| (seen.id, seen)).collect();
+        let pools = objects(self.registry.pools(None)?);
+        let seen_disks =
+            self.host.see_disks(&pools)?.into_iter().map(|seen| (seen.id, seen)).collect();
+        let disks = objects(self.registry.all::<Disk>(None)?);
+        Ok(Scene {
+            seen,
+            seen_disks,
+            vms: objects(self.registry.all::<Vm>(None)?),
+            disks: disks.into_iter().map(|disk| (disk.meta.id, disk)).collect(),
+            snapshots: objects(self.registry.all::<Snapshot>(None)?),
+            operations: unfinished(&self.registry.operations(None)?.0),
+        })
+    }
+
+    fn step_disks(
+        &self,
+        scene: &mut Scene,
+        report: &mut Report,
+        now: Timestamp,
+    ) -> Result<(), StepError> {
+        let ids: Vec<DiskId> = scene.disks.keys().copied().collect();
+        for id in ids {
+            let Some(mut disk) = scene.disks.get(&id).cloned() else { continue };
+            let seen = scene.seen_disks.get(&id).cloned();
+            if disk.meta.deleting && seen.is_none() {
+                self.registry.forget(&disk, &scene.operations, now)?;
+                scene.disks.remove(&id);
+                report.is_unsettled = true;
+                continue;
+            }
+            let wanted = |of: &&Snapshot| !of.meta.deleting && of.spec.disk_ids.contains(&id);
+            let snapshots: Vec<SnapshotId> =
+                scene.snapshots.iter().filter(wanted).map(|of| of.meta.id).collect();
+            let (vm, user) = scene.holder(&disk);
+            let is_in_use = user.is_some();
+            let (status, action) =
+                decide_disk(&disk, seen.as_ref(), vm, is_in_use, &snapshots, now);
+            let user = user.map(|(id, _)| id);
+            let done = match action {
+                None => Ok(()),
+                Some(DiskAction::Make) => self.host.make_disk(&disk),
+                Some(DiskAction::Grow) => self.host.grow_disk(&disk, user),
+                Some(DiskAction::Revert) => match &disk.spec.revert {
+                    Some(revert) => self.host.revert_disk(&disk, revert),
+                    None => Ok(()),
+                },
+                Some(DiskAction::Tidy) => self.host.tidy_disk(&disk, &snapshots),
+                Some(DiskAction::Remove) => self.host.remove_disk(id),
+            };
+            let status = match done {
+                Ok(()) => status,
+                Err(error) => {
+                    report.refuse(format!("disk {id}"), action, &error);
+                    storage::refused(status, error.0, now)
+                }
+            };
+            if status != disk.status {
+                self.registry.set_status::<Disk>(id, &status)?;
+                disk.status = status;
+            }
+            let is_moving = seen.is_none_or(|seen| {
+                seen.is_busy || matches!(seen.state, DiskState::Making(_)) || disk.meta.deleting
+            });
+            // What the host has refused is tried again, but not soon.
+            let waits = disk.status.retry_at.is_some();
+            report.is_unsettled |= (action.is_some() || is_moving) && !waits;
+            if action.is_some()
+                && let Some(seen) = scene.seen_disks.get_mut(&id)
+            {
+                // What comes next sees it as it is by then.
+                seen.is_busy = true;
+            }
+            scene.disks.insert(id, disk);
+        }
+        Ok(())
+    }
+
+    fn step_snapshots(
+        &self,
+        scene: &mut Scene,
+        report: &mut Report,
+        now: Timestamp,
+    ) -> Result<(), StepError> {
+        for mut snapshot in std::mem::take(&mut scene.snapshots) {
+            let id = snapshot.meta.id;
+            let disks: Vec<Disk> = snapshot
+                .spec
+                .disk_ids
+                .iter()
+                .filter_map(|id| scene.disks.get(id).filter(|disk| !disk.meta.deleting).cloned())
+                .collect();
+            let seen: Vec<&SeenDisk> =
+                disks.iter().filter_map(|disk| scene.seen_disks.get(&disk.meta.id)).collect();
+            let is_there = seen.iter().any(|disk| disk.snapshots.iter().any(|of| of.id == id));
+            if disks.is_empty() || snapshot.meta.deleting && !is_there {
+                report.is_unsettled = true;
+                self.registry.forget(&snapshot, &scene.operations, now)?;
+                continue;
+            }
+            let all_seen = seen.len() == disks.len();
+            let (mut status, is_to_take) = decide_snapshot(&snapshot.status, id, &seen);
+            if snapshot.meta.deleting {
+                status.phase = model::SnapshotPhase::Deleting;
+                report.is_unsettled = true;
+            } else if is_to_take {
+                report.is_unsettled = true;
+                let holders: Vec<_> = disks.iter().map(|disk| scene.holder(disk).1).collect();
+                let user = holders.iter().copied().flatten().next();
+                let pending = |disk: &Disk| {
+                    disk.spec.revert.as_ref().is_some_and(|of| of.number > disk.status.reverts)
+                };
+                let can_be_taken = all_seen
+                    && seen.iter().all(|disk| !disk.is_busy && disk.state == DiskState::Ready)
+                    && !disks.iter().any(pending)
+                    && !scene.is_starting(user);
+                if can_be_taken {
+                    if let Err(error) = self.host.take_snapshot(&snapshot, &disks, user) {
+                        report.refuse(format!("snapshot {id}"), "take", &error);
+                        status.reason = Some(error.0);
+                    }
+                    for disk in &disks {
+                        if let Some(seen) = scene.seen_disks.get_mut(&disk.meta.id) {
+                            seen.is_busy = true;
+                        }
+                    }
+                }
+            }
+            if status != snapshot.status {
+                self.registry.set_status::<Snapshot>(id, &status)?;
+                snapshot.status = status;
+            }
+            scene.snapshots.push(snapshot);
+        }
+        Ok(())
+    }
+
+    fn step_vms(
+        &self,
+        scene: &mut Scene,
+        report: &mut Report,
+        now: Timestamp,
+    ) -> Result<(), StepError> {
+        let mut known = Vec::new();
+        let mut ids = BTreeSet::new();
+        for mut vm in scene.vms.clone() {
+            ids.insert(vm.meta.id);
+            let seen = scene.seen.get(&vm.meta.id).cloned();
+            if vm.meta.deleting && seen.is_none() {
+                report.is_unsettled = true;
+                if self.release(scene, &vm)? {
+                    self.registry.forget_vm(&vm, &scene.operations, now)?;
+                } else {
+                    known.push(vm);
+                }
+                continue;
+            }
+            let disks = scene.readiness(&vm);
+            let (status, action) = decide(&vm, seen.as_ref(), &disks, now);
+            report.is_unsettled |= action.is_some();
+            let status = self.act(&vm, scene, status, action, report);
+            if status != vm.status {
+                self.registry.set_status::<Vm>(vm.meta.id, &status)?;
+                vm.status = status;
+            }
+            *report.phases.entry(vm.status.phase).or_default() += 1;
+            report.is_unsettled |= !is_settled(&vm);
+            known.push(vm);
+        }
+        report.strays = scene.seen.keys().copied().filter(|id| !ids.contains(id)).collect();
+        scene.vms = known;
+        Ok(())
+    }
+
     /// Makes networks as they are wanted, and writes down how they are.
-    fn network(&self, vms: &[Kept<Vm>]) -> Result<(), StepError> {
+    fn network(&self, vms: &[Vm]) -> Result<(), StepError> {
         let networks = self.registry.all::<VirtualNetwork>(None)?.0;
         let networks: Vec<_> = networks.into_iter().map(|kept| kept.object).collect();
         let groups = self.registry.all::<SecurityGroup>(None)?.0;
         let groups: Vec<_> = groups.into_iter().map(|kept| kept.object).collect();
-        let wanted = wanted(&networks, &groups, vms.iter().map(|kept| &kept.object));
+        let wanted = wanted(&networks, &groups, vms.iter());
         let seen = self.host.network(&wanted)?;
         for (network, wanted) in networks.iter().zip(&wanted.networks) {
             let status = status(wanted, seen.get(&network.meta.id));
@@ -112,7 +349,7 @@ impl Reconciler {
             }
         }
         for group in &groups {
-            let cards = members(group, vms.iter().map(|kept| &kept.object));
+            let cards = members(group, vms.iter());
             if cards != group.status.cards {
                 let status = SecurityGroupStatus { cards };
                 self.registry.set_status::<SecurityGroup>(group.meta.id, &status)?;
@@ -121,28 +358,51 @@ impl Reconciler {
         Ok(())
     }
 
+    /// A VM that goes away gives its disks free; true when those that go with it are gone.
+    fn release(&self, scene: &Scene, vm: &Vm) -> Result<bool, StepError> {
+        let has = |disk: &&Disk| {
+            disk.spec.vm.as_ref() == Some(&vm.meta.name) && disk.meta.project == vm.meta.project
+        };
+        if !scene.disks.values().any(|disk| has(&disk)) {
+            return Ok(true);
+        }
+        if scene.disks.values().filter(has).any(|disk| !disk.meta.deleting) {
+            self.registry.release_disks(vm)?;
+        }
+        Ok(false)
+    }
+
     /// Does what was decided. A refusal is in the status until something else comes of it.
     fn act(
         &self,
         vm: &Vm,
+        scene: &Scene,
         status: VmStatus,
         action: Option<Action>,
         report: &mut Report,
     ) -> VmStatus {
         let Some(action) = action else { return status };
         let id = vm.meta.id;
-        let done = match action {
-            Action::Prepare => self.host.prepare(vm),
-            Action::Start => self.host.start(vm),
+        let disks = || -> Vec<Disk> {
+            let disk = |name| scene.disk(&vm.meta.project, name).cloned();
+            vm.spec.disks.iter().filter_map(disk).collect()
+        };
+        let done = match &action {
+            Action::Start => self.host.start(vm, &disks()),
             Action::Pause => self.host.pause(id),
             Action::Resume => self.host.resume(id),
             Action::PowerButton => self.host.press_power_button(id),
             Action::End => self.host.end(id),
+            Action::Attach(name) => match scene.disk(&vm.meta.project, name) {
+                Some(disk) => self.host.attach(id, disk),
+                None => Ok(()),
+            },
+            Action::Detach(name) => self.host.detach(id, name),
             Action::Remove => self.host.remove(id),
         };
-        let Err(HostError(message)) = done else { return status };
-        report.refused.push((id, action, message.clone()));
-        VmStatus { reason: Some(message), ..status }
+        let Err(error) = done else { return status };
+        report.refuse(format!("VM {id}"), &action, &error);
+        VmStatus { reason: Some(error.0), ..status }
     }
 }
 

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    Card, CardModel, Name, NetworkPhase, NetworkSpec, OnEnd, Operation, OperationState, Phase,
-    Power, Requestor, SecurityGroup, VirtualNetwork, Vm, VmSpec, VmStatus,
+    Card, CardModel, Disk, DiskPhase, DiskSource, ImageRef, Name, NetworkPhase, NetworkSpec, OnEnd,
+    Operation, OperationState, Phase, Power, Requestor, SecurityGroup, Snapshot, SnapshotSpec,
+    VirtualNetwork, Vm, VmSpec, VmStatus,
 };
-use registry::{Asked, Change, New, Registry};
+use registry::{Asked, Change, New, Registry, RegistryError, RootDisk};
 use store::Embedded;
 
 use crate::simulated::{Luck, SimulatedHost};
-use crate::{Disk, Host, Process, Reconciler, Report, Seen, WantedNetworks, WantedPeer};
+use crate::{Host, Process, Readiness, Reconciler, Report, Seen, WantedNetworks, WantedPeer};
 
 /// A step's time.
 const STEP: SignedDuration = SignedDuration::from_secs(5);
@@ -47,8 +48,23 @@ impl World {
     }
 
     fn create(&self, name: &str, spec: VmSpec) -> Operation {
+        let new = New::<Vm> { name: name.parse().unwrap(), project: project(), spec };
+        let root = new.spec.image.clone().map(root);
+        self.registry.create_vm(new, root, &self.asked()).unwrap().1
+    }
+
+    fn disk(&self, name: &str) -> Disk {
+        self.registry.get(&project(), name).unwrap().object
+    }
+
+    fn create_disk(&self, name: &str) -> Operation {
+        self.registry.create_disk(new_disk(name), &self.asked()).unwrap().1
+    }
+
+    fn snapshot(&self, name: &str, vm: &str) -> Result<Operation, RegistryError> {
+        let spec = SnapshotSpec { vm: Some(vm.parse().unwrap()), ..SnapshotSpec::default() };
         let new = New { name: name.parse().unwrap(), project: project(), spec };
-        self.registry.create_vm(new, &self.asked()).unwrap().1
+        Ok(self.registry.create_snapshot(new, &self.asked())?.1)
     }
 
     fn change(&self, name: &str, change: &Change) -> Operation {
@@ -107,10 +123,21 @@ fn project() -> Name {
     "default".parse().unwrap()
 }
 
+fn root(image: String) -> RootDisk {
+    let image = ImageRef { id: image.clone(), name: image };
+    RootDisk { source: DiskSource::Image(image), size_bytes: 1 << 30 }
+}
+
+fn new_disk(name: &str) -> New<Disk> {
+    let spec = serde_json::json!({ "size_bytes": 1 << 20 });
+    let spec = serde_json::from_value(spec).unwrap();
+    New { name: name.parse().unwrap(), project: project(), spec }
+}
+
 #[test]
 fn a_vm_is_prepared_started_paused_stopped_and_deleted() {
     let mut world = World::lucky();
-    let created = world.create("a", VmSpec::default());
+    let created = world.create("a", VmSpec { image: Some("image".into()), ..VmSpec::default() });
     let report = world.step();
     assert_eq!(report.phases.get(&Phase::Preparing), Some(&1));
     assert_eq!(world.state(&created), OperationState::Running);
@@ -137,7 +164,7 @@ fn a_vm_is_prepared_started_paused_stopped_and_deleted() {
     assert_eq!((world.vm("a").status.boot, world.state(&started)), (2, OperationState::Done));
 
     let id = world.vm("a").meta.id;
-    let deleted = world.change("a", &Change::Delete { is_forced: true });
+    let deleted = world.change("a", &Change::Delete { is_forced: true, keeps_disks: false });
     world.settle();
     assert!(world.registry.all::<Vm>(None).unwrap().0.is_empty() && !world.host.has(id));
     assert_eq!(world.state(&deleted), OperationState::Done);
@@ -166,7 +193,7 @@ fn a_vm_that_is_made_to_be_off_is_made_and_off() {
 }
 
 #[test]
-fn a_disk_that_cannot_be_made_fails_and_is_tried_at_the_next_start() {
+fn a_disk_that_cannot_be_made_fails_and_so_does_its_vm() {
     let mut world = World::lucky();
     let spec = VmSpec { image: Some("missing".into()), ..VmSpec::default() };
     let created = world.create("a", spec);
@@ -175,8 +202,12 @@ fn a_disk_that_cannot_be_made_fails_and_is_tried_at_the_next_start() {
     let operation = world.registry.operation(created.id).unwrap().object;
     assert_eq!(operation.state, OperationState::Failed);
     assert!(operation.error.unwrap().message.contains("missing"));
-    world.change("a", &Change::Start);
-    assert!(world.step().is_unsettled);
+    // Somebody imports it, and it goes on by itself.
+    assert_eq!(world.disk("a").status.phase, DiskPhase::Failed);
+    world.step();
+    world.change("a", &Change::Delete { is_forced: true, keeps_disks: false });
+    world.settle();
+    assert!(!world.host.has_disks());
 }
 
 #[test]
@@ -188,6 +219,81 @@ fn a_start_that_is_cancelled_leaves_a_vm_that_is_off() {
     world.settle();
     assert_eq!(world.vm("a").status.phase, Phase::Stopped);
     assert_eq!(world.state(&created), OperationState::Cancelled);
+}
+
+#[test]
+fn a_disk_comes_to_a_running_vm_grows_and_goes() {
+    let mut world = World::lucky();
+    world.create("a", VmSpec::default());
+    world.create_disk("data");
+    world.settle();
+    let asked = world.asked();
+    let attached = world.registry.attach_disk(&project(), "data", "a", None, &asked).unwrap();
+    world.settle();
+    assert_eq!(world.state(&attached), OperationState::Done);
+    let name: Name = "data".parse().unwrap();
+    assert_eq!(world.vm("a").status.disks, [name]);
+    assert_eq!(world.disk("data").status.vm, Some("a".parse().unwrap()));
+    world.create("b", VmSpec::default());
+    let error = world.registry.attach_disk(&project(), "data", "b", None, &asked).unwrap_err();
+    assert!(matches!(error, RegistryError::Attached { .. }));
+    let error = world.registry.delete_disk(&project(), "data", true, None, &asked).unwrap_err();
+    assert!(matches!(error, RegistryError::Attached { .. }));
+
+    let resize = |bytes| world.registry.resize_disk(&project(), "data", bytes, None, &asked);
+    assert!(matches!(resize(512), Err(RegistryError::Shrink { .. })));
+    let resized = resize(2 << 20).unwrap();
+    world.settle();
+    assert_eq!(world.state(&resized), OperationState::Done);
+    assert_eq!(world.disk("data").status.size_bytes, 2 << 20);
+
+    let detached = world.registry.detach_disk(&project(), "data", None, &asked).unwrap();
+    world.settle();
+    assert_eq!(world.state(&detached), OperationState::Done);
+    assert!(world.vm("a").status.disks.is_empty() && world.disk("data").status.vm.is_none());
+    world.registry.delete_disk(&project(), "data", false, None, &asked).unwrap();
+    world.settle();
+    assert!(!world.host.has_disks());
+}
+
+#[test]
+fn a_snapshot_is_taken_reverted_to_when_the_vm_is_off_and_deleted() {
+    let mut world = World::lucky();
+    world.create("a", VmSpec { image: Some("image".into()), ..VmSpec::default() });
+    world.settle();
+    let taken = world.snapshot("before", "a").unwrap();
+    world.settle();
+    assert_eq!(world.state(&taken), OperationState::Done);
+    let asked = world.asked();
+    let revert = |world: &World| world.registry.revert(&project(), "before", &asked);
+    assert!(matches!(revert(&world), Err(RegistryError::RunningDisk(_))));
+    world.change("a", &Change::Stop { is_forced: true });
+    world.settle();
+    let reverted = revert(&world).unwrap();
+    // A start waits for it.
+    world.change("a", &Change::Start);
+    world.settle();
+    assert_eq!(world.state(&reverted), OperationState::Done);
+    assert_eq!((world.disk("a").status.reverts, world.host.double_starts()), (1, 0));
+    let deleted = world.registry.delete_snapshot(&project(), "before", &asked).unwrap();
+    world.settle();
+    assert_eq!(world.state(&deleted), OperationState::Done);
+    assert_eq!(world.vm("a").status.phase, Phase::Running);
+}
+
+#[test]
+fn disks_that_are_to_be_kept_outlive_their_vm() {
+    let mut world = World::lucky();
+    world.create("a", VmSpec { image: Some("image".into()), ..VmSpec::default() });
+    world.settle();
+    world.change("a", &Change::Delete { is_forced: true, keeps_disks: true });
+    world.settle();
+    assert!(world.registry.all::<Vm>(None).unwrap().0.is_empty());
+    assert_eq!(world.disk("a").spec.vm, None);
+    // And another VM can have it.
+    world.create("b", VmSpec { disks: vec!["a".parse().unwrap()], ..VmSpec::default() });
+    world.settle();
+    assert_eq!(world.vm("b").status.phase, Phase::Running);
 }
 
 #[test]
@@ -216,8 +322,9 @@ fn running(spec: VmSpec) -> (Vm, Seen) {
         engine_reason: String::new(),
         cage: model::Cage::default(),
         is_paused: false,
+        disks: Vec::new(),
     };
-    let seen = Seen { id: vm.meta.id, disk: Disk::Ready, process };
+    let seen = Seen { id: vm.meta.id, process };
     (vm, seen)
 }
 
@@ -226,12 +333,15 @@ fn a_guest_that_does_not_shut_down_in_its_time_is_ended() {
     let (mut vm, seen) = running(VmSpec { stop_limit_s: 30, ..VmSpec::default() });
     vm.spec.power = Power::Off;
     let now = Timestamp::UNIX_EPOCH;
-    let (status, action) = crate::decide(&vm, Some(&seen), now);
+    let (status, action) = crate::decide(&vm, Some(&seen), &Readiness::Ready, now);
     assert_eq!((status.phase, action), (Phase::Stopping, Some(crate::Action::PowerButton)));
     vm.status = status;
     let later = |s| now + SignedDuration::from_secs(s);
-    assert_eq!(crate::decide(&vm, Some(&seen), later(29)).1, None);
-    assert_eq!(crate::decide(&vm, Some(&seen), later(30)).1, Some(crate::Action::End));
+    assert_eq!(crate::decide(&vm, Some(&seen), &Readiness::Ready, later(29)).1, None);
+    assert_eq!(
+        crate::decide(&vm, Some(&seen), &Readiness::Ready, later(30)).1,
+        Some(crate::Action::End)
+    );
 }
 
 #[test]
@@ -242,13 +352,13 @@ fn a_guest_that_fails_again_and_again_is_started_less_and_less_often() {
     let mut now = Timestamp::UNIX_EPOCH;
     let mut waits = Vec::new();
     for _ in 0..10 {
-        let (status, action) = crate::decide(&vm, Some(&seen), now);
+        let (status, action) = crate::decide(&vm, Some(&seen), &Readiness::Ready, now);
         assert_eq!(action, None);
         let at = status.retry_at.unwrap();
         waits.push(at.duration_since(now).as_secs());
         vm.status = status;
         now = at;
-        let (status, action) = crate::decide(&vm, Some(&seen), now);
+        let (status, action) = crate::decide(&vm, Some(&seen), &Readiness::Ready, now);
         assert_eq!(action, Some(crate::Action::Start));
         vm.status = status;
     }
@@ -261,22 +371,25 @@ fn a_clock_that_is_set_back_makes_no_wait_longer() {
     vm.spec.power = Power::Off;
     let year = SignedDuration::from_hours(365 * 24);
     let then = Timestamp::UNIX_EPOCH + year;
-    vm.status = crate::decide(&vm, Some(&seen), then).0;
+    vm.status = crate::decide(&vm, Some(&seen), &Readiness::Ready, then).0;
     let mut now = then - year;
-    vm.status = crate::decide(&vm, Some(&seen), now).0;
+    vm.status = crate::decide(&vm, Some(&seen), &Readiness::Ready, now).0;
     now += SignedDuration::from_secs(30);
-    assert_eq!(crate::decide(&vm, Some(&seen), now).1, Some(crate::Action::End));
+    assert_eq!(crate::decide(&vm, Some(&seen), &Readiness::Ready, now).1, Some(crate::Action::End));
 
     vm.spec = VmSpec { on_end: OnEnd::Restart, boot: 1, ..VmSpec::default() };
     vm.status = VmStatus { boot: 1, ..VmStatus::default() };
     let end = model::VmEnd { boot: 1, is_orderly: false, how: "killed".into(), ran_s: 1 };
     seen.process = Process::Ended(end);
-    vm.status = crate::decide(&vm, Some(&seen), then).0;
+    vm.status = crate::decide(&vm, Some(&seen), &Readiness::Ready, then).0;
     assert!(vm.status.retry_at.is_some_and(|at| at > then));
     now = then - year;
-    vm.status = crate::decide(&vm, Some(&seen), now).0;
+    vm.status = crate::decide(&vm, Some(&seen), &Readiness::Ready, now).0;
     now += SignedDuration::from_secs(2);
-    assert_eq!(crate::decide(&vm, Some(&seen), now).1, Some(crate::Action::Start));
+    assert_eq!(
+        crate::decide(&vm, Some(&seen), &Readiness::Ready, now).1,
+        Some(crate::Action::Start)
+    );
 }
 
 #[test]
@@ -290,6 +403,23 @@ fn what_the_store_does_not_know_is_left_alone_and_told() {
     let forgetful = Reconciler::new(empty.registry.clone(), host);
     assert_eq!(forgetful.step(world.now).unwrap().strays, [vm.meta.id]);
     assert!(world.host.has(vm.meta.id));
+}
+
+/// What people do with disks. It may not be possible.
+fn storage_wishes(world: &World, luck: &mut Luck, name: &str, operations: &mut Vec<Operation>) {
+    let (registry, asked, of) = (&world.registry, world.asked(), project());
+    let done = match luck.below(9) {
+        0 => registry.create_disk(new_disk(name), &asked).map(|(_, operation)| operation),
+        1 => registry.attach_disk(&of, name, "b", None, &asked),
+        2 => registry.detach_disk(&of, name, None, &asked),
+        3 => registry.resize_disk(&of, name, (2 + luck.below(9)) << 30, None, &asked),
+        4 => registry.delete_disk(&of, name, luck.one_in(2), None, &asked),
+        5 => world.snapshot(name, "b"),
+        6 => registry.revert(&of, name, &asked),
+        7 => registry.delete_snapshot(&of, name, &asked),
+        _ => return,
+    };
+    operations.extend(done);
 }
 
 #[test]
@@ -313,7 +443,7 @@ fn a_network_has_the_cards_of_the_vms_on_it_and_goes_when_it_is_deleted() {
     assert_eq!((first.status.cards, world.network("lan").status.cards), (2, 2));
 
     for vm in ["a", "b"] {
-        world.change(vm, &Change::Delete { is_forced: true });
+        world.change(vm, &Change::Delete { is_forced: true, keeps_disks: false });
     }
     world.settle();
     assert!(world.host.networks().networks[0].cards.is_empty());
@@ -333,6 +463,7 @@ fn history(seed: u64) -> String {
     for _ in 0..120 {
         let name = names[luck.below(4) as usize];
         let is_forced = luck.one_in(2);
+        storage_wishes(&world, &mut luck, name, &mut operations);
         let change = match luck.below(8) {
             0 | 1 => {
                 let on_end = [OnEnd::Stay, OnEnd::RestartOnFailure, OnEnd::Restart];
@@ -341,7 +472,8 @@ fn history(seed: u64) -> String {
                 let spec = VmSpec { on_end, stop_limit_s: 20, ..spec };
                 let new = New { name: name.parse().unwrap(), project: project(), spec };
                 // The name may be taken.
-                let created = world.registry.create_vm(new, &world.asked());
+                let root = luck.one_in(2).then(|| root("image".into()));
+                let created = world.registry.create_vm(new, root, &world.asked());
                 operations.extend(created.map(|(_, operation)| operation));
                 None
             }
@@ -350,7 +482,7 @@ fn history(seed: u64) -> String {
             4 => Some(Change::Restart),
             5 => Some(Change::Pause),
             6 => Some(Change::Resume),
-            _ => Some(Change::Delete { is_forced }),
+            _ => Some(Change::Delete { is_forced, keeps_disks: luck.one_in(3) }),
         };
         if let Some(change) = change {
             // It may not be there, or its state not allow that.
@@ -377,6 +509,10 @@ fn history(seed: u64) -> String {
         told.push('\n');
     }
     world.host.heal();
+    // What the host has refused is tried again after a while.
+    for _ in 0..10 {
+        world.step();
+    }
     world.settle();
     world.settle();
     assert_eq!(world.host.double_starts(), 0, "seed {seed}");
@@ -393,10 +529,19 @@ fn history(seed: u64) -> String {
             _ => false,
         };
         assert!(fits && !meta.deleting, "seed {seed}: {meta:?} {spec:?} {status:?}");
-        world.change(meta.name.as_ref(), &Change::Delete { is_forced: true });
+        world.change(meta.name.as_ref(), &Change::Delete { is_forced: true, keeps_disks: false });
+    }
+    world.settle();
+    let (disks, _) = world.registry.all::<Disk>(None).unwrap();
+    for disk in disks.into_iter().map(|kept| kept.object) {
+        assert_eq!((disk.status.phase, &disk.spec.vm), (DiskPhase::Ready, &None), "seed {seed}");
+        let name = disk.meta.name.as_ref();
+        world.registry.delete_disk(&project(), name, true, None, &world.asked()).unwrap();
     }
     world.settle();
     assert!(world.host.see().unwrap().is_empty(), "seed {seed}: something is left");
+    assert!(!world.host.has_disks(), "seed {seed}: a disk is left");
+    assert!(world.registry.all::<Snapshot>(None).unwrap().0.is_empty(), "seed {seed}");
     assert!(world.registry.addresses(None).unwrap().0.is_empty(), "seed {seed}");
     world.registry.delete_network(&project(), "lan", None).unwrap();
     world.step();

@@ -86,6 +86,68 @@ pub enum RegistryError {
     /// All are taken.
     #[error("no subnet is free to be chosen: give one")]
     NoSubnet,
+    /// A VM has it.
+    #[error("disk '{disk}' is attached to VM '{vm}': detach it first")]
+    Attached {
+        /// Which disk.
+        disk: Name,
+        /// Which VM.
+        vm: Name,
+    },
+    /// No VM has it.
+    #[error("disk '{0}' is not attached to any VM")]
+    NotAttached(Name),
+    /// There are snapshots of it.
+    #[error(
+        "there is a snapshot '{snapshot}' of disk '{disk}': delete that first, or both with force"
+    )]
+    HasSnapshots {
+        /// Which disk.
+        disk: Name,
+        /// One of them.
+        snapshot: Name,
+    },
+    /// Disks only grow.
+    #[error("disk '{disk}' has {size_bytes} bytes: it can only grow")]
+    Shrink {
+        /// Which disk.
+        disk: Name,
+        /// Its size.
+        size_bytes: u64,
+    },
+    /// The pool has no room.
+    #[error(
+        "pool '{pool}' has {left_bytes} bytes left of its quota, and {more_bytes} are asked for: delete disks, or \
+         let an administrator raise the quota"
+    )]
+    Quota {
+        /// Which pool.
+        pool: Name,
+        /// What is asked for.
+        more_bytes: u64,
+        /// What is left.
+        left_bytes: u64,
+    },
+    /// There are disks in it, or it must be there.
+    #[error("pool '{0}' has disks, or is the default one: it cannot be deleted")]
+    PoolInUse(Name),
+    /// There is nothing to take a snapshot of.
+    #[error("VM '{0}' has no disks")]
+    NoDisks(Name),
+    /// Disks that do not belong together.
+    #[error("disk '{disk}' is not one of VM '{vm}': a snapshot is of disks of one VM")]
+    ApartFrom {
+        /// Which disk.
+        disk: Name,
+        /// Of which VM the others are.
+        vm: Name,
+    },
+    /// A snapshot that is not there yet.
+    #[error("snapshot '{0}' is not taken yet: wait for it")]
+    NotTaken(Name),
+    /// Its disk is in use.
+    #[error("VM '{0}' runs with a disk of the snapshot: stop it first")]
+    RunningDisk(Name),
     /// There is something in it.
     #[error("project '{0}' is not empty: delete what is in it first")]
     NotEmpty(Name),

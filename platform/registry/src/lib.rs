@@ -4,6 +4,7 @@
 //! /projects/NAME            a project
 //! /vms/ID/meta|spec|status  a VM, by who writes what; other kinds of objects likewise
 //! /names/PROJECT/vms/NAME   its ID
+//! /pools/NAME              a pool of disks
 //! /operations/ID            an operation
 //! /network-subnets          written by who makes a network; /network-uses/ID: by who takes an address of it
 //! /addresses/NETWORK/N      whose the address of this number is
@@ -21,12 +22,15 @@
 mod answers;
 mod audit;
 mod codec;
+mod disks;
 mod error;
 mod networks;
 mod objects;
 mod operations;
+mod pools;
 mod projects;
 mod security_groups;
+mod snapshots;
 mod tokens;
 mod verbs;
 mod vms;
@@ -37,6 +41,7 @@ use store::{Revision, Store};
 
 pub use answers::Answer;
 pub use audit::AuditRecord;
+pub use disks::RootDisk;
 pub use error::RegistryError;
 pub use objects::New;
 pub use tokens::Digest;

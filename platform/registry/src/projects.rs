@@ -31,7 +31,7 @@ impl Registry {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        self.found_pool(now)
     }
 
     /// Makes a project.

@@ -46,7 +46,7 @@ fn set(registry: &Registry, vm: &str, phase: Phase, boot: u64) {
 #[test]
 fn a_vm_is_found_by_its_name_and_by_its_id_in_its_project_only() {
     let (registry, _folder) = registry();
-    let (vm, operation) = registry.create_vm(new("web"), &asked()).unwrap();
+    let (vm, operation) = registry.create_vm(new("web"), None, &asked()).unwrap();
     assert_eq!((operation.state, operation.boot), (OperationState::Running, 1));
     let id = vm.object.meta.id.to_string();
     assert_eq!(registry.get::<Vm>(&name("default"), "web").unwrap(), vm);
@@ -63,12 +63,12 @@ fn a_vm_is_found_by_its_name_and_by_its_id_in_its_project_only() {
 #[test]
 fn a_name_is_taken_once_in_a_project() {
     let (registry, _folder) = registry();
-    registry.create_vm(new("web"), &asked()).unwrap();
-    let error = registry.create_vm(new("web"), &asked()).unwrap_err();
+    registry.create_vm(new("web"), None, &asked()).unwrap();
+    let error = registry.create_vm(new("web"), None, &asked()).unwrap_err();
     assert!(matches!(error, RegistryError::Exists { kind: "VM", .. }));
     registry.create_project(name("other"), NOW).unwrap();
-    registry.create_vm(New { project: name("other"), ..new("web") }, &asked()).unwrap();
-    let nowhere = registry.create_vm(New { project: name("none"), ..new("web") }, &asked());
+    registry.create_vm(New { project: name("other"), ..new("web") }, None, &asked()).unwrap();
+    let nowhere = registry.create_vm(New { project: name("none"), ..new("web") }, None, &asked());
     assert!(matches!(nowhere, Err(RegistryError::Missing { kind: "project", .. })));
     assert_eq!(registry.all::<Vm>(None).unwrap().0.len(), 2);
     assert!(matches!(registry.delete_project(&name("other")), Err(RegistryError::NotEmpty(_))));
@@ -77,7 +77,7 @@ fn a_name_is_taken_once_in_a_project() {
 #[test]
 fn starts_are_counted_and_a_running_vm_is_not_started() {
     let (registry, _folder) = registry();
-    registry.create_vm(new("web"), &asked()).unwrap();
+    registry.create_vm(new("web"), None, &asked()).unwrap();
     assert_eq!(change(&registry, "web", &Change::Start).unwrap().boot, 1);
     set(&registry, "web", Phase::Running, 1);
     assert_eq!(change(&registry, "web", &Change::Start).unwrap().boot, 1);
@@ -100,16 +100,16 @@ fn starts_are_counted_and_a_running_vm_is_not_started() {
 #[test]
 fn what_runs_or_is_protected_is_not_deleted() {
     let (registry, _folder) = registry();
-    registry.create_vm(new("web"), &asked()).unwrap();
+    registry.create_vm(new("web"), None, &asked()).unwrap();
     set(&registry, "web", Phase::Running, 1);
-    let polite = Change::Delete { is_forced: false };
+    let polite = Change::Delete { is_forced: false, keeps_disks: false };
     assert!(matches!(change(&registry, "web", &polite), Err(RegistryError::Running(_))));
     let protect = |is: bool| {
         let spec = move |old: &VmSpec| Ok(VmSpec { protected: is, ..old.clone() });
         registry.update::<Vm>(&name("default"), "web", spec, None).unwrap()
     };
     protect(true);
-    let forced = Change::Delete { is_forced: true };
+    let forced = Change::Delete { is_forced: true, keeps_disks: false };
     assert!(matches!(change(&registry, "web", &forced), Err(RegistryError::Protected(_))));
     protect(false);
     change(&registry, "web", &forced).unwrap();
@@ -119,17 +119,17 @@ fn what_runs_or_is_protected_is_not_deleted() {
     ));
     let vm = registry.get::<Vm>(&name("default"), "web").unwrap().object;
     let (operations, _) = registry.operations(None).unwrap();
-    registry.forget(&vm, &operations, NOW).unwrap();
+    registry.forget_vm(&vm, &operations, NOW).unwrap();
     assert!(registry.get::<Vm>(&name("default"), "web").is_err());
     let (operations, _) = registry.operations(None).unwrap();
     assert!(operations.iter().all(|kept| kept.object.finished == Some(NOW)));
-    registry.create_vm(new("web"), &asked()).unwrap();
+    registry.create_vm(new("web"), None, &asked()).unwrap();
 }
 
 #[test]
 fn a_change_of_something_that_has_changed_is_refused() {
     let (registry, _folder) = registry();
-    let (vm, _) = registry.create_vm(new("web"), &asked()).unwrap();
+    let (vm, _) = registry.create_vm(new("web"), None, &asked()).unwrap();
     let bigger = |old: &VmSpec| Ok(VmSpec { cpus: old.cpus + 1, ..old.clone() });
     let update = |revision| registry.update::<Vm>(&name("default"), "web", bigger, Some(revision));
     let updated = update(vm.revision).unwrap();
@@ -147,7 +147,7 @@ fn a_change_of_something_that_has_changed_is_refused() {
 #[test]
 fn what_is_decided_at_the_beginning_stays() {
     let (registry, _folder) = registry();
-    registry.create_vm(new("web"), &asked()).unwrap();
+    registry.create_vm(new("web"), None, &asked()).unwrap();
     let image = |old: &VmSpec| Ok(VmSpec { image: Some("other".into()), ..old.clone() });
     let error = registry.update::<Vm>(&name("default"), "web", image, None).unwrap_err();
     assert!(matches!(error, RegistryError::Fixed("spec.image")));
@@ -159,7 +159,7 @@ fn what_is_decided_at_the_beginning_stays() {
 #[test]
 fn a_start_can_be_cancelled_once() {
     let (registry, _folder) = registry();
-    let (_, operation) = registry.create_vm(new("web"), &asked()).unwrap();
+    let (_, operation) = registry.create_vm(new("web"), None, &asked()).unwrap();
     let cancelled = registry.cancel(operation.id, &asked()).unwrap();
     assert_eq!(cancelled.state, OperationState::Cancelled);
     let spec = registry.get::<Vm>(&name("default"), "web").unwrap().object.spec;
@@ -197,8 +197,8 @@ fn an_answer_is_of_who_asked() {
 #[test]
 fn operations_that_are_long_over_are_forgotten() {
     let (registry, _folder) = registry();
-    let (_, operation) = registry.create_vm(new("web"), &asked()).unwrap();
-    let (_, running) = registry.create_vm(new("db"), &asked()).unwrap();
+    let (_, operation) = registry.create_vm(new("web"), None, &asked()).unwrap();
+    let (_, running) = registry.create_vm(new("db"), None, &asked()).unwrap();
     registry.cancel(operation.id, &asked()).unwrap();
     let (all, _) = registry.operations(None).unwrap();
     registry.forget_operations(&all, NOW + SignedDuration::from_hours(7 * 24)).unwrap();
@@ -222,7 +222,7 @@ fn on(network: &str, address: Option<&str>) -> VmSpec {
 
 fn create_on(registry: &Registry, vm: &str, spec: VmSpec) -> Result<CardStatus, RegistryError> {
     let new = New { spec, ..new(vm) };
-    registry.create_vm(new, &asked()).map(|(vm, _)| vm.object.status.networks[0].clone())
+    registry.create_vm(new, None, &asked()).map(|(vm, _)| vm.object.status.networks[0].clone())
 }
 
 #[test]

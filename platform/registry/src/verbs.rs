@@ -30,6 +30,8 @@ pub enum Change {
     Delete {
         /// Also if it runs.
         is_forced: bool,
+        /// Its disks stay.
+        keeps_disks: bool,
     },
 }
 
@@ -79,6 +81,9 @@ impl Registry {
                 let mut meta = vm.meta.clone();
                 meta.deleting = true;
                 txn = txn.put_json(key::<Vm>(id, Facet::Meta), &meta)?;
+            }
+            if matches!(change, Change::Delete { keeps_disks: true, .. }) {
+                txn = self.keep_disks(txn, vm)?;
             }
             if self.commit(&txn)?.is_some() {
                 return Ok(operation);
@@ -148,7 +153,7 @@ fn changed(vm: &Vm, change: &Change) -> Result<Option<VmSpec>, RegistryError> {
         Change::Delete { .. } if vm.spec.protected => {
             return Err(RegistryError::Protected(name()));
         }
-        Change::Delete { is_forced: false }
+        Change::Delete { is_forced: false, .. }
             if is_up || vm.status.phase == Phase::Stopping || is_coming =>
         {
             return Err(RegistryError::Running(name()));

@@ -5,24 +5,28 @@ use model::{Operation, Verb, Vm};
 use store::Txn;
 
 use crate::codec::PutJson;
+use crate::disks::RootDisk;
 use crate::objects::TRIES;
 use crate::{Asked, Kept, New, Registry, RegistryError, networks, operations};
 
 impl Registry {
-    /// Asks for a VM.
+    /// Asks for a VM, and for a disk that is made for it.
     ///
     /// # Errors
     /// When it cannot be, the name is taken, there is no such project, or the store fails.
     pub fn create_vm(
         &self,
         mut new: New<Vm>,
+        root: Option<RootDisk>,
         asked: &Asked,
     ) -> Result<(Kept<Vm>, Operation), RegistryError> {
         new.spec.boot = 1;
         self.check_cards(&new.spec, &new.project, None)?;
         for _ in 0..TRIES {
-            let mut vm = new.clone().object(asked)?;
-            let (cards, txn) = self.take_addresses(&vm, Txn::new())?;
+            let mut new = new.clone();
+            let txn = self.put_disks(Txn::new(), &mut new, root.clone(), asked)?;
+            let mut vm = new.object(asked)?;
+            let (cards, txn) = self.take_addresses(&vm, txn)?;
             vm.status.networks = cards;
             let operation = operations::of_vm(Verb::Create, &vm, asked);
             let txn = self.put_new(txn, &vm)?;
@@ -30,7 +34,7 @@ impl Registry {
             if let Some(revision) = self.commit(&txn)? {
                 return Ok((Kept { object: vm, revision }, operation));
             }
-            // Somebody else has taken the name, or an address.
+            // Somebody else has taken the name, an address or a disk.
         }
         Err(RegistryError::Changed)
     }

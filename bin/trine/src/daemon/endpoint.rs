@@ -5,9 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, bail};
-use http_body_util::Full;
 use hyper::Uri;
-use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -19,10 +17,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
+use super::body::Body;
 use super::contexts::Context;
 
 /// What sends requests.
-pub type Sender = SendRequest<Full<Bytes>>;
+pub type Sender = SendRequest<Body>;
 
 /// Where a daemon is.
 #[derive(Debug, Clone)]

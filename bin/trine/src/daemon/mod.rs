@@ -1,13 +1,15 @@
 //! Asking the daemon: API v1, over its local socket or TLS.
 
+mod body;
 mod contexts;
 mod endpoint;
 
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::{Bytes, Incoming};
 use hyper::http::request::Builder;
 use hyper::{Method, Request, Response, header};
@@ -15,11 +17,16 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
+use body::Body;
 pub use contexts::{Context as Elsewhere, Contexts};
 use endpoint::{Endpoint, Sender};
 
+use crate::progress::Display;
+
 /// Largest answer that is read whole.
 const ANSWER_MAX: usize = 64 << 20;
+/// What is read of a file at once.
+const CHUNK: usize = 256 << 10;
 
 /// Which daemon.
 #[derive(Args, Clone)]
@@ -100,7 +107,7 @@ impl Client {
         method: Method,
         path: &str,
         kind: &str,
-        body: Bytes,
+        body: Body,
     ) -> anyhow::Result<Response<Incoming>> {
         let request = Request::builder().method(method).uri(path);
         let request = request.header(header::CONTENT_TYPE, kind);
@@ -111,13 +118,13 @@ impl Client {
         connection: &mut Sender,
         endpoint: &Endpoint,
         request: Builder,
-        body: Bytes,
+        body: Body,
     ) -> anyhow::Result<Response<Incoming>> {
         let mut request = request.header(header::HOST, endpoint.host());
         if let Some(token) = endpoint.token() {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        let request = request.body(Full::new(body))?;
+        let request = request.body(body)?;
         connection.ready().await.context("the daemon has gone")?;
         let response =
             connection.send_request(request).await.context("the daemon does not answer")?;
@@ -144,7 +151,9 @@ impl Client {
         let Self { runtime, connection, endpoint, .. } = self;
         runtime.block_on(async {
             let kind = "application/json";
-            let answer = Self::send(connection, endpoint, method, path, kind, body.into()).await?;
+            let answer =
+                Self::send(connection, endpoint, method, path, kind, Body::Whole(body.into()))
+                    .await?;
             let body = http_body_util::Limited::new(answer.into_body(), ANSWER_MAX);
             let body = body.collect().await.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes();
             // What is deleted answers nothing.
@@ -163,7 +172,14 @@ impl Client {
         let Self { runtime, connection, endpoint, .. } = self;
         runtime.block_on(async {
             let kind = "application/json";
-            let read = Self::send(connection, endpoint, Method::GET, path, kind, Bytes::new());
+            let read = Self::send(
+                connection,
+                endpoint,
+                Method::GET,
+                path,
+                kind,
+                Body::Whole(Bytes::new()),
+            );
             let (head, body) = read.await?.into_parts();
             let tag = head.headers.get(header::ETAG).context("the object has no ETag")?;
             let mut object: Value = serde_json::from_slice(&body.collect().await?.to_bytes())?;
@@ -171,7 +187,76 @@ impl Client {
             let body = json!({ "spec": object["spec"] }).to_string();
             let request = Request::builder().method(Method::PATCH).uri(path);
             let request = request.header(header::CONTENT_TYPE, kind).header(header::IF_MATCH, tag);
-            Self::send_as(connection, endpoint, request, body.into()).await?;
+            Self::send_as(connection, endpoint, request, Body::Whole(body.into())).await?;
+            Ok(())
+        })
+    }
+
+    /// Sends what `from` has, of this size if that is known, shows how far that is, and gives the answer.
+    pub fn upload(
+        &mut self,
+        path: &str,
+        mut from: Box<dyn Read + Send>,
+        size: Option<u64>,
+    ) -> anyhow::Result<Value> {
+        let (send, parts) = tokio::sync::mpsc::channel(4);
+        let display = Display::new("sending");
+        let reader = std::thread::spawn(move || {
+            let mut done = 0;
+            loop {
+                let mut part = vec![0; CHUNK];
+                let count = match from.read(&mut part) {
+                    Ok(0) => break,
+                    Ok(count) => count,
+                    Err(error) => {
+                        // What is cut off so, the daemon throws away.
+                        let _ = send.blocking_send(Err(error));
+                        break;
+                    }
+                };
+                part.truncate(count);
+                if send.blocking_send(Ok(part.into())).is_err() {
+                    break;
+                }
+                done += count as u64;
+                display.bytes(done, size);
+            }
+            display.step("waiting until it is stored");
+            display
+        });
+        let Self { runtime, connection, endpoint, .. } = self;
+        let answer = runtime.block_on(async {
+            let (kind, body) = ("application/octet-stream", Body::Parts(parts));
+            let answer = Self::send(connection, endpoint, Method::POST, path, kind, body).await?;
+            let body = answer.into_body().collect().await?.to_bytes();
+            serde_json::from_slice(&body)
+                .context("the daemon answers what this program does not know")
+        });
+        // It ends when its parts are taken by nobody any more.
+        let _display = reader.join();
+        answer
+    }
+
+    /// Writes what the daemon has at `path`, and shows how far that is.
+    pub fn download(&mut self, path: &str, to: &mut dyn Write) -> anyhow::Result<()> {
+        let Self { runtime, connection, endpoint, .. } = self;
+        runtime.block_on(async {
+            let (kind, body) = ("application/octet-stream", Body::Whole(Bytes::new()));
+            let answer = Self::send(connection, endpoint, Method::GET, path, kind, body).await?;
+            let size = hyper::body::Body::size_hint(answer.body()).exact();
+            let (mut stream, mut done) = (answer.into_body(), 0);
+            let display = Display::new("receiving");
+            while let Some(frame) = stream.frame().await {
+                if let Some(bytes) = frame.context("the daemon has gone")?.data_ref() {
+                    to.write_all(bytes).context("cannot write what comes")?;
+                    done += bytes.len() as u64;
+                    display.bytes(done, size);
+                }
+            }
+            if size.is_some_and(|size| size != done) {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof))
+                    .context("it was cut off");
+            }
             Ok(())
         })
     }
@@ -190,7 +275,7 @@ impl Client {
             let query = format!("{path}?project={project}");
             let follow = format!("{query}&follow=true");
             let answer =
-                Self::send(&mut listening, endpoint, Method::GET, &follow, kind, Bytes::new()).await?;
+                Self::send(&mut listening, endpoint, Method::GET, &follow, kind, Body::Whole(Bytes::new())).await?;
             let mut stream = answer.into_body();
             loop {
                 tokio::select! {
@@ -205,7 +290,7 @@ impl Client {
                     keys = typed.recv() => {
                         let Some(keys) = keys else { return Ok(()) };
                         let answer =
-                            Self::send(connection, endpoint, Method::POST, &query, kind, keys.into()).await?;
+                            Self::send(connection, endpoint, Method::POST, &query, kind, Body::Whole(keys.into())).await?;
                         answer.into_body().collect().await?;
                     }
                 }

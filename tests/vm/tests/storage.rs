@@ -1,0 +1,198 @@
+//! Disks of the daemon, with a real guest: they come, grow, are looked at from inside, go back in time, and leave
+//! nothing.
+
+#[path = "platform/daemon.rs"]
+mod daemon;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use daemon::Daemon;
+use guests::Init;
+use serde_json::json;
+use vm_tests::text;
+
+/// A shell at a VM's serial port.
+struct Shell<'a> {
+    daemon: &'a Daemon,
+    vm: &'a str,
+    asked: std::cell::Cell<u32>,
+}
+
+impl Shell<'_> {
+    fn printed(&self) -> anyhow::Result<String> {
+        self.daemon.http("GET", &format!("/v1/vms/{}/console", self.vm), b"")
+    }
+
+    /// What a command prints.
+    fn run(&self, command: &str) -> anyhow::Result<String> {
+        let number = self.asked.get() + 1;
+        self.asked.set(number);
+        // Of what the terminal echoes, neither is a line of its own.
+        let typed = format!("echo BEG''IN{number}; {command}; echo EN''D{number}\n");
+        let path = format!("/v1/vms/{}/console", self.vm);
+        self.daemon.http("POST", &path, typed.as_bytes())?;
+        let (begin, end) = (format!("BEGIN{number}"), format!("END{number}"));
+        let since = Instant::now();
+        loop {
+            let printed = self.printed()?;
+            if let Some((_, rest)) = printed.split_once(&begin)
+                && let Some((answer, _)) = rest.split_once(&end)
+            {
+                return Ok(answer.trim().to_owned());
+            }
+            ensure!(
+                since.elapsed() < Duration::from_secs(120),
+                "no answer to {command}: {printed}"
+            );
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn until_it_answers(&self) -> anyhow::Result<()> {
+        self.daemon.until("the shell", || {
+            self.printed().is_ok_and(|printed| printed.contains("# ") || printed.contains("~ #"))
+        })
+    }
+}
+
+fn files_of(folder: &Path) -> usize {
+    fs::read_dir(folder).map_or(0, Iterator::count)
+}
+
+#[test]
+fn disks_come_grow_go_back_in_time_and_leave_nothing() -> anyhow::Result<()> {
+    let kernel = guests::kernel("cloud")?;
+    let initrd = guests::initrd(&kernel, &["virtio_pci", "virtio_blk"], Init::Shell)?;
+    let mut daemon = Daemon::start()?;
+    let disks = daemon.home().join("disks");
+
+    // An image that is sent: 16 MiB whose first bytes say so.
+    let file = daemon.home().join("old.raw");
+    let mut bytes = vec![0u8; 16 << 20];
+    bytes[..8].copy_from_slice(b"original");
+    fs::write(&file, &bytes)?;
+    assert_eq!(daemon.ask(&["image", "upload", text(&file), "old"])?, "old\n");
+    let back = daemon.home().join("back.raw");
+    daemon.ask(&["image", "download", "old", text(&back)])?;
+    ensure!(fs::read(&back)? == bytes, "what comes back is not what was sent");
+
+    let cmdline = "console=ttyS0 quiet panic=-1";
+    let (image, initrd) = (text(&kernel.image), text(&initrd));
+    let launch = [
+        "launch",
+        "a",
+        "--kernel",
+        image,
+        "--initrd",
+        initrd,
+        "--cmdline",
+        cmdline,
+        "--image",
+        "old",
+    ];
+    daemon.ask(&launch)?;
+    let refused = daemon.run(&["image", "download", "none", "-"])?;
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("(not-found)"));
+    daemon.refused("DELETE", "/v1/images/old", "image-in-use")?;
+
+    let shell = Shell { daemon: &daemon, vm: "a", asked: 0.into() };
+    shell.until_it_answers()?;
+    assert_eq!(shell.run("dd if=/dev/vda bs=8 count=1 2>/dev/null")?, "original");
+
+    // It grows, and the guest sees that.
+    daemon.ask(&["disk", "resize", "a", "32M"])?;
+    assert_eq!(shell.run("cat /sys/block/vda/size")?, (32 << 11).to_string());
+
+    // Another one comes.
+    daemon.ask(&["disk", "create", "data", "--size", "8M"])?;
+    daemon.ask(&["disk", "attach", "data", "a"])?;
+    let name = shell.run("for i in 1 2 3 4 5 6 7 8 9; do test -e /sys/block/vdb && break; sleep 1; done; cat /sys/block/vdb/serial")?;
+    assert_eq!(name, "data");
+    let refused = daemon.run(&["disk", "rm", "data"])?;
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("(disk-attached)"));
+
+    // A snapshot, and then other bytes.
+    assert_eq!(daemon.ask(&["snapshot", "a", "--name", "before"])?, "before\n");
+    let listed = daemon.ask(&["snapshot", "ls"])?;
+    assert!(listed.contains("before") && listed.contains("a,data"), "{listed}");
+    shell.run("printf changed! | dd of=/dev/vda conv=notrunc 2>/dev/null; sync")?;
+    shell.run("printf too | dd of=/dev/vdb conv=notrunc 2>/dev/null; sync")?;
+    let read = "dd if=/dev/vda bs=8 count=1 iflag=direct 2>/dev/null";
+    assert_eq!(shell.run(read)?, "changed!");
+
+    // The daemon dies, and finds all of it again.
+    daemon.kill_and_start()?;
+    let shell = Shell { daemon: &daemon, vm: "a", asked: 100.into() };
+    shell.run("printf again! | dd of=/dev/vda bs=1 seek=8 conv=notrunc 2>/dev/null; sync")?;
+    let refused = daemon.run(&["snapshot", "revert", "before"])?;
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("(vm-running)"));
+    daemon.ask(&["stop", "--force", "a"])?;
+    daemon.ask(&["snapshot", "revert", "before"])?;
+    daemon.ask(&["start", "a"])?;
+    let shell = Shell { daemon: &daemon, vm: "a", asked: 200.into() };
+    daemon.until("the second boot", || shell.run("true").is_ok())?;
+    assert_eq!(
+        shell.run("dd if=/dev/vda bs=13 count=1 2>/dev/null | tr '\\0' .")?,
+        "original....."
+    );
+    assert_eq!(shell.run("dd if=/dev/vdb bs=3 count=1 2>/dev/null | tr '\\0' .")?, "...");
+
+    // What the snapshot took is given back, and all is as it was.
+    daemon.ask(&["snapshot", "rm", "before"])?;
+    daemon.ask(&["disk", "detach", "data"])?;
+    assert_eq!(shell.run("ls -d /sys/block/vdb 2>/dev/null")?, "");
+    daemon.ask(&["stop", "--force", "a"])?;
+    let id = daemon.object("disk", "a")?["id"].as_str().context("no ID")?.to_owned();
+    // The manifest, the image and one layer.
+    daemon.until("the merge", || files_of(&disks.join(&id)) == 3)?;
+    let layer = fs::read_dir(disks.join(&id))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_none() && !path.ends_with("layer-0"))
+        .context("no layer")?;
+    let alone = json!({
+        "driver": "qcow2",
+        "file": { "driver": "file", "filename": text(&layer) },
+        "backing": null,
+    });
+    let check = Command::new("qemu-img").args(["check", &format!("json:{alone}")]).output();
+    if let Ok(check) = check {
+        assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
+    }
+
+    daemon.ask(&["rm", "a"])?;
+    daemon.ask(&["disk", "rm", "data"])?;
+    assert_eq!(daemon.ask(&["disk", "ls", "-o", "name"])?, "");
+    assert_eq!(files_of(&disks), 0);
+    daemon.http("DELETE", "/v1/images/old", b"")?;
+    Ok(())
+}
+
+#[test]
+fn a_disk_that_is_sent_is_a_disk_and_quotas_hold() -> anyhow::Result<()> {
+    let daemon = Daemon::start()?;
+    let file = daemon.home().join("disk.raw");
+    fs::write(&file, vec![7u8; 1 << 20])?;
+    daemon.ask(&["disk", "create", "sent", "--from", text(&file)])?;
+    let disk = daemon.object("disk", "sent")?;
+    assert_eq!(disk["status"]["size_bytes"], 1 << 20, "{disk}");
+    // The image it came as is there for it alone.
+    assert_eq!(files_of(&daemon.home().join("images/names")), 0);
+    daemon.ask(&["pool", "quota", "default", "4M"])?;
+    let refused = daemon.run(&["disk", "create", "big", "--size", "4M"])?;
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("(quota-exceeded)"), "{said}");
+    daemon.ask(&["disk", "create", "fits", "--size", "3M"])?;
+    let second = daemon.home().join("second");
+    daemon.ask(&["pool", "create", "second", text(&second)])?;
+    daemon.ask(&["disk", "create", "big", "--size", "4M", "--pool", "second"])?;
+    assert_eq!(files_of(&second), 1);
+    daemon.ask(&["disk", "rm", "sent", "fits", "big"])?;
+    daemon.ask(&["pool", "rm", "second"])?;
+    assert_eq!((files_of(&second), files_of(&daemon.home().join("disks"))), (0, 0));
+    Ok(())
+}
