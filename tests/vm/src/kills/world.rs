@@ -463,12 +463,13 @@ impl World {
             );
             thread::sleep(LOOK);
         }
-        let expected = ["images", "lock", "sock", "state", "tls", "vms"];
+        let expected = ["disks", "images", "lock", "sock", "state", "tls", "vms"];
         let mut left = files(&self.home)?;
         left.retain(|path| {
             let mut parts = path.components().map(|part| part.as_os_str().to_string_lossy());
             let first = parts.next().unwrap_or_default();
-            !expected.contains(&&*first) || (first == "vms" && parts.next().is_some())
+            let is_emptied = ["vms", "disks"].contains(&&*first);
+            !expected.contains(&&*first) || (is_emptied && parts.next().is_some())
         });
         ensure!(left.is_empty(), "files are left: {left:?}");
         let groups = Path::new("/sys/fs/cgroup/trine");
