@@ -64,7 +64,9 @@ fn build() -> anyhow::Result<()> {
     // npm writes this file last.
     let installed = modified(&root.join("ui/node_modules/.package-lock.json"));
     if !installed.is_ok_and(|installed| installed >= lock) {
-        npm(&["ci", "--no-audit", "--no-fund"])?;
+        // Not `ci`: registries that mirror only some platforms' builds of rollup and esbuild leave
+        // the others out of the lock, which it refuses.
+        npm(&["install", "--no-save", "--no-audit", "--no-fund"])?;
     }
     let mut newest = SystemTime::UNIX_EPOCH;
     for source in SOURCES {
