@@ -15,8 +15,8 @@ use guests::UP;
 
 use crate::{Guest, text, trine};
 
-/// A report is on its way for a while: by so much the guest's clock and the machine's may differ, over
-/// the whole run, beside what asking took.
+/// By so much the guest's clock and the machine's may differ, over the whole run, beside what asking
+/// took: a report is on its way for a while.
 const CLOCKS_DIFFER_MS_MAX: u64 = 1_000;
 
 /// What is moved, and how often.
@@ -73,10 +73,10 @@ pub fn run(plan: &Plan) -> anyhow::Result<Moved> {
     while reports.last.counts.len() < workers(plan.cpus) {
         reports.next(&mut guest)?;
     }
-    let begin = clocks(&control, &mut reports, &mut guest)?;
+    let begin = clocks(&control, &mut reports, &mut guest, 1)?;
     let mut stood_ms = Vec::new();
     for n in 1..=plan.moves {
-        guest.type_in(&format!("{n}\n"))?;
+        guest.type_in(&format!("{}\n", n + 1))?;
         let to = &plan.engines[n as usize % plan.engines.len()];
         let said = ask(&control, &["move", "--engine", to])
             .with_context(|| format!("move {n} to {to}\n{}", guest.tail()))?;
@@ -86,7 +86,7 @@ pub fn run(plan: &Plan) -> anyhow::Result<Moved> {
         thread::sleep(Duration::from_millis(n * 7 % 23));
     }
     // What came meanwhile is older than the clock.
-    while reports.last.counts.get("typed") != Some(&plan.moves) {
+    while reports.last.counts.get("typed") != Some(&(plan.moves + 1)) {
         reports.next(&mut guest)?;
     }
     // A worker that waits for what was lost does not go on.
@@ -96,7 +96,7 @@ pub fn run(plan: &Plan) -> anyhow::Result<Moved> {
     while stands(&reports.last) {
         reports.next(&mut guest).with_context(|| format!("after the last move: {moved:?}"))?;
     }
-    let end = clocks(&control, &mut reports, &mut guest)?;
+    let end = clocks(&control, &mut reports, &mut guest, plan.moves + 2)?;
     guest.type_in("end\n")?;
     while !reports.ended {
         reports.next(&mut guest)?;
@@ -144,15 +144,19 @@ fn ask(control: &Path, words: &[&str]) -> anyhow::Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// Between which times of the machine the guest reported, and its own time then. A host at work may
-/// take seconds to answer.
+/// Between which times of the machine the guest reported that this number was typed, and its own time
+/// then. A host at work may take seconds to answer, and what came meanwhile is older.
 fn clocks(
     control: &Path,
     reports: &mut Reports,
     guest: &mut Guest,
+    number: u64,
 ) -> anyhow::Result<(RangeInclusive<u64>, u64)> {
     let before = machine_ms(control)?;
-    reports.next(guest)?;
+    guest.type_in(&format!("{number}\n"))?;
+    while reports.last.counts.get("typed") != Some(&number) {
+        reports.next(guest)?;
+    }
     Ok((before..=machine_ms(control)?, reports.last.up_ms))
 }
 
