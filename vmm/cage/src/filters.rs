@@ -81,6 +81,7 @@ const EVERY: &[c_long] = &[
     SYS_gettid,
     SYS_getpid,
     SYS_getppid,
+    SYS_getpgrp,
     SYS_getuid,
     SYS_geteuid,
     SYS_getgid,
@@ -239,8 +240,10 @@ fn common(needs: &Needs) -> Result<List, CageError> {
     let empty = AT_EMPTY_PATH as u64;
     list.insert(SYS_statx, vec![rule(&[(2, empty, empty)])?]);
     list.insert(SYS_newfstatat, vec![rule(&[(3, empty, empty)])?]);
-    // Its own limits, to look at.
-    list.insert(SYS_prlimit64, vec![rule(&[(0, INT, 0), (2, u64::MAX, 0)])?]);
+    // Its own limits, to look at; and no core, which would have the guest's memory in it.
+    let core = u64::from(RLIMIT_CORE);
+    let limits = [rule(&[(0, INT, 0), (2, u64::MAX, 0)])?, rule(&[(0, INT, 0), (1, INT, core)])?];
+    list.insert(SYS_prlimit64, limits.to_vec());
     // Signals to its own threads.
     let own = u64::from(std::process::id());
     list.insert(SYS_tgkill, vec![rule(&[(0, INT, own)])?]);
