@@ -4,12 +4,14 @@ use crate::EngineKind;
 
 /// The engine cannot run a profile on this host.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("engine {engine} cannot run this VM here: {reason}")]
+#[error("engine {engine} cannot run this VM here: {reason}; {remedy}")]
 pub struct Unsupported {
     /// The engine.
     pub engine: EngineKind,
-    /// What is missing, and what to do.
+    /// What is missing.
     pub reason: String,
+    /// What to do.
+    pub remedy: String,
 }
 
 /// The engine or the host has failed. Never the guest's doing.

@@ -39,7 +39,8 @@ impl Engine for EmuEngine {
             ProfileClass::Portable => Ok(()),
             ProfileClass::Pinned => Err(Unsupported {
                 engine: EngineKind::Emu,
-                reason: "its CPU profile is pinned to another engine; use the portable one".into(),
+                reason: "its CPU profile is pinned to another engine".to_owned(),
+                remedy: "use the portable one".to_owned(),
             }),
         }
     }

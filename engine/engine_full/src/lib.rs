@@ -82,7 +82,8 @@ impl Engine for FullEngine {
         match missing() {
             Some(reason) => Err(Unsupported {
                 engine: EngineKind::Full,
-                reason: format!("{reason}; use --engine emu"),
+                reason: reason.to_owned(),
+                remedy: "use --engine emu".to_owned(),
             }),
             None => Ok(()),
         }
@@ -131,7 +132,8 @@ fn build(
     if parts.clock.source() == TimeSource::Counted {
         return Err(EngineError::Unsupported(Unsupported {
             engine: EngineKind::Full,
-            reason: "it does not count instructions; use --engine emu".into(),
+            reason: "it does not count instructions".to_owned(),
+            remedy: "use --engine emu".to_owned(),
         }));
     }
     let refused = |operation| move |source| EngineError::Host { operation, source };

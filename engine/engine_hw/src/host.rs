@@ -11,7 +11,7 @@ use kvm_bindings::{
     KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT, KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS, kvm_enable_cap,
 };
 use kvm_ioctls::{Cap, Kvm, VmFd};
-use x86_state::{CpuFeatures, CpuModel, CpuProfile, VcpuId};
+use x86_state::{CpuFeatures, CpuProfile, VcpuId};
 
 use crate::raw;
 use crate::routes::IOAPIC_INPUTS;
@@ -177,11 +177,11 @@ impl Host {
         self.cpuid.get_or_init(ask).as_ref().map_err(String::clone)
     }
 
-    /// Whether guests can have the CPU features and address widths of the profile.
+    /// The features of the profile that guests cannot have.
     ///
     /// # Errors
-    /// What is missing.
-    pub(crate) fn check_cpuid(&self, profile: &CpuProfile) -> Result<(), String> {
+    /// What is missing that every profile has.
+    pub(crate) fn check_cpuid(&self, profile: &CpuProfile) -> Result<CpuFeatures, String> {
         let supported = self.cpuid()?;
         let find = |leaf, subleaf| {
             let entry =
@@ -207,15 +207,9 @@ impl Host {
                 lacks.join(", ")
             ));
         }
-        if !without.is_empty() {
-            let model = CpuModel { without: without | (CpuFeatures::all() - profile.features()) };
-            return Err(format!(
-                "this host's CPU or KVM lacks features of the CPU profile (--cpu {model} does \
-                 without)"
-            ));
-        }
         let missing = profile.xcr0_mask() & !u64::from(find(0xd, 0)[0]);
-        if missing != 0 && profile.features().contains(CpuFeatures::XSAVE) {
+        let has_xsave = (profile.features() - without).contains(CpuFeatures::XSAVE);
+        if missing != 0 && has_xsave {
             return Err(format!("this host's KVM lacks XSAVE components {missing:#x}"));
         }
         let bits = find(0x8000_0008, 0)[0] as u8;
@@ -223,7 +217,7 @@ impl Host {
             let wanted = profile.physical_bits();
             return Err(format!("guests have {bits}-bit physical addresses here, not {wanted}"));
         }
-        Ok(())
+        Ok(without)
     }
 
     /// Whether the TSC runs at the profile's rate. It is never scaled: some hosts cannot, and

@@ -38,7 +38,7 @@ use std::sync::{Arc, OnceLock};
 
 use engine::{Built, Engine, EngineError, EngineKind, Parts, Unsupported, Vcpu};
 use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
-use x86_state::{CpuProfile, VcpuId};
+use x86_state::{CpuFeatures, CpuModel, CpuProfile, VcpuId};
 
 use complex::Complex;
 use host::Host;
@@ -57,7 +57,7 @@ fn host_error<E: Into<io::Error>>(operation: &'static str) -> impl FnOnce(E) -> 
 }
 
 fn unsupported(reason: String) -> Unsupported {
-    Unsupported { engine: EngineKind::Hw, reason }
+    Unsupported { engine: EngineKind::Hw, reason, remedy: "choose another engine".to_owned() }
 }
 
 impl HwEngine {
@@ -97,6 +97,17 @@ impl HwEngine {
     }
 }
 
+/// The refusal of a profile with features that guests cannot have here.
+fn too_few_features(without: CpuFeatures, profile: &CpuProfile) -> Unsupported {
+    let model = CpuModel { without: without | (CpuFeatures::all() - profile.features()) };
+    let number = without.bits().count_ones();
+    Unsupported {
+        engine: EngineKind::Hw,
+        reason: format!("this host's CPU or KVM lacks {number} features of the CPU profile"),
+        remedy: format!("choose another engine, or do without them: --cpu {model}"),
+    }
+}
+
 impl Engine for HwEngine {
     fn kind(&self) -> EngineKind {
         EngineKind::Hw
@@ -106,7 +117,10 @@ impl Engine for HwEngine {
         let host = self.host()?;
         host.check_capabilities().map_err(unsupported)?;
         if !self.any_cpuid {
-            host.check_cpuid(profile).map_err(unsupported)?;
+            let without = host.check_cpuid(profile).map_err(unsupported)?;
+            if !without.is_empty() {
+                return Err(too_few_features(without, profile));
+            }
         }
         host.check_tsc(profile).map_err(unsupported)
     }

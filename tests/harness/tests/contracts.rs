@@ -22,7 +22,11 @@ fn hw() -> Candidate {
         let tsc_khz = engine.tsc_khz()?;
         let mut subject = Subject { engine: Arc::new(engine), tsc_khz, beyond_host: Vec::new() };
         let profile = CpuProfile::portable(Topology { cores: 1 }, tsc_khz)
-            .map_err(|e| Unsupported { engine: EngineKind::Hw, reason: e.to_string() })?
+            .map_err(|e| Unsupported {
+                engine: EngineKind::Hw,
+                reason: e.to_string(),
+                remedy: String::new(),
+            })?
             .without_pcid();
         if let Err(lacks) = subject.engine.check(&profile) {
             println!("hw: without some contracts: {lacks}");

@@ -91,7 +91,7 @@ pub enum VmError {
     #[error("this version has no engine '{0}': use one of {1}")]
     NotBuilt(EngineKind, String),
     /// The engine cannot run this VM here.
-    #[error("{0}; choose another engine")]
+    #[error(transparent)]
     Unsupported(Unsupported),
     /// The machine cannot be built.
     #[error(transparent)]

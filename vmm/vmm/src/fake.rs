@@ -77,9 +77,11 @@ impl Engine for FakeEngine {
     }
 
     fn check(&self, _profile: &CpuProfile) -> Result<(), Unsupported> {
-        self.1
-            .refuses(self.0, Refuse::Check)
-            .map_err(|e| Unsupported { engine: self.0, reason: e.to_string() })
+        self.1.refuses(self.0, Refuse::Check).map_err(|e| Unsupported {
+            engine: self.0,
+            reason: e.to_string(),
+            remedy: String::new(),
+        })
     }
 
     fn build(&self, profile: &CpuProfile, _parts: &Parts) -> Result<Built, EngineError> {
