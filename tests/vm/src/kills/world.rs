@@ -463,12 +463,12 @@ impl World {
             );
             thread::sleep(LOOK);
         }
-        let expected = ["disks", "images", "lock", "sock", "state", "tls", "vms"];
+        let expected = ["disks", "images", "lock", "networks", "sock", "state", "tls", "vms"];
         let mut left = files(&self.home)?;
         left.retain(|path| {
             let mut parts = path.components().map(|part| part.as_os_str().to_string_lossy());
             let first = parts.next().unwrap_or_default();
-            let is_emptied = ["vms", "disks"].contains(&&*first);
+            let is_emptied = ["disks", "networks", "vms"].contains(&&*first);
             !expected.contains(&&*first) || (is_emptied && parts.next().is_some())
         });
         ensure!(left.is_empty(), "files are left: {left:?}");
