@@ -16,9 +16,8 @@ unsafe extern "C" {
 /// Bytes of a page.
 const PAGE: usize = 4096;
 
-/// Unmaps this program's code and constants. What runs on comes back from the page cache, in a few
-/// dozen faults of about a microsecond; what only ran once, a third of the program, does not count
-/// as this process's memory any more.
+/// Unmaps this program's code and constants. What runs on comes back from the page cache by faults;
+/// what ran only once does not count as this process's memory any more.
 pub fn forget_program() {
     let (begin, end) = (&raw const __executable_start as usize, &raw const etext as usize);
     let begin = begin & !(PAGE - 1);

@@ -70,6 +70,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     })?;
     let port = platform.ssh_port(&name)?;
     eprintln!("xtask: {name} boots: what it prints follows");
+    eprintln!("xtask: Ctrl-C leaves it running, and the next cargo xtask up finds it again");
     let mut console = platform.command(&["console", &name]).stdin(Stdio::piped()).spawn()?;
     let begin = Instant::now();
     let booted = reach(&platform, &name, &mut debian.ssh(port), &["true"]);
@@ -77,6 +78,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     console.wait()?;
     // A login prompt may be what it printed last.
     eprintln!();
+    if booted.is_err() {
+        let _ = platform.ask(&["stop", "--force", &name]);
+    }
     booted?;
     took("ssh", begin);
     tell(&platform, &name, &debian.ssh(port))?;
