@@ -15,6 +15,7 @@ mod decide;
 mod host;
 mod judge;
 mod networks;
+mod scene;
 mod step;
 mod storage;
 

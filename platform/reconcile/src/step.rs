@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use model::{
-    Disk, DiskId, Name, Operation, OperationState, Phase, SecurityGroup, SecurityGroupStatus,
-    Snapshot, SnapshotId, VirtualNetwork, Vm, VmId, VmStatus,
+    Disk, DiskId, OperationState, Phase, SecurityGroup, SecurityGroupStatus, Snapshot, SnapshotId,
+    VirtualNetwork, Vm, VmId, VmStatus,
 };
-use registry::{Kept, Registry, RegistryError};
+use registry::{Registry, RegistryError};
 
 use crate::decide::{Action, decide};
 use crate::judge::{World, judge};
 use crate::networks::{members, status, wanted};
+use crate::scene::Scene;
 use crate::storage::{self, DiskAction, DiskState, SeenDisk, decide_disk, decide_snapshot};
-use crate::{Host, HostError, Process, Readiness, Seen};
+use crate::{Host, HostError};
 
 /// Why a step was cut off.
 #[derive(Debug, thiserror::Error)]
@@ -66,59 +67,6 @@ pub struct Reconciler {
     host: Arc<dyn Host>,
 }
 
-/// What is looked at in a step.
-struct Scene {
-    seen: BTreeMap<VmId, Seen>,
-    seen_disks: BTreeMap<DiskId, SeenDisk>,
-    vms: Vec<Vm>,
-    disks: BTreeMap<DiskId, Disk>,
-    snapshots: Vec<Snapshot>,
-    operations: Vec<Kept<Operation>>,
-}
-
-impl Scene {
-    fn vm(&self, project: &Name, name: &Name) -> Option<&Vm> {
-        self.vms.iter().find(|vm| vm.meta.name == *name && vm.meta.project == *project)
-    }
-
-    /// The VM that has a disk, and whether its process has.
-    fn holder(&self, disk: &Disk) -> (Option<Name>, Option<(VmId, bool)>) {
-        let names = disk.spec.vm.iter().chain(&disk.status.vm);
-        for vm in names.filter_map(|name| self.vm(&disk.meta.project, name)) {
-            let (id, name) = (vm.meta.id, Some(vm.meta.name.clone()));
-            match self.seen.get(&id).map(|seen| &seen.process) {
-                Some(Process::Live { disks, is_paused, .. }) if disks.contains(&disk.meta.name) => {
-                    return (name, Some((id, *is_paused)));
-                }
-                // Nobody knows what it has opened.
-                Some(Process::Starting { .. }) => return (name, Some((id, true))),
-                _ => {}
-            }
-        }
-        (disk.spec.vm.clone(), None)
-    }
-
-    fn is_starting(&self, vm: Option<(VmId, bool)>) -> bool {
-        let seen = vm.and_then(|(id, _)| self.seen.get(&id));
-        matches!(seen.map(|seen| &seen.process), Some(Process::Starting { .. }))
-    }
-
-    fn disk(&self, project: &Name, name: &Name) -> Option<&Disk> {
-        self.disks.values().find(|disk| disk.meta.name == *name && disk.meta.project == *project)
-    }
-
-    fn is_busy(&self, disk: DiskId) -> bool {
-        self.seen_disks.get(&disk).is_some_and(|seen| seen.is_busy)
-    }
-
-    fn readiness(&self, vm: &Vm) -> Readiness {
-        storage::readiness(vm.spec.disks.iter().map(|name| {
-            let disk = self.disk(&vm.meta.project, name);
-            (name, disk.map(|disk| (disk, self.is_busy(disk.meta.id))))
-        }))
-    }
-}
-
 impl Reconciler {
     /// Of what is in this registry, on this host.
     pub fn new(registry: Registry, host: Arc<dyn Host>) -> Self {
@@ -131,7 +79,7 @@ impl Reconciler {
     /// When the store or the host fails; it is safe to go on with another step.
     pub fn step(&self, now: Timestamp) -> Result<Report, StepError> {
         let mut report = Report::default();
-        let mut scene = self.look()?;
+        let mut scene = Scene::look(&self.registry, &*self.host)?;
         // Before VMs, which are started on them.
         self.network(&scene.vms)?;
         self.step_disks(&mut scene, &mut report, now)?;
@@ -155,26 +103,6 @@ impl Reconciler {
         Ok(report)
     }
 
-    fn look(&self) -> Result<Scene, StepError> {
-        fn objects<T, R>((all, _): (Vec<Kept<T>>, R)) -> Vec<T> {
-            all.into_iter().map(|kept| kept.object).collect()
-        }
-        // What the host has is looked at first: a VM that was asked for since is no stray.
-        let seen = self.host.see()?.into_iter().map(|seen| (seen.id, seen)).collect();
-        let pools = objects(self.registry.pools(None)?);
-        let seen_disks =
-            self.host.see_disks(&pools)?.into_iter().map(|seen| (seen.id, seen)).collect();
-        let disks = objects(self.registry.all::<Disk>(None)?);
-        Ok(Scene {
-            seen,
-            seen_disks,
-            vms: objects(self.registry.all::<Vm>(None)?),
-            disks: disks.into_iter().map(|disk| (disk.meta.id, disk)).collect(),
-            snapshots: objects(self.registry.all::<Snapshot>(None)?),
-            operations: unfinished(&self.registry.operations(None)?.0),
-        })
-    }
-
     fn step_disks(
         &self,
         scene: &mut Scene,
@@ -182,6 +110,7 @@ impl Reconciler {
         now: Timestamp,
     ) -> Result<(), StepError> {
         let ids: Vec<DiskId> = scene.disks.keys().copied().collect();
+        let snapshots_of = scene.snapshots_of();
         for id in ids {
             let Some(mut disk) = scene.disks.get(&id).cloned() else { continue };
             let seen = scene.seen_disks.get(&id).cloned();
@@ -191,13 +120,10 @@ impl Reconciler {
                 report.is_unsettled = true;
                 continue;
             }
-            let wanted = |of: &&Snapshot| !of.meta.deleting && of.spec.disk_ids.contains(&id);
-            let snapshots: Vec<SnapshotId> =
-                scene.snapshots.iter().filter(wanted).map(|of| of.meta.id).collect();
+            let snapshots: &[SnapshotId] = snapshots_of.get(&id).map_or(&[], Vec::as_slice);
             let (vm, user) = scene.holder(&disk);
             let is_in_use = user.is_some();
-            let (status, action) =
-                decide_disk(&disk, seen.as_ref(), vm, is_in_use, &snapshots, now);
+            let (status, action) = decide_disk(&disk, seen.as_ref(), vm, is_in_use, snapshots, now);
             let user = user.map(|(id, _)| id);
             let done = match action {
                 None => Ok(()),
@@ -207,7 +133,7 @@ impl Reconciler {
                     Some(revert) => self.host.revert_disk(&disk, revert),
                     None => Ok(()),
                 },
-                Some(DiskAction::Tidy) => self.host.tidy_disk(&disk, &snapshots),
+                Some(DiskAction::Tidy) => self.host.tidy_disk(&disk, snapshots),
                 Some(DiskAction::Remove) => self.host.remove_disk(id),
             };
             let status = match done {
@@ -404,10 +330,6 @@ impl Reconciler {
         report.refuse(format!("VM {id}"), &action, &error);
         VmStatus { reason: Some(error.0), ..status }
     }
-}
-
-fn unfinished(all: &[Kept<Operation>]) -> Vec<Kept<Operation>> {
-    all.iter().filter(|kept| kept.object.state == OperationState::Running).cloned().collect()
 }
 
 /// Nothing comes next by itself.
