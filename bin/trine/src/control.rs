@@ -123,30 +123,6 @@ pub fn ask(command: Command) -> anyhow::Result<()> {
             }
             return Ok(());
         }
-        Command::Run(_)
-        | Command::Vm(_)
-        | Command::Network(_)
-        | Command::SecurityGroup(_)
-        | Command::Launch(_)
-        | Command::Ls(_)
-        | Command::Start(_)
-        | Command::Stop(_)
-        | Command::Rm(_)
-        | Command::Console(_)
-        | Command::Image(_)
-        | Command::Context(_)
-        | Command::Token(_)
-        | Command::Screenshot(_)
-        | Command::Shutdown(_)
-        | Command::Exec(_)
-        | Command::Cp(_)
-        | Command::Balloon(_)
-        | Command::Disk(_)
-        | Command::Snapshot(_)
-        | Command::Pool(_)
-        | Command::Net(_)
-        | Command::Set(_)
-        | Command::Agent(_) => bail!("not a question to a VM"),
         Command::Status(options) => (options.target, Request::Status, options.json),
         Command::Pause(target) => (target, Request::Pause, false),
         Command::Resume(target) => (target, Request::Resume, false),
@@ -154,6 +130,7 @@ pub fn ask(command: Command) -> anyhow::Result<()> {
         Command::PowerButton(target) => (target, Request::PowerButton, false),
         Command::Quit(target) => (target, Request::Quit, false),
         Command::Move(options) => (options.target, Request::Move { engine: options.engine }, false),
+        _ => bail!("not a question to a VM"),
     };
     send(&target, &request, json)
 }

@@ -5,6 +5,7 @@
 
 mod agent;
 mod balloon;
+mod complete;
 mod console;
 mod context;
 mod control;
@@ -12,6 +13,7 @@ mod daemon;
 mod devices;
 mod disk;
 mod image;
+mod manual;
 mod network;
 mod nouns;
 mod pool;
@@ -115,9 +117,15 @@ enum Command {
     Type(control::TypeOptions),
     /// Let a running VM go on in another engine
     Move(control::MoveOptions),
+    /// Print what makes a shell complete commands, options and names
+    Completion(complete::Options),
+    /// Write the manual's pages to a folder
+    #[command(hide = true)]
+    Manual(manual::Options),
 }
 
 fn main() -> ExitCode {
+    complete::answer_shell();
     let command = match Cli::try_parse() {
         Ok(cli) => cli.command,
         Err(error) => return refuse(&error),
@@ -146,6 +154,8 @@ fn main() -> ExitCode {
         Command::Stop(options) => vm::run(vm::Command::Stop(options)).map(|()| ExitCode::SUCCESS),
         Command::Rm(options) => vm::run(vm::Command::Rm(options)).map(|()| ExitCode::SUCCESS),
         Command::Console(options) => console::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Completion(options) => complete::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Manual(options) => manual::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Context(command) => context::run(command).map(|()| ExitCode::SUCCESS),
         Command::Token(command) => token::run(command).map(|()| ExitCode::SUCCESS),
         Command::Image(command) => image::run(command).map(|()| ExitCode::SUCCESS),

@@ -43,6 +43,16 @@ pub struct Where {
 }
 
 impl Where {
+    /// What the environment says, without options.
+    pub fn of_environment() -> Self {
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Self {
+            socket: variable("TRINE_SOCKET").map(PathBuf::from),
+            context: variable("TRINE_CONTEXT"),
+            project: variable("TRINE_PROJECT"),
+        }
+    }
+
     fn endpoint(&self) -> anyhow::Result<Endpoint> {
         if let Some(socket) = &self.socket {
             return Ok(Endpoint::Local(socket.clone()));
