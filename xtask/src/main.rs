@@ -9,6 +9,7 @@ mod golden;
 mod lockstep;
 mod nested;
 mod openapi;
+mod package;
 mod stress;
 mod test;
 mod tidy;
@@ -46,6 +47,8 @@ enum Task {
     Openapi,
     /// The layers and sizes of the code
     Tidy,
+    /// Make a Debian package
+    Package(package::Options),
     /// Build the web UI: a daemon that is built afterwards has it
     Ui,
 }
@@ -61,6 +64,7 @@ fn main() -> std::process::ExitCode {
         Task::Golden => golden::run(),
         Task::Openapi => openapi::run(),
         Task::Stress(options) => stress::run(&options),
+        Task::Package(options) => package::run(&options),
         Task::Tidy => tidy::run(),
         Task::Ui => ui::run(),
     };

@@ -4,6 +4,7 @@ use clap::Args;
 
 use guests::host;
 
+use crate::package::{self, Programs};
 use crate::{check, ui};
 
 /// What to test.
@@ -44,5 +45,8 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let mut test = host::cargo(&["test", "--workspace", "--lib", "--bins", "--tests"]);
     test.args(filter);
     host::run(&mut test)?;
+    if filter.is_none() {
+        package::try_out(&Programs::at(host::build_for_tests()?))?;
+    }
     if has_ui { ui::test() } else { Ok(()) }
 }

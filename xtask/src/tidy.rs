@@ -72,7 +72,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("platform/host", &["support", "model", "reconcile", "images", "storage", "vmm_rpc"]),
     ("platform/api", &["support", "model", "registry", "reconcile", "host", "images", "store"]),
     ("platform/web", &[]),
-    ("bin/trined", &["support", "api", "host", "images", "reconcile", "registry", "store", "web"]),
+    (
+        "bin/trined",
+        &["support", "api", "host", "images", "model", "reconcile", "registry", "store", "web"],
+    ),
     ("bin/trinevm", &["support", "cage", "vmm", "vmm_rpc", "rfb"]),
     ("bin/trine", &["support", "vmm_rpc", "images", "image_build", "model", "storage", "net"]),
     ("tests/isa", &["x86", "engine", "engine_emu", "engine_hw", "harness"]),

@@ -41,12 +41,9 @@ pub fn test() -> anyhow::Result<()> {
         eprintln!("xtask: NOT RUN: the web UI in a browser: {error:#}");
         return Ok(());
     }
-    let programs = ["--bin", "trined", "--bin", "trine", "--bin", "trinevm"];
-    host::run(host::cargo(&["build", "--quiet"]).args(programs))?;
+    let programs = host::build_for_tests()?;
     let kernel = guests::kernel("cloud")?;
     let initrd = guests::initrd(&kernel, &[], Init::Shell)?;
-    let target = host::cache("")?;
-    let programs = target.parent().context("cache is in the target folder")?.join("debug");
     let mut browser = Command::new("npm");
     browser.args(["run", "--silent", "browser"]).current_dir(host::root().join("ui"));
     browser.env("TRINE_BIN", programs).env("TRINE_KERNEL", &kernel.image);

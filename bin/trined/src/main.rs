@@ -4,6 +4,7 @@
 //! address of the network if it is given one. VMs are processes that are nobody's children: they go on when this
 //! one is killed, stopped or replaced, and it finds them when it starts.
 
+mod leave;
 mod listen;
 mod steward;
 
@@ -12,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use api::{Api, Metrics};
@@ -45,6 +47,12 @@ struct Options {
     /// How log lines look
     #[arg(long, value_enum, default_value = "text")]
     log: Log,
+    /// Shut all VMs down, take networks away, and end: before this program is removed. VMs and disks are kept
+    #[arg(long)]
+    leave: bool,
+    /// How long guests may then take to shut down
+    #[arg(long, value_name = "SECONDS", env = "TRINE_PATIENCE", default_value_t = 90)]
+    patience: u64,
     /// Print the API's OpenAPI document, and do nothing else
     #[arg(long)]
     openapi: bool,
@@ -92,6 +100,9 @@ fn run(options: &Options) -> anyhow::Result<()> {
     let program = beside_us("trinevm")?;
     let host = LocalHost::open(&home, program, images.clone())
         .with_context(|| format!("cannot use {}", home.display()))?;
+    if options.leave {
+        return leave::leave(&host, Duration::from_secs(options.patience));
+    }
     let metrics = Arc::new(Metrics::new());
     let own_uid = rustix::process::getuid().as_raw();
     let consoles = host.consoles().clone();
@@ -112,7 +123,7 @@ fn run(options: &Options) -> anyhow::Result<()> {
     });
     let served = runtime.block_on(listen::serve(&socket, remote, web::over(api.router())));
     // A watch that is being told, or a console, ends here.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    runtime.shutdown_timeout(Duration::from_secs(1));
     steward.stop();
     tracing::info!("stopped; VMs go on");
     served

@@ -122,6 +122,17 @@ pub fn build_platform() -> anyhow::Result<()> {
     run(&mut cargo(&["build", "--release", "--package", "trined", "--bin", "trined"]))
 }
 
+/// Builds the programs of the platform for tests, and gives the folder they are in.
+///
+/// # Errors
+/// When the build fails.
+pub fn build_for_tests() -> anyhow::Result<PathBuf> {
+    let programs = ["--bin", "trined", "--bin", "trine", "--bin", "trinevm"];
+    run(cargo(&["build", "--quiet"]).args(programs))?;
+    let target = cache("")?;
+    Ok(target.parent().context("cache is in the target folder")?.join("debug"))
+}
+
 /// A program of ours, built for release.
 pub fn release_program(name: &str) -> anyhow::Result<PathBuf> {
     let target =
