@@ -22,7 +22,8 @@ pub enum Init {
     /// Says that it is up, runs the program `guest_work` with the first virtio disk, and powers off
     /// at its end.
     Work,
-    /// Makes the first virtio disk the root, and starts its init.
+    /// Makes the first virtio disk the root, and starts its init. A workshop gets the modules, to load
+    /// them again.
     SwitchRoot,
     /// Makes the first virtio disk the root, says that it is up, and gives a shell there on the
     /// serial console. There is no udev and no service.
@@ -64,6 +65,7 @@ impl Init {
                 .to_owned(),
             Self::SwitchRoot => "while ! [ -b /dev/vda ]; do sleep 0.05; done\n\
                  mount -t ext4 /dev/vda /mnt\n\
+                 [ -d /mnt/stress ] && cp -r /modules /mnt/stress/loaded\n\
                  exec switch_root /mnt /sbin/init"
                 .to_owned(),
             Self::RootShell => "while ! [ -b /dev/vda ]; do sleep 0.05; done\n\

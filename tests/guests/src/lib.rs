@@ -20,4 +20,4 @@ pub use debian::{Debian, IMAGE, USER, debian, free_port, network};
 pub use initrd::{Init, UP, add_modules, initrd};
 pub use kernel::{Kernel, kernel};
 pub use rootfs::{rootfs, scratch_copy, services_rootfs};
-pub use workshop::{RESULT, RESULTS_END, WORK, Workshop, workshop};
+pub use workshop::{PASSED, RESULT, RESULTS_END, STRAIN, WORK, Workshop, workshop};

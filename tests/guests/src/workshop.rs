@@ -1,9 +1,10 @@
-//! A Debian with a compiler, CPython, Node.js and OpenSSL, and work for them whose results are the same
-//! on every machine that is right.
+//! A Debian with a compiler, CPython, Node.js, OpenSSL and stress-ng, and work for them whose results are the
+//! same on every machine that is right.
 //!
 //! The work is in the folder `workshop`, one program for each kind; `run` runs those it is told.
 
 use std::fs;
+use std::ops::Not;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,8 +13,10 @@ use anyhow::Context;
 use crate::{Init, Kernel, host, initrd, packages, scratch_copy};
 
 const SUITE: &str = "bookworm";
-const INCLUDE: &str =
-    "busybox-static,gcc,libc6-dev,make,python3,libpython3.11-testsuite,nodejs,openssl";
+const INCLUDE: &str = "busybox-static,gcc,libc6-dev,make,python3,libpython3.11-testsuite,nodejs,openssl,\
+                       stress-ng";
+/// What a finished tree was made of is in this file of it.
+const MADE_OF: &str = "stress/made-of";
 const SIZE: &str = "2G";
 /// The C program that is built: its source is a package of Debian, too.
 const SOURCES: &str = "deb-src http://deb.debian.org/debian bookworm main";
@@ -27,6 +30,22 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("node", include_str!("workshop/node.js")),
     ("openssl", include_str!("workshop/openssl.sh")),
     ("selftests", include_str!("workshop/selftests.sh")),
+    ("strain", include_str!("workshop/strain.sh")),
+    ("modules", include_str!("workshop/modules.sh")),
+];
+/// What the guest loads and unloads: code of the kernel that comes and goes, with tests of its own
+/// (crypto), measurements (RAID) and threads (device mapper).
+const MODULES: &[&str] = &[
+    "virtio_pci",
+    "virtio_blk",
+    "ext4",
+    "loop",
+    "dm_mod",
+    "raid6_pq",
+    "sha512_generic",
+    "camellia_generic",
+    "serpent_generic",
+    "lz4",
 ];
 /// Builds the kernel's tests of x86 that are for 64 bits and need no other file; leaves out what
 /// does not build.
@@ -38,8 +57,13 @@ const BUILD_SELFTESTS: &str = "cd /stress/selftests/x86 && for c in *.c; do \
 pub const RESULT: &str = "STRESS";
 /// The line after the last result.
 pub const RESULTS_END: &str = "STRESS-END";
-/// The kinds of work.
+/// The kinds of work whose results are those this machine has.
 pub const WORK: &[&str] = &["compile", "python", "node", "openssl", "selftests"];
+/// The kinds of work that tell by themselves whether their results are right: lines that end with
+/// [`PASSED`].
+pub const STRAIN: &[&str] = &["strain", "modules"];
+/// How a result of those ends that is right.
+pub const PASSED: &str = " passed";
 
 /// The Debian, as an image for guests and as a folder for this machine.
 pub struct Workshop {
@@ -52,14 +76,18 @@ pub fn workshop() -> anyhow::Result<Workshop> {
     let _lock = host::builder_lock()?;
     let dir = host::cache("workshop")?;
     let (image, root) = (dir.join("workshop.ext4"), dir.join("root"));
-    let is_new = !root.exists();
+    let is_new = fs::read_to_string(root.join(MADE_OF)).is_ok_and(|of| of == INCLUDE).not();
     if is_new {
         host::need_packages(&["mmdebstrap", "e2fsprogs", "xz-utils"])?;
-        eprintln!("xtask: making a Debian {SUITE} with compiler, CPython, Node.js and OpenSSL");
+        eprintln!(
+            "xtask: making a Debian {SUITE} with compiler, CPython, Node.js, OpenSSL and stress-ng"
+        );
         let partial = dir.join("root.partial");
         let _ = fs::remove_dir_all(&partial);
         debian(&partial)?;
         selftests(&dir, &partial)?;
+        fs::write(partial.join(MADE_OF), INCLUDE)?;
+        let _ = fs::remove_dir_all(&root);
         fs::rename(&partial, &root)?;
     }
     // The work may have changed since.
@@ -117,6 +145,8 @@ fn write_programs(root: &Path) -> anyhow::Result<bool> {
         if fs::read_to_string(&path).is_ok_and(|there| there == *text) {
             continue;
         }
+        // Not in place: a copy of the tree may share the file.
+        let _ = fs::remove_file(&path);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
         is_changed = true;
@@ -144,7 +174,7 @@ impl Workshop {
     /// A RAM disk that makes the first virtio disk the root, and an image for that disk, which
     /// the caller removes. The work is named on the kernel's command line: `STRESS="node"`.
     pub fn guest(&self, kernel: &Kernel) -> anyhow::Result<(PathBuf, PathBuf)> {
-        let ram_disk = initrd(kernel, &["virtio_pci", "virtio_blk", "ext4"], Init::SwitchRoot)?;
+        let ram_disk = initrd(kernel, MODULES, Init::SwitchRoot)?;
         Ok((ram_disk, scratch_copy(&self.image, "workshop")?))
     }
 }
