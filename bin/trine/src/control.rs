@@ -167,15 +167,6 @@ fn table(status: &Status) -> String {
         ("engine", format!("{} ({})", status.engine, status.engine_reason)),
         ("vCPUs", status.vcpus.to_string()),
         ("memory", format!("{} MiB", status.memory_bytes >> 20)),
-        ("overhead", format!("{} KiB beyond guest memory", status.overhead_bytes >> 10)),
-        (
-            "engine's",
-            format!(
-                "{} KiB of translated code, {} KiB of tables",
-                status.code_bytes >> 10,
-                status.table_bytes >> 10
-            ),
-        ),
         ("has run", format!("{seconds:.1} s")),
         ("resets", status.resets.to_string()),
         ("moves", status.moves.to_string()),
@@ -191,6 +182,6 @@ fn table(status: &Status) -> String {
     ];
     let holds = status.cage.holds.iter().map(|line| ("cage", line.clone()));
     let lacks = status.cage.lacks.iter().map(|line| ("not caged", line.clone()));
-    let rows = rows.into_iter().chain(holds).chain(lacks);
+    let rows = rows.into_iter().chain(status.costs()).chain(holds).chain(lacks);
     rows.map(|(name, value)| format!("{name:12} {value}\n")).collect()
 }

@@ -103,11 +103,16 @@ fn run(options: &Options) -> Result<Ending, Ending> {
     close_cage(options, level, &mut vm)?;
     footprint::forget_program();
     let result = vm.run();
+    let summary = options.summary.then(|| vm.status().costs());
+    drop(vm);
     for output in outputs {
         output.flush(FLUSH_LIMIT);
     }
     drop((input, viewers, io, sweeper));
     terminal::restore();
+    for (name, value) in summary.unwrap_or_default() {
+        eprintln!("trinevm: {name:12} {value}");
+    }
     let signal = *signalled.lock().unwrap_or_else(PoisonError::into_inner);
     match (result?, signal) {
         (Outcome::Quit, Some(signal)) => Ok(Ending::Signal(signal)),

@@ -112,6 +112,9 @@ pub struct Options {
     /// Let the guest's time follow from its instructions: repeatable runs (emu only)
     #[arg(long)]
     deterministic: bool,
+    /// Say at the end what the run took: memory beyond the guest's, and why translated code was left
+    #[arg(long)]
+    pub summary: bool,
     /// Make a socket that answers trine status, pause, move and so on
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,

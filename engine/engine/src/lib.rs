@@ -120,6 +120,15 @@ pub struct Footprint {
     pub shared_bytes: u64,
 }
 
+/// Why vCPUs left what the engine does fastest, and how often.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExitCount {
+    /// For people.
+    pub why: String,
+    /// Of all vCPUs.
+    pub count: u64,
+}
+
 /// What is inside the socket and shared by its vCPUs. Every call may come from any thread.
 pub trait CpuComplex: Send + Sync {
     /// The guest-physical address space is now this. Declarative: the engine finds the difference
@@ -160,6 +169,11 @@ pub trait CpuComplex: Send + Sync {
     /// Host memory the engine takes beside the guest's.
     fn footprint(&self) -> Footprint {
         Footprint::default()
+    }
+
+    /// Why vCPUs left what the engine does fastest, as far as it counts: most frequent first.
+    fn exits(&self) -> Vec<ExitCount> {
+        Vec::new()
     }
 
     /// Shortcuts through the host's kernel; they may be absent at any moment.

@@ -8,14 +8,19 @@
 //! does nothing where no other will do; a unit whose bytes were written is *retired* by turning that into a jump out, which is one
 //! atomic store.
 //!
+//! Code memory is divided into *generations*, which take turns to grow. When there is no room left, the oldest one is
+//! dropped with all it has: see `generations`.
+//!
 //! *Invariant*: a unit's lines are marked as code (guest_memory) before its bytes are read, so
 //! every later store to them retires it.
+
+mod generations;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 
-use crate::code::{CodeMemory, Place};
+use crate::code::{CodeMemory, GENERATIONS, Place};
 use crate::translate::Frame;
 
 bitflags::bitflags! {
@@ -82,16 +87,34 @@ pub(crate) enum Reason {
 pub(crate) struct Site {
     /// Guest's instruction pointer, where the reason does not say otherwise.
     pub(crate) rip: u64,
-    /// That is a distance from [`crate::context::Context::code_page`].
-    pub(crate) near: bool,
     /// A place in code memory.
     pub(crate) host: Place,
-    /// Why.
-    pub(crate) reason: Reason,
-    /// Of a load or store: when its page is refused, that is what the instruction raises.
-    pub(crate) raises: bool,
+    /// The place of the way out itself.
+    pub(crate) out: Place,
     /// Of a link: of the stack, this is known to be in the window.
     pub(crate) frame: Option<Frame>,
+    /// Why.
+    pub(crate) reason: Reason,
+    /// More.
+    pub(crate) kind: SiteKind,
+}
+
+bitflags::bitflags! {
+    /// What else there is to know of a site.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(crate) struct SiteKind: u8 {
+        /// Its address is a distance from [`crate::context::Context::code_page`].
+        const NEAR = 1;
+        /// Of a load or store: when its page is refused, that is what the instruction raises.
+        const RAISES = 2;
+    }
+}
+
+impl Site {
+    /// It is of a jump that can be linked, whose distance is at `host`.
+    fn has_link(&self) -> bool {
+        matches!(self.reason, Reason::Link | Reason::Careful)
+    }
 }
 
 /// Which instruction a place in a unit belongs to.
@@ -146,27 +169,24 @@ pub(crate) struct NewUnit<'a> {
 }
 
 /// Units that depend on a page.
+#[derive(Default)]
 struct PageUnits {
     ids: Vec<u32>,
     /// Those that were jumped to by address.
     jumps: Vec<u32>,
     /// Where on the page units may begin, by bits.
-    starts: [u64; 64],
-}
-
-impl Default for PageUnits {
-    fn default() -> Self {
-        Self { ids: Vec::new(), jumps: Vec::new(), starts: [0; 64] }
-    }
+    starts: Option<Box<[u64; 64]>>,
 }
 
 impl PageUnits {
     fn add_start(&mut self, rip: u64) {
-        self.starts[(rip >> 6 & 63) as usize] |= 1 << (rip & 63);
+        let starts = self.starts.get_or_insert_with(|| Box::new([0; 64]));
+        starts[(rip >> 6 & 63) as usize] |= 1 << (rip & 63);
     }
 
     fn may_start(&self, rip: u64) -> bool {
-        self.starts[(rip >> 6 & 63) as usize] & 1 << (rip & 63) != 0
+        let word = self.starts.as_ref().map_or(0, |starts| starts[(rip >> 6 & 63) as usize]);
+        word & 1 << (rip & 63) != 0
     }
 }
 
@@ -203,23 +223,45 @@ impl Hasher for KeyHasher {
 }
 
 /// Site of jumps that miss.
-pub(crate) const SITE_JUMP: u32 = 0;
-/// Room for one unit.
-pub(crate) const UNIT_SIZE_MAX: usize = 64 << 10;
-/// Sites and units are bounded by the code memory; this bounds what a code byte costs beside.
-const SITES_MAX: usize = 4 << 20;
+pub(crate) const SITE_JUMP: u32 = u32::MAX;
+/// Sites and units of a generation are bounded by its code memory; this bounds what a code byte costs
+/// beside.
+const SITES_MAX: usize = (4 << 20) / GENERATIONS;
+/// Numbers of sites and units: the generation above, what it is of that below.
+const INDEX_BITS: u32 = 24;
+
+/// Number of a generation's unit or site.
+fn number(generation: usize, index: usize) -> u32 {
+    debug_assert!(index < 1 << INDEX_BITS);
+    (generation as u32) << INDEX_BITS | index as u32
+}
+
+/// The generation of a unit or site.
+fn generation_of(number: u32) -> usize {
+    (number >> INDEX_BITS) as usize
+}
+
+/// Which of its generation a unit or site is.
+fn index_of(number: u32) -> usize {
+    (number & ((1 << INDEX_BITS) - 1)) as usize
+}
+
+/// What was translated one after the other, and is dropped together.
+#[derive(Default)]
+struct Generation {
+    sites: Vec<Site>,
+    units: Vec<Unit>,
+    points: Vec<Point>,
+}
 
 /// All translated code of a machine.
 pub(crate) struct Cache {
     pub(crate) memory: CodeMemory,
-    sites: Vec<Site>,
-    units: Vec<Unit>,
-    points: Vec<Point>,
+    generations: [Generation; GENERATIONS],
     keys: HashMap<Key, u32, BuildHasherDefault<KeyHasher>>,
     pages: HashMap<u32, PageUnits, BuildHasherDefault<KeyHasher>>,
-    /// By unit, the distances that lead behind its look at the frame, and what they were before: nothing
-    /// there can become a jump.
-    inner_links: HashMap<u32, Vec<(Place, u32)>, BuildHasherDefault<KeyHasher>>,
+    /// By unit, the sites whose jumps lead behind its look at the frame: nothing there can become a jump.
+    inner_links: HashMap<u32, Vec<u32>, BuildHasherDefault<KeyHasher>>,
     /// Place of the jump to [`crate::entry::leave`].
     pub(crate) leave: Place,
     /// Place of the code for jumps that miss.
@@ -229,10 +271,9 @@ pub(crate) struct Cache {
     pub(crate) jump_again: [Place; 2],
     /// Places of the jumps to [`crate::entry::change_user_window`] and to the kernel's.
     pub(crate) window: [Place; 2],
-    start: Place,
-    /// Grows whenever it is cleared: places are good for one generation.
+    /// Grows whenever something is dropped: what is known of places is good as long as it is the same.
     pub(crate) generation: u64,
-    /// It is about to be cleared: nobody may take a place in code memory from it.
+    /// Something is about to be dropped: nobody may take a place in code memory from it.
     pub(crate) closing: bool,
     /// By kernel page number, the page of guest memory its units were translated from.
     kernel_pages: HashMap<u64, u32>,
@@ -241,19 +282,17 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    /// Empty but for the stubs.
+    /// Empty but for the stubs, with about so many bytes for code.
     ///
     /// # Errors
     /// When the host refuses.
-    pub(crate) fn new() -> io::Result<Self> {
-        let mut memory = CodeMemory::new()?;
+    pub(crate) fn new(code_bytes: usize) -> io::Result<Self> {
+        let mut memory = CodeMemory::new(code_bytes)?;
         let mut jump_to = |function: *const ()| {
-            let place = memory.next();
             // jmp [rip + 0]; the address.
             let mut stub = vec![0xff, 0x25, 0, 0, 0, 0];
             stub.extend((function as u64).to_le_bytes());
-            memory.put(&stub, &[]);
-            place
+            memory.put_stub(&stub)
         };
         let leave = jump_to(crate::entry::leave as *const ());
         let window = [
@@ -271,21 +310,11 @@ impl Cache {
         stub.push(0xe9);
         let end = miss + 10;
         stub.extend(leave.wrapping_sub(end).to_le_bytes());
-        memory.put(&stub, &[]);
-        let start = memory.next();
-        let sites = vec![Site {
-            rip: 0,
-            near: false,
-            host: 0,
-            reason: Reason::Jump,
-            raises: false,
-            frame: None,
-        }];
+        memory.put_stub(&stub);
+        memory.begin(0);
         Ok(Self {
             memory,
-            sites,
-            units: Vec::new(),
-            points: Vec::new(),
+            generations: Default::default(),
             keys: HashMap::default(),
             pages: HashMap::default(),
             inner_links: HashMap::default(),
@@ -293,7 +322,6 @@ impl Cache {
             miss,
             jump_again,
             window,
-            start,
             closing: false,
             generation: 0,
             kernel_pages: HashMap::new(),
@@ -301,29 +329,32 @@ impl Cache {
         })
     }
 
-    /// There is room for another unit.
-    pub(crate) fn has_room(&self) -> bool {
-        self.memory.has_room(UNIT_SIZE_MAX) && self.sites.len() < SITES_MAX
+    fn current(&mut self) -> &mut Generation {
+        &mut self.generations[self.memory.current()]
     }
 
     /// Bytes of memory that what is known of the code takes.
     pub(crate) fn table_bytes(&self) -> usize {
-        let page = |page: &PageUnits| (page.ids.capacity() + page.jumps.capacity()) * 4;
+        let page = |page: &PageUnits| {
+            let starts = page.starts.as_ref().map_or(0, |starts| size_of_val(&**starts));
+            (page.ids.capacity() + page.jumps.capacity()) * 4 + starts
+        };
         let of_pages = size_of::<(u32, PageUnits)>() * self.pages.capacity()
             + self.pages.values().map(page).sum::<usize>();
-        self.sites.capacity() * size_of::<Site>()
-            + self.units.capacity() * size_of::<Unit>()
-            + self.points.capacity() * size_of::<Point>()
+        let of_generation = |one: &Generation| {
+            one.sites.capacity() * size_of::<Site>()
+                + one.units.capacity() * size_of::<Unit>()
+                + one.points.capacity() * size_of::<Point>()
+        };
+        self.generations.iter().map(of_generation).sum::<usize>()
             + self.keys.capacity() * size_of::<(Key, u32)>()
             + of_pages
     }
 
     /// Drops all units. No vCPU may be in translated code, or go there by what it knows.
     pub(crate) fn clear(&mut self) {
-        self.memory.truncate(self.start);
-        self.sites.truncate(1);
-        self.units.clear();
-        self.points.clear();
+        self.memory.begin(0);
+        self.generations = Default::default();
         self.keys.clear();
         self.pages.clear();
         self.inner_links.clear();
@@ -334,7 +365,7 @@ impl Cache {
 
     /// The unit of this key.
     pub(crate) fn find(&self, key: &Key) -> Option<&Unit> {
-        self.keys.get(key).and_then(|id| self.units.get(*id as usize))
+        self.keys.get(key).and_then(|id| self.unit(*id))
     }
 
     /// The key of the unit at another place of the page, whatever window there is.
@@ -350,7 +381,7 @@ impl Cache {
     /// elsewhere: tells their offsets and entries.
     pub(crate) fn jumps_beside(&self, key: &Key) -> impl Iterator<Item = (u64, Place)> {
         let jumps = self.pages.get(&key.page).map_or(&[][..], |page| &page.jumps);
-        let units = jumps.iter().filter_map(|id| self.units.get(*id as usize));
+        let units = jumps.iter().filter_map(|id| self.unit(*id));
         let mode = key.mode;
         let own = move |unit: &&Unit| unit.key.mode == mode && unit.key.second.is_none();
         units.filter(own).map(|unit| (unit.key.rip, unit.entry))
@@ -359,7 +390,8 @@ impl Cache {
     /// The same, for the next time.
     pub(crate) fn note_jump(&mut self, key: &Key) {
         let Some(id) = self.keys.get(key) else { return };
-        let Some(unit) = self.units.get_mut(*id as usize) else { return };
+        let own = &mut self.generations[generation_of(*id)];
+        let Some(unit) = own.units.get_mut(index_of(*id)) else { return };
         if !std::mem::replace(&mut unit.jumped_to, true) {
             self.pages.entry(key.page).or_default().jumps.push(*id);
         }
@@ -367,19 +399,36 @@ impl Cache {
 
     /// A site.
     pub(crate) fn site(&self, number: u32) -> Option<Site> {
-        self.sites.get(number as usize).copied()
+        if number == SITE_JUMP {
+            return Some(Site {
+                rip: 0,
+                host: 0,
+                out: 0,
+                frame: None,
+                reason: Reason::Jump,
+                kind: SiteKind::empty(),
+            });
+        }
+        self.generations.get(generation_of(number))?.sites.get(index_of(number)).copied()
+    }
+
+    /// A unit, as long as its generation is there.
+    fn unit(&self, id: u32) -> Option<&Unit> {
+        self.generations[generation_of(id)].units.get(index_of(id))
     }
 
     /// Number of the next site.
     pub(crate) fn next_site(&self) -> u32 {
-        self.sites.len() as u32
+        let current = self.memory.current();
+        number(current, self.generations[current].sites.len())
     }
 
     /// Keeps sites, by [`Cache::next_site`] on; their places are from the beginning of the code put
     /// next.
     pub(crate) fn add_sites(&mut self, sites: &[Site]) {
         let start = self.memory.next();
-        self.sites.extend(sites.iter().map(|s| Site { host: s.host + start, ..*s }));
+        let placed = |s: &Site| Site { host: s.host + start, out: s.out + start, ..*s };
+        self.current().sites.extend(sites.iter().map(placed));
     }
 
     /// Keeps a unit.
@@ -387,10 +436,12 @@ impl Cache {
         let start = self.memory.next();
         let cold = self.memory.next_cold();
         self.memory.put(new.code, new.cold);
-        let first = self.points.len() as u32;
-        self.points.extend(new.points.iter().map(|p| Point { host: p.host + start, ..*p }));
-        let id = self.units.len() as u32;
-        self.units.push(Unit {
+        let index = self.memory.current();
+        let current = self.current();
+        let first = current.points.len() as u32;
+        current.points.extend(new.points.iter().map(|p| Point { host: p.host + start, ..*p }));
+        let id = number(index, current.units.len());
+        current.units.push(Unit {
             key: new.key,
             entry: new.entry + start,
             link: new.link + start,
@@ -401,7 +452,7 @@ impl Cache {
             begin: start,
             cold,
             lines: new.lines,
-            points: (first, self.points.len() as u32),
+            points: (first, current.points.len() as u32),
             jumped_to: false,
         });
         self.keys.insert(new.key, id);
@@ -417,7 +468,7 @@ impl Cache {
         if let Some(second) = new.key.second {
             self.pages.entry(second).or_default().ids.push(id);
         }
-        &self.units[id as usize]
+        &self.generations[index].units[index_of(id)]
     }
 
     /// Links a jump to a unit's body.
@@ -429,13 +480,13 @@ impl Cache {
         self.memory.patch4(distance_at, to.wrapping_sub(from));
     }
 
-    /// Links a jump to the unit of this key, if there still is one: behind its look at the frame, where
-    /// whoever jumps has looked at that.
-    pub(crate) fn link_to(&mut self, site: &Site, key: &Key) {
+    /// Links a jump, whose site has this number, to the unit of this key, if there still is one: behind its
+    /// look at the frame, where whoever jumps has looked at that.
+    pub(crate) fn link_to(&mut self, number: u32, site: &Site, key: &Key) {
         let Some((to, inner)) = self.entrance(site, key) else { return };
-        let before = self.memory.patch4(site.host, to.wrapping_sub(site.host + 4));
+        self.link(site.host, to);
         if inner {
-            self.note_inner(key, site.host, before);
+            self.note_inner(key, number);
         }
     }
 
@@ -448,10 +499,10 @@ impl Cache {
         Some((if inner { unit.inner } else { unit.link }, inner))
     }
 
-    /// The distance at a place leads behind the look of this key's unit; it was another before.
-    pub(crate) fn note_inner(&mut self, key: &Key, distance_at: Place, before: u32) {
+    /// The jump of a site leads behind the look of this key's unit.
+    pub(crate) fn note_inner(&mut self, key: &Key, number: u32) {
         if let Some(id) = self.keys.get(key) {
-            self.inner_links.entry(*id).or_default().push((distance_at, before));
+            self.inner_links.entry(*id).or_default().push(number);
         }
     }
 
@@ -461,7 +512,7 @@ impl Cache {
         let PageUnits { ids, jumps, starts } = self.pages.get_mut(&page)?;
         let before = ids.len();
         ids.retain(|id| {
-            let unit = &self.units[*id as usize];
+            let unit = &self.generations[generation_of(*id)].units[index_of(*id)];
             let own = if unit.key.page == page { unit.lines } else { 0 };
             // An instruction has no more than 15 bytes: on the second page, they are on its first line.
             let beyond = u64::from(unit.key.second == Some(page));
@@ -472,10 +523,9 @@ impl Cache {
                 self.keys.remove(&unit.key);
             }
             send_on(&self.memory, unit.body, unit.retired_exit);
-            // The first one last: two vCPUs may have linked the same jump.
-            let links = self.inner_links.remove(id).unwrap_or_default();
-            for (distance_at, before) in links.into_iter().rev() {
-                self.memory.patch4(distance_at, before);
+            for number in self.inner_links.remove(id).unwrap_or_default() {
+                let site = &self.generations[generation_of(number)].sites[index_of(number)];
+                unlink(&self.memory, site);
             }
             false
         });
@@ -483,7 +533,7 @@ impl Cache {
             jumps.retain(|id| ids.contains(id));
         }
         if ids.is_empty() {
-            *starts = [0; 64];
+            *starts = None;
         }
         Some((before - ids.len(), ids.len()))
     }
@@ -495,10 +545,10 @@ impl Cache {
 
     /// The unit whose code is at this place.
     fn unit_at(&self, place: Place) -> Option<&Unit> {
-        let is_cold = CodeMemory::is_cold(place);
+        let units = &self.generations[self.memory.generation_of(place)?].units;
+        let is_cold = self.memory.is_cold(place);
         let begins = |unit: &Unit| if is_cold { unit.cold } else { unit.begin };
-        let index = self.units.partition_point(|unit| begins(unit) <= place).checked_sub(1)?;
-        self.units.get(index)
+        units.get(units.partition_point(|unit| begins(unit) <= place).checked_sub(1)?)
     }
 
     /// What is at this place was translated from this page of guest memory.
@@ -509,11 +559,14 @@ impl Cache {
     /// The guest's instruction at a place where translated code was stopped, as a way out.
     pub(crate) fn instruction_at(&self, place: Place) -> Option<Site> {
         let unit = self.unit_at(place)?;
-        let points = &self.points[unit.points.0 as usize..unit.points.1 as usize];
+        let points = &self.generations[self.memory.generation_of(place)?].points;
+        let points = &points[unit.points.0 as usize..unit.points.1 as usize];
         let index = points.partition_point(|point| point.host <= place).checked_sub(1)?;
         let rip = unit.key.rip.wrapping_add(u64::from(points[index].guest));
         let near = unit.key.mode.contains(Mode::USER);
-        Some(Site { rip, near, host: 0, reason: Reason::Interpret, raises: false, frame: None })
+        let kind = if near { SiteKind::NEAR } else { SiteKind::empty() };
+        let reason = Reason::Interpret;
+        Some(Site { rip, host: 0, out: 0, frame: None, reason, kind })
     }
 
     /// The kernel's pages among `first..first + count` that have units: number, and page of guest
@@ -531,6 +584,11 @@ impl Cache {
     pub(crate) fn forget_kernel_page(&mut self, number: u64) {
         self.kernel_pages.remove(&number);
     }
+}
+
+/// The jump of a site is as it was translated: it leaves.
+fn unlink(memory: &CodeMemory, site: &Site) {
+    memory.patch4(site.host, site.out.wrapping_sub(site.host + 4));
 }
 
 /// Turns the instruction at a body's beginning, or the jump it was turned into, into a jump.

@@ -8,15 +8,17 @@
 //!
 //! *Locks*: `clearing`, then `cache`, then a vCPU's commands. Nobody waits for a vCPU under `cache`.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use engine::{CpuComplex, EngineError, Footprint, IoApicRoutes};
+use engine::{CpuComplex, EngineError, ExitCount, Footprint, IoApicRoutes};
 use engine_soft::{Alarm, Complex};
 use guest_memory::{CodeWatcher, DirtyBitmap, FlatView};
 use x86_state::{Msi, VcpuId};
 
 use crate::cache::Cache;
+use crate::exits::{self, Exits};
 use crate::timer::Timers;
 use crate::tsc::GuestTsc;
 use crate::views::KickWord;
@@ -43,6 +45,7 @@ pub(crate) struct Peer {
     commands: Mutex<Vec<Command>>,
     /// Bytes of its tables: of memory of their own, and of shared mappings.
     pub(crate) tables: [AtomicU64; 2],
+    pub(crate) exits: Exits,
     pub(crate) kick: Arc<KickWord>,
 }
 
@@ -53,6 +56,7 @@ impl Peer {
             waiting: AtomicBool::new(false),
             commands: Mutex::default(),
             tables: Default::default(),
+            exits: Exits::default(),
             kick,
         }
     }
@@ -169,8 +173,10 @@ impl FullComplex {
         let _one_at_a_time = self.clearing.lock().unwrap_or_else(PoisonError::into_inner);
         let watcher: Arc<dyn CodeWatcher> = self.clone();
         if self.soft.memory.bits().set_code_watcher(&watcher) {
-            self.cache().closing = true;
-            self.drop_everything();
+            self.drop_code(|cache| {
+                cache.clear();
+                self.soft.memory.bits().forget_code();
+            });
         }
     }
 
@@ -181,27 +187,31 @@ impl FullComplex {
         }
     }
 
-    /// Drops all translated code, once no vCPU knows any.
-    fn drop_everything(&self) {
+    /// Drops translated code, once no vCPU knows any.
+    fn drop_code(&self, drop: impl FnOnce(&mut Cache)) {
+        // Whoever has a place in code memory reads this command before it goes there; nobody gets
+        // another until the cache is open again.
+        self.cache().closing = true;
         // Before the command: who has read it finds no unit by memory that the cache has not open.
         self.changes.fetch_add(1, Ordering::SeqCst);
         self.tell_all(Command::FlushCode);
         let mut cache = self.cache();
-        cache.clear();
+        drop(&mut cache);
         self.changes.fetch_add(1, Ordering::SeqCst);
-        self.soft.memory.bits().forget_code();
     }
 
     /// Makes room in the cache. The calling vCPU is not in translated code.
-    pub(crate) fn clear_cache(&self) {
+    pub(crate) fn make_room(&self) {
         let _one_at_a_time = self.clearing.lock().unwrap_or_else(PoisonError::into_inner);
         if self.cache().has_room() {
             return;
         }
-        // Whoever has a place in code memory reads this command before it goes there; nobody gets
-        // another until the cache is open again.
-        self.cache().closing = true;
-        self.drop_everything();
+        self.drop_code(|cache| {
+            // A unit that is being made of such a page is told by the generation of its code.
+            for page in cache.drop_oldest() {
+                self.soft.memory.bits().clear_code(page as usize);
+            }
+        });
     }
 }
 
@@ -280,6 +290,12 @@ impl CpuComplex for FullComplex {
             table_bytes: of_code + own + shared,
             shared_bytes: code + shared,
         }
+    }
+
+    fn exits(&self) -> Vec<ExitCount> {
+        let mut all = BTreeMap::new();
+        self.peers.iter().for_each(|peer| peer.exits.add_to(&mut all));
+        exits::sorted(all)
     }
 
     fn kick(&self, vcpu: VcpuId) {

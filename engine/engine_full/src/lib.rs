@@ -11,6 +11,7 @@
 //! | `context`, `entry`, `fault` | how it is entered and left, and where registers are |
 //! | `transition` | privilege levels it changes by itself |
 //! | `vcpu`, `complex`, `timer`, `tsc` | the loop of a vCPU, and what vCPUs share |
+//! | `exits` | why translated code was left |
 //! | `check` | translated code beside the interpreter, for tests |
 //!
 //! What this crate may not know: devices, other engines.
@@ -27,6 +28,7 @@ mod code;
 mod complex;
 mod context;
 mod entry;
+mod exits;
 mod fault;
 mod huge;
 mod resident;
@@ -48,6 +50,7 @@ use x86_state::{CpuProfile, VcpuId};
 use crate::cache::Cache;
 use crate::check::Check;
 pub use crate::check::{Checked, Difference, Divergence, Tell};
+pub use crate::code::CODE_SIZE;
 use crate::complex::{FullComplex, Peer};
 use crate::vcpu::FullVcpu;
 use crate::views::Views;
@@ -106,6 +109,8 @@ pub struct CheckedEngine {
     pub checked: Arc<Checked>,
     /// Told of each divergence. The copy then takes over what translated code did.
     pub tell: Tell,
+    /// Bytes of memory for translated code, about.
+    pub code_bytes: usize,
 }
 
 impl Engine for CheckedEngine {
@@ -138,7 +143,8 @@ fn build(
     }
     let refused = |operation| move |source| EngineError::Host { operation, source };
     let soft = Complex::new(profile, parts);
-    let mut cache = Cache::new().map_err(refused("map memory for translated code"))?;
+    let code_bytes = checked.map_or(CODE_SIZE, |checked| checked.code_bytes);
+    let mut cache = Cache::new(code_bytes).map_err(refused("map memory for translated code"))?;
     cache.links = checked.is_none_or(|checked| !checked.by_unit);
     let miss = cache.memory.address(cache.miss);
     let again = cache.jump_again.map(|place| cache.memory.address(place));

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use engine::{Engine, EngineKind};
-use engine_full::CheckedEngine;
+use engine_full::{CODE_SIZE, CheckedEngine};
 use harness::{Candidate, Subject, contracts, run};
 use x86_state::{CpuProfile, Topology};
 
@@ -19,6 +19,7 @@ fn checked(by_unit: bool) -> Candidate {
         by_unit,
         checked: Arc::default(),
         tell: Arc::new(|divergence| panic!("{divergence:#x?}")),
+        code_bytes: CODE_SIZE,
     });
     let usable = CpuProfile::portable(Topology { cores: 1 }, 2_000_000)
         .map_err(|e| e.to_string())

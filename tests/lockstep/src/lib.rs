@@ -46,6 +46,8 @@ pub struct Guest {
     pub limit: Duration,
     /// See [`CheckedEngine::by_unit`].
     pub by_unit: bool,
+    /// See [`CheckedEngine::code_bytes`].
+    pub code_bytes: usize,
 }
 
 /// What came of it.
@@ -96,6 +98,7 @@ pub fn run(guest: &Guest, shows: bool) -> Compared {
     let (found, stop) = (divergence.clone(), ends.clone());
     let engine = CheckedEngine {
         by_unit: guest.by_unit,
+        code_bytes: guest.code_bytes,
         checked: Arc::default(),
         tell: Arc::new(move |divergence| {
             found.lock().unwrap().get_or_insert(divergence);

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
+use engine_full::CODE_SIZE;
 use guests::Init;
 use lockstep::{Guest, run, show};
 
@@ -29,6 +30,9 @@ struct Options {
     /// Each unit of translated code by itself: finds a mistake where it is made
     #[arg(long)]
     by_unit: bool,
+    /// Memory for translated code, in MiB: with less than it needs, the oldest is dropped again and again
+    #[arg(long, default_value_t = CODE_SIZE >> 20)]
+    code_mib: usize,
     /// The basket's arguments
     #[arg(long, default_value = "--check")]
     basket: String,
@@ -53,6 +57,7 @@ fn main() -> ExitCode {
         until: UNTIL.into(),
         limit: Duration::from_secs(60 * options.minutes),
         by_unit: options.by_unit,
+        code_bytes: options.code_mib << 20,
     };
     let begin = Instant::now();
     let compared = run(&guest, true);

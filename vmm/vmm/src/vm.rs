@@ -9,7 +9,7 @@ use std::time::Instant;
 use board::{Machine, MachineEvent};
 use boot::Images;
 use display::Picture;
-use engine::{Bus, CpuComplex, EngineKind};
+use engine::{Bus, CpuComplex, EngineKind, ExitCount};
 use rustix::fs::{MemfdFlags, memfd_create};
 use vmm_rpc::{
     AgentRequest, Answer, BalloonRequest, BalloonStatus, CageStatus, KeyPress, Moved, Refusal,
@@ -146,7 +146,7 @@ impl Vm {
     ///
     /// # Errors
     /// When the host or an engine fails. All vCPUs stand then.
-    pub fn run(mut self) -> Result<Outcome, VmError> {
+    pub fn run(&mut self) -> Result<Outcome, VmError> {
         self.go()?;
         loop {
             let outcome = match self.inbox.wait() {
@@ -457,10 +457,14 @@ impl Vm {
         }
     }
 
-    fn status(&self) -> Status {
+    /// How it is.
+    pub fn status(&self) -> Status {
         let bus = self.machine.bus_counters();
         let complex = self.machine.socket().complex();
-        let footprint = complex.map(|complex| complex.footprint()).unwrap_or_default();
+        let footprint = complex.as_ref().map(|complex| complex.footprint()).unwrap_or_default();
+        let exits = complex.map(|complex| complex.exits()).unwrap_or_default();
+        let exits =
+            exits.into_iter().map(|ExitCount { why, count }| vmm_rpc::ExitCount { why, count });
         Status {
             pid: std::process::id(),
             engine: name(self.engine),
@@ -471,6 +475,7 @@ impl Vm {
             overhead_bytes: overhead_bytes() + footprint.shared_bytes,
             code_bytes: footprint.code_bytes,
             table_bytes: footprint.table_bytes,
+            exits: exits.collect(),
             machine_time_ms: self.machine.clock().now_ns() / 1_000_000,
             resets: self.resets,
             moves: self.moves,

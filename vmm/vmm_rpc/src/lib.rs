@@ -26,8 +26,8 @@ pub use agent::{
 pub use balloon::{BalloonRequest, BalloonStatus};
 pub use client::Client;
 pub use message::{
-    Answer, CageStatus, DeviceKind, EngineName, Files, Hello, KeyPress, Moved, PluggedDevice,
-    Refusal, Reply, Request, RunState, Status,
+    Answer, CageStatus, DeviceKind, EngineName, ExitCount, Files, Hello, KeyPress, Moved,
+    PluggedDevice, Refusal, Reply, Request, RunState, Status,
 };
 pub use packet::RpcError;
 pub use server::{Listener, Peer, Received};

@@ -287,6 +287,18 @@ impl fmt::Display for RunState {
     }
 }
 
+/// How many ways out are shown to people.
+const EXITS_SHOWN: usize = 16;
+
+/// Why vCPUs left what the engine does fastest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitCount {
+    /// For people.
+    pub why: String,
+    /// How often, of all vCPUs together.
+    pub count: u64,
+}
+
 /// How a VM is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -311,6 +323,9 @@ pub struct Status {
     /// Of that, what the engine knows of translated code and of addresses, at most.
     #[serde(default)]
     pub table_bytes: u64,
+    /// Why vCPUs left what the engine does fastest, most frequent first.
+    #[serde(default)]
+    pub exits: Vec<ExitCount>,
     /// Time the VM has run, without pauses, in milliseconds.
     pub machine_time_ms: u64,
     /// Resets since it was started.
@@ -327,6 +342,20 @@ pub struct Status {
     pub mmio_accesses: u64,
     /// Accesses of both kinds that no device claimed.
     pub unclaimed_accesses: u64,
+}
+
+impl Status {
+    /// What the VM takes of the host beside the guest's memory, and where its engine lost time: rows for people.
+    pub fn costs(&self) -> Vec<(&'static str, String)> {
+        let (code, tables) = (self.code_bytes >> 10, self.table_bytes >> 10);
+        let mut rows = vec![
+            ("overhead", format!("{} KiB beyond guest memory", self.overhead_bytes >> 10)),
+            ("engine's", format!("{code} KiB of translated code, {tables} KiB of tables")),
+        ];
+        let exits = self.exits.iter().take(EXITS_SHOWN);
+        rows.extend(exits.map(|ExitCount { why, count }| ("exits", format!("{count:>10} {why}"))));
+        rows
+    }
 }
 
 /// What keeps a VM's process to its own files.

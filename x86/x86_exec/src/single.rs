@@ -1,6 +1,6 @@
 //! One instruction at a time, at speed: for engines that execute most instructions in another way.
 
-use x86_decode::{INSN_SIZE_MAX, Insn};
+use x86_decode::{Code, INSN_SIZE_MAX, Insn};
 
 use crate::careful::Step;
 use crate::{Cpu, Env, Fault, Handler, HostAddr, RunExit};
@@ -18,19 +18,22 @@ struct Single<E: Env> {
 }
 
 /// Instructions by the host address of their first byte.
-pub(crate) struct Singles<E: Env>(Vec<Option<Single<E>>>);
+pub(crate) struct Singles<E: Env> {
+    kept: Vec<Option<Single<E>>>,
+    last: Code,
+}
 
 impl<E: Env> Default for Singles<E> {
     /// Without room: CPUs that are never stepped need none.
     fn default() -> Self {
-        Self(Vec::new())
+        Self { kept: Vec::new(), last: Code::INVALID }
     }
 }
 
 impl<E: Env> Singles<E> {
     /// Drops everything.
     pub(crate) fn clear(&mut self) {
-        self.0.clear();
+        self.kept.clear();
     }
 
     fn place(at: HostAddr) -> usize {
@@ -38,17 +41,17 @@ impl<E: Env> Singles<E> {
     }
 
     fn find(&self, env: &E, at: HostAddr) -> Option<(Insn, Handler<E>)> {
-        let kept = self.0.get(Self::place(at))?.as_ref()?;
+        let kept = self.kept.get(Self::place(at))?.as_ref()?;
         let same = kept.at == at && kept.generation == env.code_generation(at);
         same.then_some((kept.insn, kept.handler))
     }
 
     fn keep(&mut self, single: Single<E>) {
-        if self.0.is_empty() {
-            self.0.resize_with(KEPT, || None);
+        if self.kept.is_empty() {
+            self.kept.resize_with(KEPT, || None);
         }
         let place = Self::place(single.at);
-        self.0[place] = Some(single);
+        self.kept[place] = Some(single);
     }
 }
 
@@ -74,10 +77,16 @@ impl<E: Env> Cpu<E> {
         self.look(end).unwrap_or(RunExit::Budget)
     }
 
+    /// What [`Cpu::run_one`] has executed last of 64-bit code, for counters.
+    pub fn last_stepped(&self) -> Code {
+        self.singles.last
+    }
+
     fn step_known(&mut self) -> Result<(), Fault> {
         let linear = self.code_linear(self.rip)?;
         let at = self.fetch_address(linear)?;
         if let Some((insn, handler)) = self.singles.find(&self.env, at) {
+            self.singles.last = insn.code;
             return self.execute_by(&insn, handler);
         }
         let inside = linear as usize % PAGE_SIZE <= PAGE_SIZE - INSN_SIZE_MAX;
@@ -91,6 +100,7 @@ impl<E: Env> Cpu<E> {
         if inside {
             self.singles.keep(Single { at, generation, insn, handler });
         }
+        self.singles.last = insn.code;
         self.execute_by(&insn, handler)
     }
 }

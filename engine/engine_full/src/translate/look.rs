@@ -14,7 +14,7 @@ use x86_state::SegReg;
 use super::copy::{Held, is_plain};
 use super::form::by_stack_pointer;
 use super::{Cold, GUEST_R10, GUEST_R11, HOST, Translator, context, in_context};
-use crate::cache::{Mode, Reason};
+use crate::cache::{Mode, Reason, SiteKind};
 use crate::context::field;
 
 /// Bytes of a group at most: the more, the more often it is on two pages.
@@ -452,7 +452,7 @@ impl Translator {
         let retry = self.here();
         if let Some(site) = self.sites.last_mut() {
             site.host = retry;
-            site.raises = !look.aligned;
+            site.kind.set(SiteKind::RAISES, !look.aligned);
         }
         if look.held {
             self.asm.load(8, Reg::R10, in_context(GUEST_R10));

@@ -25,7 +25,7 @@ mod time;
 use x86_decode::native::{Class, Native};
 use x86_encode::{Alu, Assembler, Cond, Label, Mem, Reg};
 
-use crate::cache::{Cache, Key, Mode, NewUnit, Point, Reason, Site};
+use crate::cache::{Cache, Key, Mode, NewUnit, Point, Reason, Site, SiteKind};
 use crate::code::Place;
 use crate::context::{LOOKS, field, stack_field};
 use crate::views::USER_JUMPS_FOR;
@@ -229,14 +229,17 @@ impl Translator {
             return;
         }
         let start = cache.memory.next();
-        for site in self.sites.iter().filter(|site| site.reason == Reason::Link) {
+        let first = self.unit.first_site;
+        for (site, number) in self.sites.iter().zip(first..) {
+            if site.reason != Reason::Link {
+                continue;
+            }
             let Some(other) = cache.find_on_page(key, site.rip) else { continue };
             let Some((to, inner)) = cache.entrance(site, &other) else { continue };
             let at = site.host as usize;
             let place = &mut self.asm.code_mut()[at..at + 4];
             if inner {
-                let before = u32::from_le_bytes([place[0], place[1], place[2], place[3]]);
-                cache.note_inner(&other, start + site.host, before);
+                cache.note_inner(&other, number);
             }
             place.copy_from_slice(&to.wrapping_sub(start + site.host + 4).to_le_bytes());
         }
@@ -307,7 +310,9 @@ impl Translator {
     /// A site of the unit.
     fn site(&mut self, reason: Reason, rip: u64, host: Place) -> u32 {
         let frame = self.unit.frame.filter(|_| reason == Reason::Link);
-        self.sites.push(Site { rip, near: self.user(), host, reason, raises: true, frame });
+        let mut kind = SiteKind::RAISES;
+        kind.set(SiteKind::NEAR, self.user());
+        self.sites.push(Site { rip, host, out: 0, frame, reason, kind });
         self.unit.first_site + self.sites.len() as u32 - 1
     }
 
@@ -542,6 +547,8 @@ impl Translator {
     }
 
     fn leave(&mut self, site: u32) {
+        let out = self.here();
+        self.sites[(site - self.unit.first_site) as usize].out = out;
         self.asm.mov_ri(Reg::RCX, u64::from(site));
         self.jump_to_place(self.unit.leave);
     }

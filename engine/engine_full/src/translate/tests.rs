@@ -11,6 +11,7 @@ use x86_state::CpuFeatures;
 
 use super::{Source, Translator};
 use crate::cache::{Cache, Key, Mode};
+use crate::code::CODE_SIZE;
 use crate::context::{CONTEXT_SIZE, LOOKS, field};
 use crate::views::USER_JUMPS_FOR;
 
@@ -424,7 +425,7 @@ fn is_harmless(insn: &Instruction) -> bool {
 
 #[test]
 fn translated_code_accesses_only_what_it_has_looked_up() {
-    let mut cache = Cache::new().unwrap();
+    let mut cache = Cache::new(CODE_SIZE).unwrap();
     let mut translator = Translator::default();
     let mut factory = InstructionInfoFactory::new();
     let mut random = Random(7);
@@ -514,7 +515,7 @@ fn translated_code_accesses_only_what_it_has_looked_up() {
 
 #[test]
 fn a_loop_at_the_end_of_all_addresses_can_be_left() {
-    let mut cache = Cache::new().unwrap();
+    let mut cache = Cache::new(CODE_SIZE).unwrap();
     let mut translator = Translator::default();
     let mut page = [0x90; 4096];
     page[0xffe..].copy_from_slice(&[0xeb, 0xfe]); // JMP to itself
@@ -562,7 +563,7 @@ fn hot_code(translator: &Translator) -> Vec<Instruction> {
 
 #[test]
 fn what_was_found_is_not_looked_for_again_when_another_was_in_between() {
-    let mut cache = Cache::new().unwrap();
+    let mut cache = Cache::new(CODE_SIZE).unwrap();
     // MOV RAX, [RBX]; MOV RDX, [RDI]; MOV RSI, [RBX+8]; XOR ECX, ECX
     let code = [0x48, 0x8b, 0x03, 0x48, 0x8b, 0x17, 0x48, 0x8b, 0x73, 0x08, 0x31, 0xc9];
     let (translator, _) = kernel_unit(&mut cache, &kernel_page(&[(0x100, &code)]), 0x100);
@@ -574,7 +575,7 @@ fn what_was_found_is_not_looked_for_again_when_another_was_in_between() {
 
 #[test]
 fn a_link_over_a_look_at_the_frame_is_undone_when_its_unit_is_retired() {
-    let mut cache = Cache::new().unwrap();
+    let mut cache = Cache::new(CODE_SIZE).unwrap();
     let page = kernel_page(&[
         // PUSH RBX; SUB RSP, 16; JMP 0x200
         (0x100, &[0x53, 0x48, 0x83, 0xec, 0x10, 0xe9, 0xf6, 0, 0, 0]),
@@ -591,6 +592,82 @@ fn a_link_over_a_look_at_the_frame_is_undone_when_its_unit_is_retired() {
     assert!((body + 1..body + 48).contains(&to), "it goes to {to:#x}, not behind {body:#x}");
     assert!(cache.retire(0, 1 << (0x200 / 64)).is_some());
     let at = start + jump.next_ip() as u32 - 4;
-    let now = cache.memory.patch4(at, 0);
+    let now = cache.memory.read4(at);
     assert_ne!(now, to.wrapping_sub(at + 4));
+}
+
+/// Translates pages of their own until no generation is empty, or until the next one grows.
+fn fill(cache: &mut Cache, random: &mut Random, until_next: bool) {
+    let mut translator = Translator::default();
+    let begun = cache.memory.current();
+    while cache.has_room() && !(until_next && cache.memory.current() != begun) {
+        let (page, mode) = (random.page(), Mode::empty());
+        let key = Key {
+            rip: 0xffff_9000_0000_0000,
+            page: 1 + random.number() as u32 % (1 << 30),
+            second: None,
+            mode,
+        };
+        let features = CpuFeatures::all();
+        let source =
+            Source { rip: key.rip, bytes: &page, features, mode, jumped_to: false, frame: None };
+        translator.translate(&key, &source, cache);
+    }
+}
+
+#[test]
+fn a_generation_is_dropped_with_its_units_and_the_links_to_them() {
+    let mut cache = Cache::new(0).unwrap();
+    let mut random = Random(11);
+    let page = kernel_page(&[
+        // JMP 0x200
+        (0x100, &[0xe9, 0xfb, 0, 0, 0]),
+        (0x200, &[0x31, 0xc9]),
+        (0x300, &[0x31, 0xd2]),
+    ]);
+    let (_, target) = kernel_unit(&mut cache, &page, 0x200);
+    let (_, retired) = kernel_unit(&mut cache, &page, 0x300);
+    fill(&mut cache, &mut random, true);
+    let start = cache.memory.next();
+    let (translator, source) = kernel_unit(&mut cache, &page, 0x100);
+    let jump = hot_code(&translator).into_iter().find(|insn| insn.mnemonic() == Mnemonic::Jmp);
+    let jump = jump.unwrap();
+    let goes_to = |cache: &Cache| {
+        let behind = start + jump.next_ip() as u32;
+        behind.wrapping_add(cache.memory.read4(behind - 4))
+    };
+    assert_eq!(goes_to(&cache), cache.find(&target).unwrap().link);
+    // One of a later generation is replaced by one of the first.
+    let by = cache.find(&retired).unwrap().body;
+    let (_, later) = kernel_unit(&mut cache, &kernel_page(&[(0x400, &[0x31, 0xdb])]), 0x400);
+    let (body, exit) = {
+        let later = cache.find(&later).unwrap();
+        (later.body, later.retired_exit)
+    };
+    cache.retire(0, 1 << (0x400 / 64));
+    cache.replace(body, by);
+    fill(&mut cache, &mut random, false);
+    assert!(cache.find(&target).is_some() && cache.find(&source).is_some());
+
+    let empty_pages = cache.drop_oldest();
+    assert!(cache.find(&target).is_none() && cache.find(&source).is_some());
+    assert!(!empty_pages.contains(&0) && !empty_pages.is_empty());
+    let out = goes_to(&cache);
+    assert!(cache.memory.is_cold(out), "it goes to {out:#x}, which is not a way out");
+    assert_eq!(cache.memory.generation_of(out), cache.memory.generation_of(start));
+    assert_eq!(body.wrapping_add(5).wrapping_add(cache.memory.read4(body + 1)), exit);
+    let (_, again) = kernel_unit(&mut cache, &page, 0x200);
+    assert!(cache.find(&again).is_some() && cache.has_room());
+}
+
+#[test]
+fn code_takes_no_more_memory_than_it_may() {
+    let mut cache = Cache::new(4 << 20).unwrap();
+    let mut random = Random(12);
+    for _ in 0..20 {
+        fill(&mut cache, &mut random, false);
+        assert!(cache.memory.bytes() <= 4 << 20);
+        cache.drop_oldest();
+    }
+    assert!(cache.memory.bytes() > 1 << 20);
 }

@@ -7,9 +7,10 @@ use x86_state::Exception;
 use x86_state::bits::Cr4;
 
 use super::{FullVcpu, Onward, PAGE_MASK, memory_at};
-use crate::cache::Site;
+use crate::cache::{Site, SiteKind};
 use crate::complex::Command;
 use crate::context::{KNOWN_WINDOWS, KnownWindow, LOOKS, NO_DISTANCE, StackWindow};
+use crate::exits::Also;
 use crate::views::Selector;
 
 impl FullVcpu {
@@ -21,11 +22,16 @@ impl FullVcpu {
             Ok(true) => Onward::Host(resume),
             // Waiting instructions of the x87 may have something more urgent.
             Err(_)
-                if site.raises && self.is_page_fault() && self.views.context().x87_at_hand == 0 =>
+                if site.kind.contains(SiteKind::RAISES)
+                    && self.is_page_fault()
+                    && self.views.context().x87_at_hand == 0 =>
             {
                 Onward::Raise(site.rip)
             }
-            Ok(false) | Err(_) => Onward::Interpret(site.rip),
+            Ok(false) | Err(_) => {
+                self.exits().also(Also::Refused);
+                Onward::Interpret(site.rip)
+            }
         }
     }
 

@@ -15,12 +15,13 @@ use x86_exec::{Backing, Mode as CpuMode, PageAt, TripleFault};
 use x86_state::VcpuState;
 use x86_state::bits::{Cr0, Cr4, Rflags};
 
-use crate::cache::{Cache, Key, Mode, Reason, Site};
+use crate::cache::{Cache, Key, Mode, Reason, Site, SiteKind};
 use crate::check::Check;
 use crate::code::Place;
 use crate::complex::FullComplex;
 use crate::context::JUMP_MASK;
 use crate::entry;
+use crate::exits::{Also, Exits};
 use crate::fault::SignalStack;
 use crate::stores::Stores;
 use crate::transition;
@@ -126,6 +127,18 @@ enum By {
 
 /// Units found lately that are remembered, by their address.
 const RECENT: usize = 1024;
+
+/// How translated code was left.
+struct Left {
+    /// Of the site.
+    number: u32,
+    site: Site,
+    scratch: u64,
+    /// Where it may go on.
+    resume: u64,
+    /// Of the cache.
+    generation: u64,
+}
 
 /// Where translated code goes on.
 enum Onward {
@@ -264,6 +277,7 @@ impl FullVcpu {
                     if let Some(exit) = self.soft.execute_one() {
                         return Ok(Some(exit));
                     }
+                    self.exits().interpreted(self.soft.cpu.last_stepped());
                     if std::mem::take(&mut self.soft.cpu.env.apic_used) {
                         self.set_timer();
                     }
@@ -274,6 +288,7 @@ impl FullVcpu {
                     Onward::Guest(self.soft.cpu.rip)
                 }
                 Onward::Raise(rip) => {
+                    self.exits().also(Also::PageFault);
                     self.take_registers(rip);
                     if self.soft.cpu.deliver_fault().is_err() {
                         return Ok(Some(Exit::TripleFault));
@@ -301,6 +316,10 @@ impl FullVcpu {
                 }
             };
         }
+    }
+
+    fn exits(&self) -> &Exits {
+        &self.complex.peers[self.soft.index()].exits
     }
 
     /// After an interpreted instruction: the engine's loop is to look at everything.
@@ -346,18 +365,24 @@ impl FullVcpu {
         let Some(mut site) = found else {
             panic!("translated code left at no site: {number}, fault at {fault:#x}")
         };
-        if site.near {
+        if site.kind.contains(SiteKind::NEAR) {
             site.rip = site.rip.wrapping_add(code_page);
         }
         let resume = cache.memory.address(site.host);
         let generation = cache.generation;
         drop(cache);
         peer.end();
+        peer.exits.count(site.reason);
+        if fault != 0 {
+            peer.exits.also(Also::HostFault);
+        }
         self.rip = if site.reason == Reason::Jump { scratch } else { site.rip };
-        self.resolve(site, scratch, resume, generation)
+        let left = Left { number, site, scratch, resume, generation };
+        self.resolve(left)
     }
 
-    fn resolve(&mut self, site: Site, scratch: u64, resume: u64, generation: u64) -> Onward {
+    fn resolve(&mut self, left: Left) -> Onward {
+        let Left { number, site, scratch, resume, generation } = left;
         if self.ends_stretch(site.reason) {
             self.take_registers(self.rip);
             return Onward::Guest(self.rip);
@@ -382,7 +407,7 @@ impl FullVcpu {
             Reason::Link => {
                 self.find_for(site.rip, By::Link(site.frame), generation, |_, found, cache| {
                     if found.may_follow(site.host, cache) {
-                        cache.link_to(&site, &found.key);
+                        cache.link_to(number, &site, &found.key);
                     }
                 })
             }

@@ -9,6 +9,7 @@ use x86_exec::{Access, Privilege};
 
 use super::{By, Found, FullVcpu, Onward, PAGE_MASK, RECENT, Recent, memory_at};
 use crate::cache::{Cache, Key, Mode, Site};
+use crate::exits::Also;
 use crate::translate::Source;
 
 impl FullVcpu {
@@ -22,6 +23,9 @@ impl FullVcpu {
         tell: impl FnOnce(&mut Self, Found, &mut Cache),
     ) -> Onward {
         let kicked = self.views.context().jump_mask.load(Ordering::SeqCst) == 0;
+        if kicked {
+            self.exits().also(Also::Kicked);
+        }
         if kicked || self.soft.slot().mail.any() || self.has_commands() {
             return Onward::Guest(rip);
         }
@@ -161,7 +165,7 @@ impl FullVcpu {
         mode.set(Mode::LOCAL, !user && (!global || rip >> 63 == 0));
         let key = Key { rip: if user { rip & PAGE_MASK } else { rip }, page, second, mode };
         loop {
-            let cache = self.complex.open_cache();
+            let mut cache = self.complex.open_cache();
             if let Some(unit) = cache.find(&key) {
                 return Some(Found {
                     key,
@@ -180,7 +184,7 @@ impl FullVcpu {
             if room {
                 self.translate(&key, by);
             } else {
-                self.complex.clear_cache();
+                self.complex.make_room();
             }
         }
     }

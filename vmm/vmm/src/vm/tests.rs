@@ -44,7 +44,7 @@ fn start(on_reset: OnReset) -> Running {
     let plugger = Plugger::for_tests();
     let config =
         VmConfig { chosen, engines, images, on_reset, outputs, desk, agent, plugger, threads };
-    let vm = Vm::new(machine, inbox.clone(), config).unwrap();
+    let mut vm = Vm::new(machine, inbox.clone(), config).unwrap();
     let thread = std::thread::spawn(move || vm.run());
     Running { inbox, world, thread }
 }

@@ -30,6 +30,9 @@ pub struct Options {
     /// How many seconds the rows of one run may take together, in a subject that is slow
     #[arg(long, default_value_t = 90)]
     seconds: u64,
+    /// Tell what each run of ours took, and why translated code was left, boot and power-off included
+    #[arg(long)]
+    exits: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -132,15 +135,23 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
                     native.args(arguments.split(' '));
                     native
                 }
-                Machine::Trine(engine) => vm.trine(engine)?,
+                Machine::Trine(engine) => {
+                    let mut command = vm.trine(engine)?;
+                    command.args(options.exits.then_some("--summary"));
+                    command
+                }
                 Machine::Tcg(cpu) => vm.qemu(cpu),
             };
-            match run_once(command)? {
+            let to_the_end = options.exits && matches!(machine, Machine::Trine(_));
+            match run_once(command, to_the_end)? {
                 Outcome::Absent(why) => {
                     eprintln!("{machine} cannot run here: {why}");
                     absent.push(at);
                 }
-                Outcome::Ran { lines, complaints } => {
+                Outcome::Ran { lines, complaints, said } => {
+                    if to_the_end {
+                        eprint!("{said}");
+                    }
                     wrong.extend(complaints.iter().map(|text| format!("{machine}: {text}")));
                     compare(machine, &lines, &mut sums, &mut wrong);
                     subject.take(lines);

@@ -27,11 +27,14 @@ pub enum Outcome {
         lines: Vec<Line>,
         /// What is wrong with it.
         complaints: Vec<String>,
+        /// What it said beside, as far as it was let end by itself.
+        said: String,
     },
 }
 
-/// Runs the basket until it says that it has ended, or nothing more comes.
-pub fn run_once(mut command: Command) -> anyhow::Result<Outcome> {
+/// Runs the basket until it says that it has ended, or nothing more comes. `to_the_end`: the machine
+/// is to be powered off, and may say something.
+pub fn run_once(mut command: Command, to_the_end: bool) -> anyhow::Result<Outcome> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -65,11 +68,15 @@ pub fn run_once(mut command: Command) -> anyhow::Result<Outcome> {
             Err(RecvTimeoutError::Disconnected) => break Some("it ended".to_owned()),
         }
     };
-    let _ = child.kill();
+    if to_the_end && missing.is_none() {
+        while texts.recv_timeout(SILENCE_LIMIT).is_ok() {}
+    } else {
+        let _ = child.kill();
+    }
     child.wait()?;
     let _ = reader.join();
-    let errors: String =
-        errors.join().unwrap_or_default().trim().chars().take(MESSAGE_CHARS).collect();
+    let said = errors.join().unwrap_or_default();
+    let errors: String = said.trim().chars().take(MESSAGE_CHARS).collect();
     if let Some(why) = missing {
         if lines.is_empty() && !started {
             return Ok(Outcome::Absent(if errors.is_empty() { why } else { errors }));
@@ -77,7 +84,7 @@ pub fn run_once(mut command: Command) -> anyhow::Result<Outcome> {
         let last = lines.last().map_or("the beginning", |line: &Line| line.name.as_str());
         complaints.push(format!("{why} after {last}; {errors}"));
     }
-    Ok(Outcome::Ran { lines, complaints })
+    Ok(Outcome::Ran { lines, complaints, said })
 }
 
 #[cfg(test)]
@@ -87,7 +94,7 @@ mod tests {
     fn shell(script: &str) -> Outcome {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        run_once(command).unwrap()
+        run_once(command, true).unwrap()
     }
 
     #[test]
@@ -101,10 +108,10 @@ mod tests {
     #[test]
     fn an_end_in_the_middle_is_complained_about() {
         let script = "echo TRINE-GUEST-UP; echo 'BASKET call 01 2.0 3.0'";
-        let Outcome::Ran { lines, complaints } = shell(script) else { panic!("absent") };
+        let Outcome::Ran { lines, complaints, .. } = shell(script) else { panic!("absent") };
         assert_eq!((lines.len(), complaints.len()), (1, 1));
-        let script = format!("{script}; echo BASKET-END");
-        let Outcome::Ran { lines, complaints } = shell(&script) else { panic!("absent") };
-        assert_eq!((lines.len(), complaints.len()), (1, 0));
+        let script = format!("{script}; echo BASKET-END; echo 7 exits >&2");
+        let Outcome::Ran { lines, complaints, said } = shell(&script) else { panic!("absent") };
+        assert_eq!((lines.len(), complaints.len(), said.as_str()), (1, 0, "7 exits\n"));
     }
 }
