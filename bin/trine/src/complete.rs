@@ -34,6 +34,7 @@ const NOUNS: &[&str] = &[
     "project",
     "context",
     "token",
+    "scale-set",
 ];
 
 #[derive(Args)]
@@ -131,6 +132,11 @@ mod tests {
             .find(|arg| arg.get_id() == argument)
             .unwrap_or_else(|| panic!("{path:?} has no {argument}"));
         kind(arg, noun, command.get_name())
+    }
+
+    #[test]
+    fn the_command_line_makes_sense() {
+        Cli::command().debug_assert();
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod nouns;
 mod pool;
 mod progress;
 mod run;
+mod scale_set;
 mod screenshot;
 mod security_group;
 mod shown;
@@ -59,6 +60,9 @@ enum Command {
     Rm(vm::RmOptions),
     /// A VM's serial port at this terminal
     Console(console::Options),
+    /// Sets of VMs that are alike, as many as are wanted or as their load asks for
+    #[command(subcommand)]
+    ScaleSet(scale_set::Command),
     /// Networks that VMs share
     #[command(subcommand)]
     Network(network::Command),
@@ -143,6 +147,7 @@ fn main() -> ExitCode {
         Command::Pool(command) => pool::run(command).map(|()| ExitCode::SUCCESS),
         Command::Net(command) => devices::net(command).map(|()| ExitCode::SUCCESS),
         Command::Set(options) => devices::set(&options).map(|()| ExitCode::SUCCESS),
+        Command::ScaleSet(command) => scale_set::run(command).map(|()| ExitCode::SUCCESS),
         Command::Network(command) => network::run(command).map(|()| ExitCode::SUCCESS),
         Command::SecurityGroup(command) => security_group::run(command).map(|()| ExitCode::SUCCESS),
         Command::Vm(command) => vm::run(command).map(|()| ExitCode::SUCCESS),

@@ -37,9 +37,9 @@ pub enum Command {
 #[derive(Args)]
 pub struct CreateOptions {
     /// What it is to be called
-    name: String,
+    pub name: String,
     #[command(flatten)]
-    to: Where,
+    pub to: Where,
     /// The image its disk is made of (trine image ls)
     #[arg(long, value_name = "NAME")]
     image: Option<String>,
@@ -92,7 +92,7 @@ pub struct CreateOptions {
     #[arg(long)]
     off: bool,
     #[command(flatten)]
-    wait: WaitOptions,
+    pub wait: WaitOptions,
 }
 
 #[derive(Args)]
@@ -155,44 +155,57 @@ fn absolute(path: &PathBuf) -> anyhow::Result<String> {
     path.into_os_string().into_string().ok().context("a path must be UTF-8")
 }
 
-fn create(options: CreateOptions) -> anyhow::Result<()> {
-    let boot_from = match &options.kernel {
-        None => json!({ "firmware": options.firmware }),
-        Some(kernel) => json!({ "kernel": {
-            "kernel": absolute(kernel)?,
-            "initrd": options.initrd.as_ref().map(absolute).transpose()?,
-            "cmdline": options.cmdline.clone().unwrap_or_default(),
-        }}),
-    };
-    let mut forwards = Vec::new();
-    for forward in &options.forwards {
-        let ports = forward.split_once(':').and_then(|(host, guest)| {
-            Some((host.parse::<u16>().ok()?, guest.parse::<u16>().ok()?))
+impl CreateOptions {
+    /// The VM's spec.
+    ///
+    /// # Errors
+    /// When an option makes no sense, or a file that it names cannot be read.
+    pub fn spec(&self) -> anyhow::Result<Value> {
+        let options = self;
+        let boot_from = match &options.kernel {
+            None => json!({ "firmware": options.firmware }),
+            Some(kernel) => json!({ "kernel": {
+                "kernel": absolute(kernel)?,
+                "initrd": options.initrd.as_ref().map(absolute).transpose()?,
+                "cmdline": options.cmdline.clone().unwrap_or_default(),
+            }}),
+        };
+        let mut forwards = Vec::new();
+        for forward in &options.forwards {
+            let ports = forward.split_once(':').and_then(|(host, guest)| {
+                Some((host.parse::<u16>().ok()?, guest.parse::<u16>().ok()?))
+            });
+            let (host, guest) = ports.context("--publish takes HOST:GUEST, as in 2222:22")?;
+            forwards.push(json!({ "host_port": host, "guest_port": guest }));
+        }
+        let mut spec = json!({
+            "power": if options.off { "off" } else { "on" },
+            "cpus": options.cpus,
+            "memory_bytes": options.memory,
+            "engine": options.engine,
+            "image": options.image,
+            "disk_bytes": options.disk,
+            "disks": options.disks,
+            "boot_from": boot_from,
         });
-        let (host, guest) = ports.context("--publish takes HOST:GUEST, as in 2222:22")?;
-        forwards.push(json!({ "host_port": host, "guest_port": guest }));
+        if options.networks.is_empty() {
+            spec["network"] = json!({ "user": forwards });
+        } else {
+            spec["networks"] = cards(options, &forwards);
+        }
+        if options.user.is_some() || options.ssh_key.is_some() {
+            let keys = options.ssh_key.as_ref().map(std::fs::read_to_string).transpose();
+            let keys = keys.context("cannot read the file of --ssh-key")?.unwrap_or_default();
+            let keys: Vec<&str> =
+                keys.lines().map(str::trim).filter(|key| !key.is_empty()).collect();
+            spec["cloud_init"] = json!({ "user": options.user, "ssh_keys": keys });
+        }
+        Ok(spec)
     }
-    let mut spec = json!({
-        "power": if options.off { "off" } else { "on" },
-        "cpus": options.cpus,
-        "memory_bytes": options.memory,
-        "engine": options.engine,
-        "image": options.image,
-        "disk_bytes": options.disk,
-        "disks": options.disks,
-        "boot_from": boot_from,
-    });
-    if options.networks.is_empty() {
-        spec["network"] = json!({ "user": forwards });
-    } else {
-        spec["networks"] = cards(&options, &forwards);
-    }
-    if options.user.is_some() || options.ssh_key.is_some() {
-        let keys = options.ssh_key.as_ref().map(std::fs::read_to_string).transpose();
-        let keys = keys.context("cannot read the file of --ssh-key")?.unwrap_or_default();
-        let keys: Vec<&str> = keys.lines().map(str::trim).filter(|key| !key.is_empty()).collect();
-        spec["cloud_init"] = json!({ "user": options.user, "ssh_keys": keys });
-    }
+}
+
+fn create(options: CreateOptions) -> anyhow::Result<()> {
+    let spec = options.spec()?;
     let mut client = Client::connect(&options.to)?;
     let path = format!("/v1/vms?project={}", client.project);
     let body = json!({ "name": options.name, "spec": spec });

@@ -20,8 +20,10 @@ use api::{Api, Metrics};
 use clap::Parser;
 use host::LocalHost;
 use listen::Remote;
+use model::VmId;
 use reconcile::Reconciler;
-use registry::Registry;
+use registry::{Registry, RootDisk};
+use scaling::{Around, Scaler};
 use store::Embedded;
 use tracing_subscriber::EnvFilter;
 
@@ -107,10 +109,12 @@ fn run(options: &Options) -> anyhow::Result<()> {
     let own_uid = rustix::process::getuid().as_raw();
     let consoles = host.consoles().clone();
     let guests = host.guests();
+    let around = Surroundings { images: images.clone(), guests: guests.clone() };
     let api = Api::new(registry.clone(), consoles, guests, images, metrics.clone(), own_uid);
     let reconciler = Reconciler::new(registry.clone(), Arc::new(host));
+    let scaler = Scaler::new(registry.clone(), Arc::new(around));
     // The first look, before anyone can ask: what runs is found again.
-    let steward = steward::begin(reconciler, registry, metrics)?;
+    let steward = steward::begin(reconciler, scaler, registry, metrics)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -127,6 +131,22 @@ fn run(options: &Options) -> anyhow::Result<()> {
     steward.stop();
     tracing::info!("stopped; VMs go on");
     served
+}
+
+/// What scale sets need of this host.
+struct Surroundings {
+    images: images::Store,
+    guests: host::Guests,
+}
+
+impl Around for Surroundings {
+    fn root_disk(&self, image: &str, size_bytes: Option<u64>) -> Result<RootDisk, String> {
+        api::of_image(&self.images, image, size_bytes).map_err(|problem| problem.detail)
+    }
+
+    fn cpu_ms(&self, vm: VmId) -> Option<u64> {
+        self.guests.usage(vm).map(|usage| usage.cpu_ms)
+    }
 }
 
 fn home(options: &Options) -> anyhow::Result<PathBuf> {

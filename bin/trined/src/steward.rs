@@ -10,6 +10,7 @@ use api::Metrics;
 use jiff::Timestamp;
 use reconcile::{Reconciler, Refusal};
 use registry::Registry;
+use scaling::Scaler;
 use store::{Revision, Watch};
 
 /// While something is on its way.
@@ -30,13 +31,14 @@ pub struct Steward {
 /// Makes the first step, and begins.
 pub fn begin(
     reconciler: Reconciler,
+    scaler: Scaler,
     registry: Registry,
     metrics: Arc<Metrics>,
 ) -> anyhow::Result<Steward> {
     let stops = Arc::new(AtomicBool::new(false));
     let told = stops.clone();
     let watch = registry.store().get("").and_then(|(_, now)| registry.store().watch("/", now));
-    let mut work = Work { watch: watch.ok(), reconciler, registry, metrics, strays: 0 };
+    let mut work = Work { watch: watch.ok(), reconciler, scaler, registry, metrics, strays: 0 };
     work.step();
     let thread = thread::Builder::new().name("steward".into());
     let thread = thread.spawn(move || work.run(&told)).context("cannot start a thread")?;
@@ -56,6 +58,7 @@ impl Steward {
 struct Work {
     watch: Option<Watch>,
     reconciler: Reconciler,
+    scaler: Scaler,
     registry: Registry,
     metrics: Arc<Metrics>,
     strays: usize,
@@ -100,6 +103,9 @@ impl Work {
     fn step(&mut self) -> bool {
         let begin = Instant::now();
         let report = self.reconciler.step(Timestamp::now());
+        if let Err(error) = self.scaler.step(Timestamp::now()) {
+            tracing::error!(error = %errchain::Chain(&error), "a step of scale sets was cut off");
+        }
         self.metrics.step(report.as_ref().ok(), begin.elapsed());
         match report {
             Ok(report) => {

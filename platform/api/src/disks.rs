@@ -82,12 +82,15 @@ pub(crate) struct AttachTo {
 }
 
 /// Of an image that there is, a disk of this size or its own.
-pub(crate) fn of_image(
-    state: &crate::State,
+///
+/// # Errors
+/// When there is no such image, or it is larger.
+pub fn of_image(
+    images: &::images::Store,
     image: &str,
     size_bytes: Option<u64>,
 ) -> Result<RootDisk, Problem> {
-    let image = find(state, image)?;
+    let image = find(images, image)?;
     let size_bytes = fitting(size_bytes, image.size_bytes)?;
     let source = ImageRef { name: image.name.to_string(), id: image.id.to_string() };
     Ok(RootDisk { source: DiskSource::Image(source), size_bytes })
@@ -137,7 +140,7 @@ pub(crate) async fn create(
     let create = move |state: &crate::State| {
         let (source, size_bytes) = match (&body.image, body.size_bytes) {
             (Some(image), size) => {
-                let RootDisk { source, size_bytes } = of_image(state, image, size)?;
+                let RootDisk { source, size_bytes } = of_image(&state.images, image, size)?;
                 (Some(source), size_bytes)
             }
             (None, Some(size_bytes)) => (None, size_bytes),

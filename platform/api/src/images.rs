@@ -93,9 +93,9 @@ impl From<ImageError> for Problem {
 }
 
 /// The image of this name.
-pub(crate) fn find(state: &crate::State, name: &str) -> Result<Image, Problem> {
+pub(crate) fn find(images: &::images::Store, name: &str) -> Result<Image, Problem> {
     let missing = || ImageError::Missing(name.to_owned());
-    Ok(state.images.find(&name.parse::<Name>().map_err(|_| missing())?)?)
+    Ok(images.find(&name.parse::<Name>().map_err(|_| missing())?)?)
 }
 
 /// The images there are, by name
@@ -124,7 +124,7 @@ pub(crate) async fn get(
     State(state): Shared,
     Path(name): Path<String>,
 ) -> Result<Json<ImageView>, Problem> {
-    blocking(move || Ok(Json(find(&state, &name)?.into()))).await
+    blocking(move || Ok(Json(find(&state.images, &name)?.into()))).await
 }
 
 /// Bring an image in
@@ -160,7 +160,7 @@ pub(crate) async fn delete(
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
     blocking(move || {
-        let image = find(&state, &name)?;
+        let image = find(&state.images, &name)?;
         let id = image.id.to_string();
         let (disks, _) = state.registry.all::<Disk>(None)?;
         let is_of_it =
@@ -188,7 +188,7 @@ pub(crate) async fn download(
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
     let (file, size) = blocking(move || {
-        let image = find(&state, &name)?;
+        let image = find(&state.images, &name)?;
         let file = File::open(&image.path).map_err(|error| Problem::internal(&error))?;
         Ok((file, image.size_bytes))
     })

@@ -28,6 +28,7 @@ mod pools;
 mod problem;
 mod projects;
 mod requests;
+mod scale_sets;
 mod security_groups;
 mod service;
 mod session;
@@ -49,6 +50,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use access::{Caller, Peer};
+pub use disks::of_image;
 pub use metrics::Metrics;
 pub use problem::Problem;
 
@@ -104,6 +106,8 @@ fn routes() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(networks::addresses))
         .routes(routes!(security_groups::list, security_groups::create))
         .routes(routes!(security_groups::get, security_groups::patch, security_groups::delete))
+        .routes(routes!(scale_sets::list, scale_sets::create))
+        .routes(routes!(scale_sets::get, scale_sets::patch, scale_sets::delete))
         .routes(routes!(disks::list, disks::create))
         .routes(routes!(disks::get, disks::patch, disks::delete))
         .routes(routes!(disks::upload))

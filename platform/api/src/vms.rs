@@ -37,7 +37,7 @@ pub(crate) struct Created {
 }
 
 /// Files of the host are not every operator's.
-fn check_files(spec: &VmSpec, caller: &Caller) -> Result<(), Problem> {
+pub(crate) fn check_files(spec: &VmSpec, caller: &Caller) -> Result<(), Problem> {
     if matches!(spec.boot_from, Boot::Kernel(_)) && caller.role < Role::Admin {
         let detail = "boot_from.kernel names files of the host, which needs the role Admin";
         return Err(Problem::new(StatusCode::FORBIDDEN, "host-files", detail));
@@ -73,10 +73,14 @@ pub(crate) async fn create(
     Body(body): Body<NewVmBody>,
 ) -> Result<impl IntoResponse, Problem> {
     check_files(&body.spec, &asking.caller)?;
+    if body.spec.scale_set.is_some() {
+        let detail = "scale_set: only a scale set makes VMs of its own";
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-spec", detail));
+    }
     let create = move |state: &crate::State| {
         let NewVmBody { name, spec } = body;
         let root = spec.image.as_deref();
-        let root = root.map(|image| of_image(state, image, spec.disk_bytes)).transpose()?;
+        let root = root.map(|image| of_image(&state.images, image, spec.disk_bytes)).transpose()?;
         let new = New { name, project: of.project, spec };
         Ok(state.registry.create_vm(new, root, &asking.asked)?)
     };

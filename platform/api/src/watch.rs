@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream::{self, Stream};
-use model::{Disk, Kind, Object, SecurityGroup, Snapshot, VirtualNetwork, Vm};
+use model::{Disk, Kind, Object, ScaleSet, SecurityGroup, Snapshot, VirtualNetwork, Vm};
 use registry::RegistryError;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -96,6 +96,7 @@ fn views(state: &Arc<crate::State>, batch: &Batch) -> Result<Vec<ChangeView>, Pr
             (Kind::Vm, _) => whole::<Vm>(state, id)?,
             (Kind::Network, _) => whole::<VirtualNetwork>(state, id)?,
             (Kind::SecurityGroup, _) => whole::<SecurityGroup>(state, id)?,
+            (Kind::ScaleSet, _) => whole::<ScaleSet>(state, id)?,
             (Kind::Disk, _) => whole::<Disk>(state, id)?,
             (Kind::Snapshot, _) => whole::<Snapshot>(state, id)?,
             (Kind::Image, _) => continue,

@@ -60,3 +60,4 @@ id!(ProjectId, "a project");
 id!(TokenId, "a token");
 id!(NetworkId, "a network");
 id!(SecurityGroupId, "a security group");
+id!(ScaleSetId, "a scale set");

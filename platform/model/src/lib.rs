@@ -1,4 +1,4 @@
-//! What the platform manages, as people and programs see it: VMs, networks, security groups, operations,
+//! What the platform manages, as people and programs see it: VMs, scale sets, networks, security groups, operations,
 //! projects, tokens.
 //!
 //! Every object has *metadata* (what it is), a *spec* (what its owner wants) and, where something comes of
@@ -17,6 +17,7 @@ mod network;
 mod object;
 mod operation;
 mod project;
+mod scale_set;
 mod security;
 mod snapshot;
 mod token;
@@ -26,7 +27,8 @@ pub use disk::{
     Disk, DiskPhase, DiskSource, DiskSpec, DiskStatus, ImageRef, Pool, Revert, default_pool,
 };
 pub use ids::{
-    DiskId, NetworkId, OperationId, ProjectId, SecurityGroupId, SnapshotId, TokenId, VmId,
+    DiskId, NetworkId, OperationId, ProjectId, ScaleSetId, SecurityGroupId, SnapshotId, TokenId,
+    VmId,
 };
 pub use name::{Name, NameError};
 pub use network::{
@@ -36,6 +38,10 @@ pub use network::{
 pub use object::{Kind, Meta, Object, Spec, SpecError};
 pub use operation::{Failure, Operation, OperationState, Requestor, Target, Verb};
 pub use project::Project;
+pub use scale_set::{
+    Autoscale, Membership, ScaleSet, ScaleSetPhase, ScaleSetSpec, ScaleSetStatus,
+    check_scale_set_name,
+};
 pub use security::{
     Cidr, Direction, Peer, Ports, Rule, RuleProtocol, SecurityGroup, SecurityGroupSpec,
     SecurityGroupStatus,

@@ -33,11 +33,13 @@ pub enum Kind {
     Network,
     /// A security group.
     SecurityGroup,
+    /// A scale set.
+    ScaleSet,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Vm,
         Self::Disk,
         Self::Snapshot,
@@ -46,6 +48,7 @@ impl Kind {
         Self::Project,
         Self::Network,
         Self::SecurityGroup,
+        Self::ScaleSet,
     ];
 
     /// What people call it.
@@ -59,6 +62,7 @@ impl Kind {
             Self::Project => "project",
             Self::Network => "network",
             Self::SecurityGroup => "security group",
+            Self::ScaleSet => "scale set",
         }
     }
 
@@ -73,6 +77,7 @@ impl Kind {
             Self::Project => "projects",
             Self::Network => "networks",
             Self::SecurityGroup => "security-groups",
+            Self::ScaleSet => "scale-sets",
         }
     }
 }

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use crate::object::{object, refuse};
 use crate::snapshot::DISKS_MAX;
-use crate::{CardStatus, Meta, Name, Spec, SpecError, VmId};
+use crate::{CardStatus, Membership, Meta, Name, Spec, SpecError, VmId};
 
 /// What owners note down about an object.
 pub type Labels = BTreeMap<String, String>;
@@ -71,6 +71,10 @@ pub struct VmSpec {
     /// What is done when its guest ends by itself.
     #[serde(default)]
     pub on_end: OnEnd,
+    /// The scale set that made it, and deletes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(read_only)]
+    pub scale_set: Option<Membership>,
     /// It cannot be deleted.
     #[serde(default)]
     pub protected: bool,
@@ -112,6 +116,7 @@ impl Default for VmSpec {
             networks: Vec::new(),
             cloud_init: None,
             on_end: OnEnd::default(),
+            scale_set: None,
             protected: false,
             stop_limit_s: a_minute(),
             labels: Labels::new(),
@@ -525,6 +530,7 @@ impl Spec for VmSpec {
             ("spec.disk_bytes", self.disk_bytes == new.disk_bytes),
             ("spec.disks (use attach and detach)", self.disks == new.disks),
             ("spec.boot", self.boot == new.boot),
+            ("spec.scale_set", self.scale_set == new.scale_set),
             ("spec.power (use start, stop, pause and resume)", self.power == new.power),
         ];
         fields.iter().find(|(_, is_same)| !is_same).map(|(field, _)| *field)

@@ -38,7 +38,12 @@ pub(crate) fn judge(operation: &mut Operation, world: &World<'_>, now: Timestamp
         Kind::Disk => world.disks.get(&DiskId(id)).map(|disk| of_disk(operation, disk, world, now)),
         Kind::Snapshot => world.snapshots.get(&id).map(|of| of_snapshot(operation, of, world)),
         // Who does them reports on them.
-        Kind::Image | Kind::Operation | Kind::Project | Kind::Network | Kind::SecurityGroup => {
+        Kind::Image
+        | Kind::Operation
+        | Kind::Project
+        | Kind::Network
+        | Kind::SecurityGroup
+        | Kind::ScaleSet => {
             return;
         }
     };

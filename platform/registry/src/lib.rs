@@ -29,6 +29,7 @@ mod objects;
 mod operations;
 mod pools;
 mod projects;
+mod scale_sets;
 mod security_groups;
 mod snapshots;
 mod tokens;
