@@ -201,6 +201,7 @@ impl FullVcpu {
         NativeDecoder::new(64, bytes).next_insn().is_err_and(|e| e == DecodeError::Truncated)
     }
 
+    /// Keeps a translation, unless there is no room any more.
     fn translate(&mut self, key: &Key, by: By) {
         let memory = &self.complex.soft.memory;
         let bits = memory.bits();
@@ -231,6 +232,10 @@ impl FullVcpu {
         };
         let source = Source { rip: key.rip, bytes, features, mode: key.mode, jumped_to, frame };
         let mut cache = self.complex.open_cache();
+        if !cache.has_room() {
+            // Another vCPU was faster.
+            return;
+        }
         self.translator.translate(key, &source, &mut cache);
         if generations().sum::<u64>() != before {
             // Written since it was read: nobody has seen the unit yet.

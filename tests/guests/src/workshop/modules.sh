@@ -4,8 +4,8 @@ cd /stress/loaded || exit
 stress-ng --fork 1 --pipe 1 --timeout 0 >/dev/null 2>&1 &
 before=$(busybox lsmod | wc -l)
 for round in $(seq 20); do
-    # Those in use stay.
-    for module in $(busybox tac order); do busybox rmmod "${module%.ko}" 2>/dev/null; done
+    # Those in use stay; the disk would not.
+    for module in $(busybox tac order | grep -v virtio); do busybox rmmod "${module%.ko}" 2>/dev/null; done
     for module in $(cat order); do busybox insmod "$module" 2>/dev/null; done
 done
 [ "$(busybox lsmod | wc -l)" = "$before" ] && echo "modules passed" || echo "modules are missing"
