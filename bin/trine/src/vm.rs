@@ -9,7 +9,7 @@ use model::{Operation, Vm};
 use serde_json::{Value, json};
 
 use crate::daemon::{Client, Where};
-use crate::nouns::{self, ListOptions, Noun, ShowOptions, WaitOptions, finish, size};
+use crate::nouns::{self, ListOptions, Noun, ShowOptions, WaitOptions, encoded, finish, size};
 
 #[derive(Subcommand)]
 #[expect(clippy::large_enum_variant, reason = "there is one, made of the command line")]
@@ -30,8 +30,50 @@ pub enum Command {
     Pause(ChangeOptions),
     /// Let VMs go on
     Resume(ChangeOptions),
+    /// Change a VM's CPUs and memory, also while it runs
+    Set(SetOptions),
     /// Delete VMs and their disks
     Rm(RmOptions),
+}
+
+/// A number or a size, and what it can grow to while the VM runs.
+#[derive(Clone, Copy)]
+struct UpTo {
+    now: u64,
+    most: Option<u64>,
+}
+
+fn up_to(text: &str, of: impl Fn(&str) -> Result<u64, String>) -> Result<UpTo, String> {
+    let (now, most) = match text.split_once(",max=") {
+        Some((now, most)) => (of(now)?, Some(of(most)?)),
+        None => (of(text)?, None),
+    };
+    Ok(UpTo { now, most })
+}
+
+fn cpus(text: &str) -> Result<UpTo, String> {
+    let number = |text: &str| text.parse::<u32>().map(u64::from).map_err(|error| error.to_string());
+    up_to(text, number)
+}
+
+fn memory(text: &str) -> Result<UpTo, String> {
+    up_to(text, size)
+}
+
+#[derive(Args)]
+pub struct SetOptions {
+    /// Its name or ID
+    vm: String,
+    #[command(flatten)]
+    to: Where,
+    /// So many CPUs; with ",max=N", so many can come while it runs, from its next start on
+    #[arg(long, value_name = "N[,max=N]", value_parser = cpus, required_unless_present = "memory")]
+    cpus: Option<UpTo>,
+    /// So much memory, with its unit; with ",max=SIZE" as for CPUs
+    #[arg(long, value_name = "SIZE[,max=SIZE]", value_parser = memory)]
+    memory: Option<UpTo>,
+    #[command(flatten)]
+    wait: WaitOptions,
 }
 
 #[derive(Args)]
@@ -49,12 +91,12 @@ pub struct CreateOptions {
     /// A disk that there is (trine disk ls); repeat for more
     #[arg(long = "attach", value_name = "DISK")]
     disks: Vec<String>,
-    /// Number of CPUs
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    cpus: u32,
-    /// Memory, with its unit: 512M, 4G
-    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = size)]
-    memory: u64,
+    /// Number of CPUs; with ",max=N", so many can come while it runs (vm set)
+    #[arg(long, value_name = "N[,max=N]", default_value = "1", value_parser = cpus)]
+    cpus: UpTo,
+    /// Memory, with its unit: 512M, 4G; with ",max=SIZE", so much can come while it runs
+    #[arg(long, value_name = "SIZE[,max=SIZE]", default_value = "512M", value_parser = memory)]
+    memory: UpTo,
     /// Who executes its CPUs: auto, hw, full or emu
     #[arg(long, value_name = "ENGINE", default_value = "auto")]
     engine: String,
@@ -141,6 +183,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
             let force = if options.force { "&force=true" } else { "" };
             change(&options.change, Method::POST, "/stop", force)
         }
+        Command::Set(options) => set(&options),
         Command::Rm(options) => {
             let force = if options.force { "&force=true" } else { "" };
             let keep = if options.keep_disks { "&keep_disks=true" } else { "" };
@@ -180,8 +223,10 @@ impl CreateOptions {
         }
         let mut spec = json!({
             "power": if options.off { "off" } else { "on" },
-            "cpus": options.cpus,
-            "memory_bytes": options.memory,
+            "cpus": options.cpus.now,
+            "cpus_max": options.cpus.most,
+            "memory_bytes": options.memory.now,
+            "memory_max_bytes": options.memory.most,
             "engine": options.engine,
             "image": options.image,
             "disk_bytes": options.disk,
@@ -230,6 +275,44 @@ fn cards(options: &CreateOptions, forwards: &[Value]) -> Value {
         card
     };
     options.networks.iter().enumerate().map(card).collect()
+}
+
+/// Bounds are a matter of the next start; what is within those there are comes at once.
+fn set(options: &SetOptions) -> anyhow::Result<()> {
+    let mut client = Client::connect(&options.to)?;
+    let path = |rest: &str, of: &Client| {
+        format!("/v1/vms/{}{rest}?project={}", encoded(&options.vm), of.project)
+    };
+    let most = |of: Option<UpTo>| of.and_then(|of| of.most);
+    let (cpus_max, memory_max) = (most(options.cpus), most(options.memory));
+    if cpus_max.is_some() || memory_max.is_some() {
+        let mut spec = json!({});
+        let mut say = |field: &str, value: Option<u64>| {
+            value.into_iter().for_each(|value| spec[field] = json!(value));
+        };
+        say("cpus", options.cpus.map(|of| of.now));
+        say("cpus_max", cpus_max);
+        say("memory_bytes", options.memory.map(|of| of.now));
+        say("memory_max_bytes", memory_max);
+        let body = json!({ "spec": spec });
+        client.ask::<Value>(Method::PATCH, &path("", &client), Some(&body))?;
+    }
+    let now = |of: Option<UpTo>| of.map(|of| of.now);
+    let body = json!({ "cpus": now(options.cpus), "memory_bytes": now(options.memory) });
+    let operation = client.ask(Method::POST, &path("/resize", &client), Some(&body))?;
+    finish(&mut client, operation, options.wait)?;
+    if options.wait.no_wait {
+        return Ok(());
+    }
+    let vm: Vm = client.ask(Method::GET, &path("", &client), None)?;
+    if !vm.status.at_next_start.is_empty() {
+        let fields = vm.status.at_next_start.join(" and ");
+        eprintln!(
+            "{}: {fields} cannot come while it runs, and will with its next start",
+            vm.meta.name
+        );
+    }
+    Ok(())
 }
 
 fn change(options: &ChangeOptions, method: Method, verb: &str, query: &str) -> anyhow::Result<()> {

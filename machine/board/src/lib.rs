@@ -20,7 +20,9 @@ mod state_file;
 mod vcpu_state;
 
 pub use event::{EventLog, MachineEvent, MachineOwner};
-pub use machine::{BusCounters, Card, Extras, MORE_RAM, Machine, Prepared, RAM, Slot, VRAM};
+pub use machine::{
+    BusCounters, Card, Extras, GrowthRoom, MORE_RAM, Machine, Prepared, RAM, Slot, VRAM,
+};
 pub use profile_state::ProfileMismatch;
 pub use sections::RestoreError;
 pub use socket::{Socket, Unplugged};

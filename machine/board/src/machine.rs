@@ -10,6 +10,7 @@ mod prepared;
 mod slots;
 mod wiring;
 
+pub use growth::GrowthRoom;
 pub use prepared::{Extras, Prepared};
 pub use slots::{Card, Slot};
 

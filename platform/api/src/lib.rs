@@ -91,6 +91,7 @@ fn routes() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(vms::stop))
         .routes(routes!(vms::restart))
         .routes(routes!(vms::pause))
+        .routes(routes!(vms::resize))
         .routes(routes!(vms::resume))
         .routes(routes!(console::read, console::write))
         .routes(routes!(sockets::terminal))

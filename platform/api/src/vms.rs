@@ -106,7 +106,7 @@ pub(crate) async fn get(
 #[utoipa::path(patch, path = "/v1/vms/{vm}", tag = "vms", params(
     ProjectParams, ("vm" = String, Path, description = "Its name or ID"),
     ("If-Match" = Option<String>, Header, description = "The ETag that it must have"),
-), request_body(content = Object, description = "As `{\"spec\": {\"cpus\": 2}}`; it counts from the next start"),
+), request_body(content = Object, description = "As `{\"spec\": {\"labels\": {\"env\": \"prod\"}}}`. CPUs and memory come at once as with `resize`; what else its process is started with counts from the next start"),
 responses(
     (status = 200, description = "The VM with the new spec", body = Vm),
     (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
@@ -125,6 +125,39 @@ pub(crate) async fn patch(
         Ok(registry.check_cards(spec, &project, Some(&name))?)
     };
     objects::patch::<Vm>(state, Which { of, name: vm, revision }, patch, check).await
+}
+
+/// What a VM is to have.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewSize {
+    /// So many CPUs, if that changes.
+    cpus: Option<u32>,
+    /// So much RAM in bytes, if that changes.
+    memory_bytes: Option<u64>,
+}
+
+/// Change a VM's CPUs and memory
+///
+/// While it runs they come within `cpus_max` and `memory_max_bytes` of its start, memory in steps. What is beyond
+/// them, and what is less than there is, counts from the next start: `status.at_next_start` says so.
+#[utoipa::path(post, path = "/v1/vms/{vm}/resize", tag = "vms", params(
+    ProjectParams, ("vm" = String, Path, description = "Its name or ID"),
+    ("If-Match" = Option<String>, Header, description = "The ETag that it must have"),
+), request_body = NewSize, responses(
+    (status = 202, description = "It is being done", body = Operation),
+    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
+))]
+pub(crate) async fn resize(
+    State(state): Shared,
+    Params(of): Params<ProjectParams>,
+    Path(vm): Path<String>,
+    IfMatch(revision): IfMatch,
+    asking: Asking,
+    Body(NewSize { cpus, memory_bytes }): Body<NewSize>,
+) -> Result<impl IntoResponse, Problem> {
+    let resize = Change::Resize { cpus, memory_bytes };
+    change(state, Which { of, name: vm, revision }, asking, resize).await
 }
 
 async fn change(

@@ -15,8 +15,10 @@ pub(crate) fn of(vm: &Vm, disks: &[String], folder: &Folder) -> io::Result<Vec<O
     let mut words: Vec<OsString> = Vec::new();
     let mut say = |option: &str, value: OsString| words.extend([option.into(), value]);
     say("--engine", spec.engine.as_str().into());
-    say("--cpus", spec.cpus.to_string().into());
-    say("--memory", format!("{}K", spec.memory_bytes / 1024).into());
+    let most = spec.cpus_max.map(|most| format!(",max={most}")).unwrap_or_default();
+    say("--cpus", format!("{}{most}", spec.cpus).into());
+    let most = spec.memory_max_bytes.map(|most| format!(",max={}K", most / 1024));
+    say("--memory", format!("{}K{}", spec.memory_bytes / 1024, most.unwrap_or_default()).into());
     say("--serial", "stdio".into());
     say("--on-reset", "restart".into());
     say("--control", folder.control().into());

@@ -72,14 +72,26 @@ fn make_group(groups: &Path, vm: &Vm) -> Result<PathBuf, String> {
         for above in [groups, &groups.join("trine")] {
             fs::write(above.join("cgroup.subtree_control"), CONTROLLERS)?;
         }
-        let memory = vm.spec.memory_bytes.saturating_add(OVERHEAD_BYTES);
-        let weight = vm.spec.cpus.saturating_mul(WEIGHT).min(WEIGHT_MAX);
+        let spec = &vm.spec;
+        let memory = spec.memory_max_bytes.unwrap_or(0).max(spec.memory_bytes);
+        let memory = memory.saturating_add(OVERHEAD_BYTES);
         fs::write(path.join("memory.max"), memory.to_string())?;
-        fs::write(path.join("cpu.weight"), weight.to_string())?;
-        fs::write(path.join("pids.max"), THREADS_MAX.to_string())
+        fs::write(path.join("pids.max"), THREADS_MAX.to_string())?;
+        set_weight(&path, spec.cpus)
     };
     let refused = |error: io::Error| format!("limits of memory, CPU and threads: {error}");
     limits().map(|()| path.clone()).map_err(refused)
+}
+
+fn set_weight(group: &Path, cpus: u32) -> io::Result<()> {
+    let weight = cpus.saturating_mul(WEIGHT).min(WEIGHT_MAX);
+    fs::write(group.join("cpu.weight"), weight.to_string())
+}
+
+/// A VM has so many CPUs now. Without a group there is nothing to set.
+pub(crate) fn grown(id: VmId, cpus: u32) -> io::Result<()> {
+    let group = group(Path::new(GROUPS), id);
+    if group.exists() { set_weight(&group, cpus) } else { Ok(()) }
 }
 
 /// The VM is gone, and its group goes.

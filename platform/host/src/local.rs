@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use model::{Disk, DiskId, Engine, Name, NetworkId, Pool, Revert, Snapshot, SnapshotId, Vm, VmId};
-use reconcile::{Host, HostError, Process, Seen, SeenDisk, WantedNetworks};
+use reconcile::{Host, HostError, Process, Seen, SeenDisk, Size, WantedNetworks};
 use vmm_rpc::{Client, DeviceKind, EngineName, PluggedDevice, Reply, Request, RunState, Status};
 
 use crate::cage;
@@ -36,6 +36,8 @@ struct Memory {
     /// Until when it is good, and the disks that go with it.
     status: Option<(Instant, Status, Vec<Name>)>,
     told_to_end: Option<Instant>,
+    /// What it was asked to grow to and refuses, until when that is not asked again, and why.
+    too_large: Option<(Request, Instant, HostError)>,
     /// Disks that the guest was asked to let go, and when.
     told_to_go: BTreeMap<Name, Instant>,
 }
@@ -174,6 +176,7 @@ impl LocalHost {
                 lacks: status.cage.lacks.clone(),
             },
             is_paused: status.state == RunState::Paused,
+            size: size(status),
             disks: disks.clone(),
         }
     }
@@ -238,6 +241,24 @@ impl Host for LocalHost {
 
     fn resume(&self, vm: VmId) -> Result<(), HostError> {
         self.ask(vm, &Request::Resume)
+    }
+
+    fn grow(&self, vm: &Vm, cpus: Option<u32>, memory_bytes: Option<u64>) -> Result<(), HostError> {
+        let id = vm.meta.id;
+        let request = Request::Grow { cpus, memory_bytes };
+        // Its CPUs stand while it is asked: not at every step.
+        if let Some((of, until, why)) = &lock(&self.memories).entry(id).or_default().too_large
+            && *of == request
+            && Instant::now() < *until
+        {
+            return Err(why.clone());
+        }
+        let grown = self.ask(id, &request);
+        let again = Instant::now() + STATUS_GOOD;
+        let too_large = grown.as_ref().err().map(|why| (request, again, why.clone()));
+        lock(&self.memories).entry(id).or_default().too_large = too_large;
+        grown?;
+        cpus.map_or(Ok(()), |cpus| cage::grown(id, cpus)).map_err(failed("set the VM's CPU weight"))
     }
 
     fn press_power_button(&self, vm: VmId) -> Result<(), HostError> {
@@ -333,6 +354,17 @@ impl Host for LocalHost {
             told.insert(disk.clone(), Instant::now());
         }
         self.ask(vm, &Request::RemoveDevice { name: disk.to_string() })
+    }
+}
+
+/// What it has, and can have: no more than it has, if it says nothing of that.
+fn size(status: &Status) -> Size {
+    Size {
+        cpus: status.vcpus,
+        cpus_max: status.room.vcpus.max(status.vcpus),
+        memory_bytes: status.memory_bytes,
+        memory_max_bytes: status.room.memory_bytes.max(status.memory_bytes),
+        memory_step_bytes: status.room.memory_step_bytes,
     }
 }
 

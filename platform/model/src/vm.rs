@@ -41,6 +41,13 @@ pub struct VmSpec {
     #[serde(default = "half_a_gib")]
     #[schema(minimum = 16777216)]
     pub memory_bytes: u64,
+    /// So many CPUs can come while it runs, in all; none can without it. It counts from the next start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 32)]
+    pub cpus_max: Option<u32>,
+    /// So much RAM can come while it runs, in all, in bytes; none can without it. It counts from the next start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_max_bytes: Option<u64>,
     /// Who executes its CPUs.
     #[serde(default)]
     pub engine: Engine,
@@ -106,6 +113,8 @@ impl Default for VmSpec {
             boot: 0,
             cpus: one(),
             memory_bytes: half_a_gib(),
+            cpus_max: None,
+            memory_max_bytes: None,
             engine: Engine::default(),
             image: None,
             disk_bytes: None,
@@ -364,6 +373,21 @@ pub struct VmStatus {
     /// What keeps the VM's process to its own files, while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cage: Option<Cage>,
+    /// The CPUs that its guest has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<u32>,
+    /// The RAM that its guest has, in bytes. It comes in steps, and so may be more than is wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// The CPUs that it can have before its next start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus_max: Option<u32>,
+    /// The RAM that it can have before its next start, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_max_bytes: Option<u64>,
+    /// Which of `cpus` and `memory_bytes` of the spec cannot come before its next start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub at_next_start: Vec<String>,
     /// The disks that its guest has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub disks: Vec<Name>,
@@ -499,6 +523,16 @@ impl Spec for VmSpec {
         }
         if self.memory_bytes < 16 << 20 || self.memory_bytes > 1 << 42 {
             return refuse("memory_bytes", "a VM has 16 MiB to 4 TiB of memory");
+        }
+        if self.cpus_max.is_some_and(|most| !(self.cpus..=32).contains(&most)) {
+            return refuse("cpus_max", "give as many as 'cpus', or more, up to 32");
+        }
+        if self.memory_max_bytes.is_some_and(|most| !(self.memory_bytes..=1 << 42).contains(&most))
+        {
+            return refuse(
+                "memory_max_bytes",
+                "give as much as 'memory_bytes', or more, up to 4 TiB",
+            );
         }
         if self.disk_bytes.is_some_and(|bytes| bytes % 512 != 0 || bytes > 1 << 46) {
             return refuse("disk_bytes", "give a multiple of 512, of at most 64 TiB");

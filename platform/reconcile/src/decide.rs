@@ -12,9 +12,9 @@
 //! ```
 
 use jiff::{SignedDuration, Timestamp};
-use model::{Name, OnEnd, Phase, Power, Vm, VmEnd, VmStatus};
+use model::{Name, OnEnd, Phase, Power, Vm, VmEnd, VmSpec, VmStatus};
 
-use crate::{Process, Readiness, Seen};
+use crate::{Process, Readiness, Seen, Size};
 
 /// What is asked of the host for a VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,13 @@ pub enum Action {
     Pause,
     /// Let it go on.
     Resume,
+    /// Give it CPUs, and RAM in bytes, so that it has so much in all.
+    Grow {
+        /// So many CPUs.
+        cpus: Option<u32>,
+        /// So much RAM.
+        memory_bytes: Option<u64>,
+    },
     /// Ask its guest to shut down.
     PowerButton,
     /// End it.
@@ -64,7 +71,7 @@ pub fn decide(
             let status = VmStatus { phase: Phase::Starting, boot: *boot, pid: *pid, ..kept };
             alive(vm, status, *boot, None, disks, now)
         }
-        Process::Live { boot, pid, engine, engine_reason, cage, is_paused, disks: has } => {
+        Process::Live { boot, pid, engine, engine_reason, cage, is_paused, size, disks: has } => {
             let status = VmStatus {
                 phase: if *is_paused { Phase::Paused } else { Phase::Running },
                 boot: *boot,
@@ -72,10 +79,17 @@ pub fn decide(
                 engine: Some(*engine),
                 engine_reason: Some(engine_reason.clone()),
                 cage: Some(cage.clone()),
+                cpus: Some(size.cpus),
+                memory_bytes: Some(size.memory_bytes),
+                cpus_max: Some(size.cpus_max),
+                memory_max_bytes: Some(size.memory_max_bytes),
+                at_next_start: at_next_start(&vm.spec, size),
                 disks: has.clone(),
                 ..kept
             };
-            alive(vm, status, *boot, Some(*is_paused), disks, now)
+            let (status, action) = alive(vm, status, *boot, Some(*is_paused), disks, now);
+            let is_settled = action.is_none() && status.phase != Phase::Stopping;
+            (status, action.or_else(|| growth(&vm.spec, size).filter(|_| is_settled)))
         }
         Process::None => at_rest(vm, kept, disks, None, now),
         Process::Ended(end) => {
@@ -125,6 +139,26 @@ fn alive(
         (None, Some(false)) => stopping(now, Some(Action::PowerButton)),
         (Some(since), _) => stopping(since, None),
     }
+}
+
+/// What of a spec a VM that runs cannot get: more than it has room for, and less than it has.
+fn at_next_start(spec: &VmSpec, size: &Size) -> Vec<String> {
+    let cpus = spec.cpus < size.cpus || spec.cpus > size.cpus_max;
+    // What came with the last step is not too much.
+    let surplus = size.memory_bytes.saturating_sub(spec.memory_bytes);
+    let memory = surplus > 0 && surplus >= size.memory_step_bytes
+        || spec.memory_bytes > size.memory_max_bytes;
+    let fields = [("cpus", cpus), ("memory_bytes", memory)];
+    fields.iter().filter(|(_, waits)| *waits).map(|(field, _)| (*field).to_owned()).collect()
+}
+
+/// What is done so that a running VM has the CPUs and RAM that it is to have.
+fn growth(spec: &VmSpec, size: &Size) -> Option<Action> {
+    let cpus = (size.cpus + 1..=size.cpus_max).contains(&spec.cpus).then_some(spec.cpus);
+    let memory = spec.memory_bytes;
+    let memory = (size.memory_bytes + 1..=size.memory_max_bytes).contains(&memory);
+    let memory_bytes = memory.then(|| size.memory_for(spec.memory_bytes));
+    (cpus.is_some() || memory_bytes.is_some()).then_some(Action::Grow { cpus, memory_bytes })
 }
 
 /// What is done so that a running VM has the disks that it is to have.

@@ -36,6 +36,12 @@ pub trait Host: Send + Sync {
     /// When it does not run, or the host refuses.
     fn resume(&self, vm: VmId) -> Result<(), HostError>;
 
+    /// Gives a running VM CPUs, and RAM, so that it has so many, and so much, in all.
+    ///
+    /// # Errors
+    /// When it does not run, or the host refuses.
+    fn grow(&self, vm: &Vm, cpus: Option<u32>, memory_bytes: Option<u64>) -> Result<(), HostError>;
+
     /// Asks the guest to shut down.
     ///
     /// # Errors
@@ -138,6 +144,30 @@ pub struct Seen {
     pub process: Process,
 }
 
+/// The CPUs and RAM of a VM that runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Size {
+    /// CPUs that its guest has.
+    pub cpus: u32,
+    /// CPUs that it can have before its next start.
+    pub cpus_max: u32,
+    /// RAM that its guest has, in bytes.
+    pub memory_bytes: u64,
+    /// RAM that it can have before its next start, in bytes.
+    pub memory_max_bytes: u64,
+    /// RAM comes in steps of so many bytes.
+    pub memory_step_bytes: u64,
+}
+
+impl Size {
+    /// The RAM that it gets when so much is wanted: whole steps, and not less than there is.
+    pub fn memory_for(&self, wanted_bytes: u64) -> u64 {
+        let more = wanted_bytes.saturating_sub(self.memory_bytes);
+        let steps = more.checked_next_multiple_of(self.memory_step_bytes).unwrap_or(more);
+        self.memory_bytes.saturating_add(steps).min(self.memory_max_bytes.max(self.memory_bytes))
+    }
+}
+
 /// How far what a VM starts with is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
@@ -175,6 +205,8 @@ pub enum Process {
         cage: Cage,
         /// CPUs and clock stand.
         is_paused: bool,
+        /// The CPUs and RAM that it has, and can have.
+        size: Size,
         /// The disks that the guest has.
         disks: Vec<Name>,
     },

@@ -161,6 +161,7 @@ fn judge_vm(operation: &mut Operation, vm: &Vm, now: Timestamp) {
         Verb::Stop => vm.spec.power.is_on(),
         Verb::Pause => vm.spec.power != Power::Paused,
         Verb::Resume => vm.spec.power != Power::On,
+        Verb::Resize => false,
         _ => true,
     };
     if is_over_taken {
@@ -169,7 +170,10 @@ fn judge_vm(operation: &mut Operation, vm: &Vm, now: Timestamp) {
     match outcome(operation, vm) {
         Some(error) => operation.finish(error, now),
         None => {
-            operation.phase = vm.status.phase.as_str().to_owned();
+            let phase = vm.status.phase.as_str();
+            let is_up = matches!(vm.status.phase, Phase::Running | Phase::Paused);
+            let is_growing = is_up && operation.verb == Verb::Resize;
+            operation.phase = if is_growing { "growing" } else { phase }.to_owned();
             operation.percent = percent(vm);
             operation.can_cancel =
                 matches!(operation.verb, Verb::Create | Verb::Start | Verb::Restart);
@@ -207,8 +211,25 @@ fn outcome(operation: &Operation, vm: &Vm) -> Option<Option<Failure>> {
             Phase::Stopped | Phase::Failed => failed("vm-has-ended"),
             _ => None,
         },
+        Verb::Resize => match phase {
+            Phase::Starting | Phase::Preparing | Phase::Pending => None,
+            Phase::Running | Phase::Paused if !has_its_size(vm) => {
+                vm.status.reason.as_ref().and_then(|_| failed("resize-failed"))
+            }
+            // What cannot come before the next start is noted down for that.
+            _ => Some(None),
+        },
         _ => None,
     }
+}
+
+/// Its guest has the CPUs and RAM that it can get without a start.
+fn has_its_size(vm: &Vm) -> bool {
+    let (spec, status) = (&vm.spec, &vm.status);
+    let waits = |field: &str| status.at_next_start.iter().any(|of| of == field);
+    let has_cpus = status.cpus.is_some_and(|cpus| cpus >= spec.cpus);
+    let has_memory = status.memory_bytes.is_some_and(|bytes| bytes >= spec.memory_bytes);
+    (has_cpus || waits("cpus")) && (has_memory || waits("memory_bytes"))
 }
 
 /// Most of a VM's first start is its disk.

@@ -20,7 +20,7 @@ mod step;
 mod storage;
 
 pub use decide::{Action, decide};
-pub use host::{Host, HostError, Process, Readiness, Seen};
+pub use host::{Host, HostError, Process, Readiness, Seen, Size};
 pub use networks::{
     WantedCard, WantedNetwork, WantedNetworks, WantedPeer, WantedRule, domain, wanted,
 };

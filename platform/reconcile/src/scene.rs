@@ -34,13 +34,15 @@ fn full(project: &Name, name: &Name) -> FullName {
 impl Scene {
     /// Looks.
     pub fn look(registry: &Registry, host: &dyn Host) -> Result<Self, StepError> {
-        // What the host has is looked at first: a VM that was asked for since is no stray.
+        // What the host has is looked at first: a VM that was asked for since is no stray. And operations before what
+        // they are about, which then is as it was asked to be, or newer.
         let seen = host.see()?.into_iter().map(|seen| (seen.id, seen)).collect();
         let pools = objects(registry.pools(None)?);
         let seen_disks = host.see_disks(&pools)?.into_iter().map(|seen| (seen.id, seen)).collect();
+        let is_running = |kept: &Kept<Operation>| kept.object.state == OperationState::Running;
+        let operations = registry.operations(None)?.0.into_iter().filter(is_running).collect();
         let disks = objects(registry.all::<Disk>(None)?);
         let vms = objects(registry.all::<Vm>(None)?);
-        let is_running = |kept: &Kept<Operation>| kept.object.state == OperationState::Running;
         Ok(Self {
             seen,
             seen_disks,
@@ -55,7 +57,7 @@ impl Scene {
             vms,
             disks: disks.into_iter().map(|disk| (disk.meta.id, disk)).collect(),
             snapshots: objects(registry.all::<Snapshot>(None)?),
-            operations: registry.operations(None)?.0.into_iter().filter(is_running).collect(),
+            operations,
         })
     }
 

@@ -9,7 +9,9 @@ use model::{
     VmEnd, VmId,
 };
 
-use crate::{DiskState, Host, HostError, Process, Seen, SeenDisk, SeenSnapshot, WantedNetworks};
+use crate::{
+    DiskState, Host, HostError, Process, Seen, SeenDisk, SeenSnapshot, Size, WantedNetworks,
+};
 
 /// Numbers that a seed makes (Marsaglia's xorshift64).
 pub(crate) struct Luck(u64);
@@ -36,6 +38,7 @@ struct Machine {
     process: Process,
     /// What it was started with.
     disks: Vec<Name>,
+    size: Size,
     /// The guest has heard the power button.
     is_shutting_down: bool,
 }
@@ -124,6 +127,7 @@ impl SimulatedHost {
                         engine_reason: "it is simulated".into(),
                         cage: model::Cage::default(),
                         is_paused: false,
+                        size: machine.size,
                         disks: machine.disks.clone(),
                     };
                     continue;
@@ -153,8 +157,12 @@ impl SimulatedHost {
         if state.has_faults && state.luck.one_in(12) {
             return Err(HostError("the host is out of luck".into()));
         }
-        let none =
-            || Machine { process: Process::None, disks: Vec::new(), is_shutting_down: false };
+        let none = || Machine {
+            process: Process::None,
+            disks: Vec::new(),
+            size: Size::default(),
+            is_shutting_down: false,
+        };
         let machine = state.machines.entry(id).or_insert_with(none);
         if does(machine)? {
             state.double_starts += 1;
@@ -225,6 +233,7 @@ impl Host for SimulatedHost {
             machine.process = Process::Starting { boot: vm.spec.boot, pid: Some(1) };
             machine.is_shutting_down = false;
             machine.disks = vm.spec.disks.clone();
+            machine.size = size_of(vm);
             Ok(is_up || !are_ready)
         })
     }
@@ -235,6 +244,20 @@ impl Host for SimulatedHost {
 
     fn resume(&self, id: VmId) -> Result<(), HostError> {
         self.call(id, |machine| stand(machine, false))
+    }
+
+    fn grow(&self, vm: &Vm, cpus: Option<u32>, memory_bytes: Option<u64>) -> Result<(), HostError> {
+        self.call(vm.meta.id, |machine| {
+            let Process::Live { size, .. } = &mut machine.process else {
+                return Err(HostError("it does not run".into()));
+            };
+            size.cpus = cpus.unwrap_or(size.cpus);
+            size.memory_bytes = memory_bytes.unwrap_or(size.memory_bytes);
+            if size.cpus > size.cpus_max || size.memory_bytes > size.memory_max_bytes {
+                return Err(HostError("there is no room".into()));
+            }
+            Ok(false)
+        })
     }
 
     fn press_power_button(&self, id: VmId) -> Result<(), HostError> {
@@ -360,6 +383,18 @@ impl Host for SimulatedHost {
             }
             Ok(false)
         })
+    }
+}
+
+/// What a VM of this spec has from its start on.
+fn size_of(vm: &Vm) -> Size {
+    let spec = &vm.spec;
+    Size {
+        cpus: spec.cpus,
+        cpus_max: spec.cpus_max.unwrap_or(spec.cpus),
+        memory_bytes: spec.memory_bytes,
+        memory_max_bytes: spec.memory_max_bytes.unwrap_or(spec.memory_bytes),
+        memory_step_bytes: 128 << 20,
     }
 }
 

@@ -317,6 +317,7 @@ impl Reconciler {
             Action::Start => self.host.start(vm, &disks()),
             Action::Pause => self.host.pause(id),
             Action::Resume => self.host.resume(id),
+            Action::Grow { cpus, memory_bytes } => self.host.grow(vm, *cpus, *memory_bytes),
             Action::PowerButton => self.host.press_power_button(id),
             Action::End => self.host.end(id),
             Action::Attach(name) => match scene.disk(&vm.meta.project, name) {

@@ -12,7 +12,7 @@ use registry::{Asked, Change, New, Registry, RegistryError, RootDisk};
 use store::Embedded;
 
 use crate::simulated::{Luck, SimulatedHost};
-use crate::{Host, Process, Readiness, Reconciler, Report, Seen, WantedNetworks, WantedPeer};
+use crate::{Host, Process, Readiness, Reconciler, Report, Seen, Size, WantedNetworks, WantedPeer};
 
 /// A step's time.
 const STEP: SignedDuration = SignedDuration::from_secs(5);
@@ -322,10 +322,71 @@ fn running(spec: VmSpec) -> (Vm, Seen) {
         engine_reason: String::new(),
         cage: model::Cage::default(),
         is_paused: false,
+        size: Size {
+            cpus: 1,
+            cpus_max: 4,
+            memory_bytes: 512 << 20,
+            memory_max_bytes: 1 << 30,
+            memory_step_bytes: 128 << 20,
+        },
         disks: Vec::new(),
     };
     let seen = Seen { id: vm.meta.id, process };
     (vm, seen)
+}
+
+#[test]
+fn what_there_is_room_for_comes_at_once_and_the_rest_at_the_next_start() {
+    let (vm, seen) = running(VmSpec::default());
+    let now = Timestamp::UNIX_EPOCH;
+    let decided = |cpus, mib: u64| {
+        let spec = VmSpec { cpus, memory_bytes: mib << 20, ..vm.spec.clone() };
+        let (status, action) =
+            crate::decide(&Vm { spec, ..vm.clone() }, Some(&seen), &Readiness::Ready, now);
+        let waits = status.at_next_start.join(",");
+        let grown = action.map(|action| match action {
+            crate::Action::Grow { cpus, memory_bytes } => (cpus, memory_bytes.map(|of| of >> 20)),
+            other => panic!("{other:?}"),
+        });
+        (grown, waits)
+    };
+    assert_eq!(decided(1, 512), (None, String::new()));
+    assert_eq!(decided(4, 512), (Some((Some(4), None)), String::new()));
+    // In whole steps.
+    assert_eq!(decided(1, 600), (Some((None, Some(640))), String::new()));
+    assert_eq!(decided(1, 1000), (Some((None, Some(1024))), String::new()));
+    assert_eq!(decided(5, 1024), (Some((None, Some(1024))), "cpus".to_owned()));
+    assert_eq!(decided(2, 2048), (Some((Some(2), None)), "memory_bytes".to_owned()));
+    // Less only comes with a start, but for what came with the last step.
+    assert_eq!(decided(1, 400), (None, String::new()));
+    assert_eq!(decided(1, 384), (None, "memory_bytes".to_owned()));
+}
+
+#[test]
+fn a_vm_that_runs_is_resized_and_the_operation_says_when() {
+    let mut world = World::lucky();
+    let bounds = VmSpec { cpus_max: Some(4), memory_max_bytes: Some(1 << 30), ..VmSpec::default() };
+    world.create("a", bounds);
+    world.settle();
+    let resize = |cpus, memory_bytes| Change::Resize { cpus, memory_bytes };
+    let operation = world.change("a", &resize(Some(3), Some(768 << 20)));
+    world.settle();
+    assert_eq!(world.state(&operation), OperationState::Done);
+    let status = world.vm("a").status;
+    assert_eq!((status.cpus, status.memory_bytes), (Some(3), Some(768 << 20)));
+    assert!(status.at_next_start.is_empty());
+
+    // Beyond its bounds nothing comes before a start; then all does.
+    let operation = world.change("a", &resize(Some(1), None));
+    world.settle();
+    assert_eq!(world.state(&operation), OperationState::Done);
+    let status = world.vm("a").status;
+    assert_eq!((status.cpus, status.at_next_start), (Some(3), vec!["cpus".to_owned()]));
+    world.change("a", &Change::Restart);
+    world.settle();
+    let status = world.vm("a").status;
+    assert_eq!((status.cpus, status.memory_bytes), (Some(1), Some(768 << 20)));
+    assert!(status.at_next_start.is_empty());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What can be asked of a VM that is there.
 
 use model::{
-    Kind, Name, Operation, OperationId, OperationState, Phase, Power, Target, Verb, Vm, VmId,
+    Kind, Name, Operation, OperationId, OperationState, Phase, Power, Spec, Target, Verb, Vm, VmId,
     VmSpec,
 };
 use store::{Revision, Txn};
@@ -26,6 +26,13 @@ pub enum Change {
     Pause,
     /// It goes on.
     Resume,
+    /// It has so many CPUs and so much RAM: at once, as far as there is room, else from its next start.
+    Resize {
+        /// So many CPUs.
+        cpus: Option<u32>,
+        /// So much RAM, in bytes.
+        memory_bytes: Option<u64>,
+    },
     /// It goes away.
     Delete {
         /// Also if it runs.
@@ -43,6 +50,7 @@ impl Change {
             Self::Restart => Verb::Restart,
             Self::Pause => Verb::Pause,
             Self::Resume => Verb::Resume,
+            Self::Resize { .. } => Verb::Resize,
             Self::Delete { .. } => Verb::Delete,
         }
     }
@@ -70,6 +78,7 @@ impl Registry {
             let (vm, verb) = (&parts.object, change.verb());
             let mut with_spec = vm.clone();
             with_spec.spec = changed(vm, change)?.unwrap_or_else(|| vm.spec.clone());
+            with_spec.spec.check()?;
             let operation = operations::of_vm(verb, &with_spec, asked);
             let id = vm.meta.id;
             let mut txn =
@@ -150,6 +159,18 @@ fn changed(vm: &Vm, change: &Change) -> Result<Option<VmSpec>, RegistryError> {
         Change::Stop { is_forced: false } if vm.spec.power == Power::OffNow => None,
         Change::Stop { is_forced: false } => Some(with_power(Power::Off)),
         Change::Stop { is_forced: true } => Some(with_power(Power::OffNow)),
+        Change::Resize { cpus, memory_bytes } => {
+            let cpus = cpus.unwrap_or(vm.spec.cpus);
+            let memory_bytes = memory_bytes.unwrap_or(vm.spec.memory_bytes);
+            Some(VmSpec {
+                cpus,
+                memory_bytes,
+                // What is beyond them counts from the next start, and so do they.
+                cpus_max: vm.spec.cpus_max.map(|most| most.max(cpus)),
+                memory_max_bytes: vm.spec.memory_max_bytes.map(|most| most.max(memory_bytes)),
+                ..vm.spec.clone()
+            })
+        }
         Change::Delete { .. } if vm.spec.protected => {
             return Err(RegistryError::Protected(name()));
         }

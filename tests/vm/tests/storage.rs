@@ -3,62 +3,19 @@
 
 #[path = "platform/daemon.rs"]
 mod daemon;
+#[path = "platform/shell.rs"]
+mod shell;
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use daemon::Daemon;
 use guests::Init;
 use serde_json::json;
+use shell::Shell;
 use vm_tests::text;
-
-/// A shell at a VM's serial port.
-struct Shell<'a> {
-    daemon: &'a Daemon,
-    vm: &'a str,
-    asked: std::cell::Cell<u32>,
-}
-
-impl Shell<'_> {
-    fn printed(&self) -> anyhow::Result<String> {
-        self.daemon.http("GET", &format!("/v1/vms/{}/console", self.vm), b"")
-    }
-
-    /// What a command prints.
-    fn run(&self, command: &str) -> anyhow::Result<String> {
-        let number = self.asked.get() + 1;
-        self.asked.set(number);
-        // Of what the terminal echoes, neither is a line of its own.
-        let typed = format!("echo BEG''IN{number}; {command}; echo EN''D{number}\n");
-        let path = format!("/v1/vms/{}/console", self.vm);
-        self.daemon.http("POST", &path, typed.as_bytes())?;
-        let (begin, end) = (format!("BEGIN{number}"), format!("END{number}"));
-        let since = Instant::now();
-        loop {
-            let printed = self.printed()?;
-            if let Some((_, rest)) = printed.split_once(&begin)
-                && let Some((answer, _)) = rest.split_once(&end)
-            {
-                return Ok(answer.trim().to_owned());
-            }
-            ensure!(
-                since.elapsed() < Duration::from_secs(120),
-                "no answer to {command}: {printed}"
-            );
-            thread::sleep(Duration::from_millis(100));
-        }
-    }
-
-    fn until_it_answers(&self) -> anyhow::Result<()> {
-        self.daemon.until("the shell", || {
-            self.printed().is_ok_and(|printed| printed.contains("# ") || printed.contains("~ #"))
-        })
-    }
-}
 
 fn files_of(folder: &Path) -> usize {
     fs::read_dir(folder).map_or(0, Iterator::count)
@@ -100,7 +57,7 @@ fn disks_come_grow_go_back_in_time_and_leave_nothing() -> anyhow::Result<()> {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("(not-found)"));
     daemon.refused("DELETE", "/v1/images/old", "image-in-use")?;
 
-    let shell = Shell { daemon: &daemon, vm: "a", asked: 0.into() };
+    let shell = Shell::of(&daemon, "a");
     shell.until_it_answers()?;
     assert_eq!(shell.run("dd if=/dev/vda bs=8 count=1 2>/dev/null")?, "original");
 
@@ -127,14 +84,14 @@ fn disks_come_grow_go_back_in_time_and_leave_nothing() -> anyhow::Result<()> {
 
     // The daemon dies, and finds all of it again.
     daemon.kill_and_start()?;
-    let shell = Shell { daemon: &daemon, vm: "a", asked: 100.into() };
+    let shell = Shell::of(&daemon, "a").after(100);
     shell.run("printf again! | dd of=/dev/vda bs=1 seek=8 conv=notrunc 2>/dev/null; sync")?;
     let refused = daemon.run(&["snapshot", "revert", "before"])?;
     assert!(String::from_utf8_lossy(&refused.stderr).contains("(vm-running)"));
     daemon.ask(&["stop", "--force", "a"])?;
     daemon.ask(&["snapshot", "revert", "before"])?;
     daemon.ask(&["start", "a"])?;
-    let shell = Shell { daemon: &daemon, vm: "a", asked: 200.into() };
+    let shell = Shell::of(&daemon, "a").after(200);
     daemon.until("the second boot", || shell.run("true").is_ok())?;
     assert_eq!(
         shell.run("dd if=/dev/vda bs=13 count=1 2>/dev/null | tr '\\0' .")?,

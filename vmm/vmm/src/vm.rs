@@ -13,7 +13,7 @@ use engine::{Bus, CpuComplex, EngineKind, ExitCount};
 use rustix::fs::{MemfdFlags, memfd_create};
 use vmm_rpc::{
     AgentRequest, Answer, BalloonRequest, BalloonStatus, CageStatus, KeyPress, Moved, Refusal,
-    Reply, Request, RunState, Status,
+    Reply, Request, Room, RunState, Status,
 };
 use x86_state::VcpuState;
 
@@ -481,11 +481,17 @@ impl Vm {
             moves: self.moves,
             console_lost_bytes: self.config.outputs.iter().map(|output| output.lost_bytes()).sum(),
             vcpus: self.machine.cpus(),
+            room: room(&self.machine),
             port_accesses: bus.ports,
             mmio_accesses: bus.mmio,
             unclaimed_accesses: bus.ports_unclaimed + bus.mmio_unclaimed,
         }
     }
+}
+
+fn room(machine: &Machine) -> Room {
+    let room = machine.room().unwrap_or_default();
+    Room { vcpus: room.cpus, memory_bytes: room.ram_bytes, memory_step_bytes: room.ram_step_bytes }
 }
 
 fn no_desk() -> Reply {

@@ -27,7 +27,7 @@ pub use balloon::{BalloonRequest, BalloonStatus};
 pub use client::Client;
 pub use message::{
     Answer, CageStatus, DeviceKind, EngineName, ExitCount, Files, Hello, KeyPress, Moved,
-    PluggedDevice, Refusal, Reply, Request, RunState, Status,
+    PluggedDevice, Refusal, Reply, Request, Room, RunState, Status,
 };
 pub use packet::RpcError;
 pub use server::{Listener, Peer, Received};

@@ -336,6 +336,9 @@ pub struct Status {
     pub console_lost_bytes: u64,
     /// Number of vCPUs.
     pub vcpus: u32,
+    /// What can come to it while it runs.
+    #[serde(default)]
+    pub room: Room,
     /// Port accesses that reached the board.
     pub port_accesses: u64,
     /// MMIO accesses that reached the board.
@@ -356,6 +359,17 @@ impl Status {
         rows.extend(exits.map(|ExitCount { why, count }| ("exits", format!("{count:>10} {why}"))));
         rows
     }
+}
+
+/// What can come to a VM while it runs; all zero when nothing can.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Room {
+    /// So many vCPUs in all.
+    pub vcpus: u32,
+    /// So much guest RAM in all, in bytes.
+    pub memory_bytes: u64,
+    /// In steps of so many bytes.
+    pub memory_step_bytes: u64,
 }
 
 /// What keeps a VM's process to its own files.

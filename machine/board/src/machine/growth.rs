@@ -9,6 +9,17 @@ use super::Machine;
 use super::slots::Slot;
 use crate::spec::{DiskSpec, NetSpec, PlugError};
 
+/// CPUs and RAM that a machine can have while its guest runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GrowthRoom {
+    /// So many CPUs in all.
+    pub cpus: u32,
+    /// So much RAM in all, in bytes.
+    pub ram_bytes: u64,
+    /// In steps of so many bytes.
+    pub ram_step_bytes: u64,
+}
+
 impl Machine {
     /// Disks and network cards at virtio, for what they are called and their counters.
     pub fn slots(&self) -> Vec<Slot> {
@@ -78,6 +89,17 @@ impl Machine {
         let blocks = self.hotplug().map_or(0, |hotplug| hotplug.blocks());
         let size = self.described.room.map_or(0, |room| room.blocks.size);
         self.layout.ram_bytes() + u64::from(blocks) * size
+    }
+
+    /// What can come; nothing to a board that cannot be asked.
+    pub fn room(&self) -> Option<GrowthRoom> {
+        let blocks = self.described.room?.blocks;
+        self.hotplug().ok()?;
+        Some(GrowthRoom {
+            cpus: self.profile.topology().cores,
+            ram_bytes: self.layout.ram_bytes() + blocks.span().size,
+            ram_step_bytes: blocks.size,
+        })
     }
 
     /// There are so many CPUs now. The new ones are to be as after reset, and to run, when this
