@@ -69,6 +69,16 @@ async function quiet(page, asked, where) {
   assert.deepEqual(asked.slice(before), [], `${where} polls`);
 }
 
+/** A step that is not to keep anybody waiting: a second, and on a machine that is busy with other things some more. */
+const SOON_MS = 1000;
+async function soon(what, step) {
+  const begin = Date.now();
+  await step();
+  const took = Date.now() - begin;
+  say(`${what}: ${took} ms`);
+  assert.ok(took < 10 * SOON_MS, `${what} took ${took} ms`);
+}
+
 async function daemon() {
   const { TRINE_BIN, TRINE_KERNEL, TRINE_INITRD } = process.env;
   assert.ok(TRINE_BIN && TRINE_KERNEL && TRINE_INITRD, "say where the programs and a guest are (TRINE_BIN, TRINE_KERNEL, TRINE_INITRD)");
@@ -131,6 +141,8 @@ async function journey(browser) {
     await page.getByLabel("Initial RAM disk").fill(initrd);
     await page.getByLabel("Command line").fill("console=ttyS0 quiet panic=-1");
     await page.getByRole("button", { name: "Small" }).click();
+    await page.getByLabel("CPUs it can grow to").fill("2");
+    await page.getByLabel("Memory it can grow to").fill("1.25 GiB");
     await axe(page, "the page of a new VM");
     await page.getByRole("button", { name: "Create", exact: true }).click();
     await page.waitForURL("**/vms/default/web-1/console");
@@ -159,13 +171,102 @@ async function journey(browser) {
     await axe(page, "a VM's summary");
     await quiet(page, asked, "a VM's summary");
 
-    await page.getByRole("tab", { name: "Settings" }).click();
+    // It grows while it runs: what that means is said before, and its guest is told.
+    const typed = async (command, told) => {
+      await page.getByRole("tab", { name: "Console" }).click();
+      await page.locator(".xterm").click();
+      await page.keyboard.type(`${command}\n`);
+      await shows(told);
+    };
+    await soon("the settings", async () => {
+      await page.getByRole("tab", { name: "Settings" }).click();
+      await page.getByLabel("CPUs", { exact: true }).fill("2");
+      await page.getByLabel("Memory", { exact: true }).fill("1.25 GiB");
+      await page.getByText("2 CPUs: at once.").waitFor();
+    });
+    await axe(page, "a VM's settings, changed");
+    await soon("a resize", async () => {
+      await page.getByRole("button", { name: "Save 2 changes" }).click();
+      await page.getByText("Settings of web-1 saved").waitFor();
+      await page.getByRole("tab", { name: "Events" }).click();
+      await page.locator(".operation .done").getByText("done").first().waitFor({ state: "attached" });
+    });
+    const online = "until [ -e /sys/devices/system/cpu/cpu1/online ]; do sleep 0.1; done; echo 1 > /sys/devices/system/cpu/cpu1/online";
+    await typed(`${online}; echo cpus-$(nproc)`, "cpus-2");
+    say("it was resized while it ran");
+
+    // A disk: made, attached, its snapshot taken.
+    await page.getByRole("tab", { name: "Disks" }).click();
+    await page.getByText("This VM has no disk").waitFor();
+    await soon("a new disk", async () => {
+      await page.goto(`${url}/disks?new=1`);
+      await page.getByLabel("Name", { exact: true }).fill("data");
+      await page.getByLabel("Size", { exact: true }).fill("64M");
+      await page.keyboard.press("Enter");
+      await page.getByRole("cell", { name: "ready" }).waitFor();
+    });
+    await axe(page, "the disks");
+    await page.goto(`${url}/vms/default/web-1/disks`);
+    await page.getByRole("button", { name: "Attach a disk" }).click();
+    await page.locator("dialog select").selectOption("data");
+    await axe(page, "the question which disk");
+    await soon("attaching it", async () => {
+      await page.getByRole("button", { name: "Attach", exact: true }).click();
+      await page.getByRole("region", { name: "Disks of this VM" }).getByText("data").waitFor();
+    });
+    await page.getByRole("tab", { name: "Snapshots" }).click();
+    await page.getByRole("button", { name: "Take a snapshot" }).click();
+    await page.getByLabel("Name", { exact: true }).fill("before");
+    await soon("a snapshot", async () => {
+      await page.getByRole("button", { name: "Take it" }).click();
+      await page.getByRole("cell", { name: "ready" }).waitFor();
+    });
+    await axe(page, "a VM's snapshots");
+    await quiet(page, asked, "a VM's snapshots");
+    await page.getByRole("tab", { name: "Network" }).click();
+    await page.getByText("A network of its own").waitFor();
+    await axe(page, "a VM's network");
+    say("a disk was attached, and a snapshot taken");
+
+    // A group with a rule, by the keyboard.
+    await page.goto(`${url}/security-groups?new=1`);
+    await page.getByLabel("Name", { exact: true }).fill("web");
+    await page.keyboard.press("Enter");
+    await page.waitForURL("**/security-groups/default/web");
+    await page.getByRole("button", { name: "Add a rule: What its VMs are sent" }).press("Enter");
+    await page.getByRole("button", { name: "SSH" }).press("Enter");
+    await page.getByRole("button", { name: "Add", exact: true }).press("Enter");
+    await page.getByText("TCP 22").waitFor();
+    await axe(page, "a security group");
+    // A network is asked for; whether this host can make it, its state says.
+    await page.goto(`${url}/networks?new=1`);
+    await page.getByLabel("Name", { exact: true }).fill("lan");
+    await page.keyboard.press("Enter");
+    await page.waitForURL("**/networks/default/lan");
+    await page.getByText("No VM is on it yet").waitFor();
+    await axe(page, "a network");
+    await page.getByRole("button", { name: "Delete" }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Delete" }).click();
+    await page.getByText("No networks yet").waitFor();
+    // A file becomes an image, and goes again.
+    await page.goto(`${url}/images?new=1`);
+    await page.getByLabel("File").setInputFiles({ name: "Small.raw", mimeType: "application/octet-stream", buffer: Buffer.alloc(1 << 20, 7) });
+    await page.getByRole("button", { name: "Send" }).click();
+    await page.getByRole("button", { name: "small", exact: true }).waitFor();
+    await axe(page, "the images");
+    await page.getByRole("button", { name: "Actions for small" }).click();
+    await page.getByRole("menuitem", { name: "Delete" }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Delete" }).click();
+    await page.getByText("No images yet").waitFor();
+    say("a group, a network and an image were made");
+
+    await page.goto(`${url}/vms/default/web-1/settings`);
     await page.getByLabel("Labels").fill("env=test");
     await page.getByRole("button", { name: "Save" }).click();
     await page.getByText("Settings of web-1 saved").waitFor();
     await axe(page, "a VM's settings");
 
-    for (const [path, what] of [["/", "Overview"], ["/vms", "web-1"], ["/images", "Images"], ["/host", "Trine"], ["/operations", "Operations"], ["/audit", "POST /v1/vms"], ["/tokens", "ann"]]) {
+    for (const [path, what] of [["/", "Overview"], ["/vms", "web-1"], ["/disks", "data"], ["/snapshots", "before"], ["/networks", "Networks"], ["/security-groups", "web"], ["/images", "Images"], ["/host", "Trine"], ["/operations", "Operations"], ["/audit", "POST /v1/vms"], ["/tokens", "ann"]]) {
       await page.goto(url + path);
       await page.locator("main").getByText(what).first().waitFor();
       await axe(page, path);
@@ -183,6 +284,13 @@ async function journey(browser) {
     await page.getByRole("button", { name: "Actions for web-1" }).click();
     await page.getByRole("menuitem", { name: "Force off" }).click();
     await phase("stopped");
+    await page.getByRole("tab", { name: "Snapshots" }).click();
+    await page.getByRole("button", { name: "Actions for before" }).click();
+    await page.getByRole("menuitem", { name: "Revert" }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Revert" }).click();
+    await page.goto(`${url}/operations`);
+    await page.locator(".operation", { hasText: "Revert snapshot before" }).locator(".done").waitFor();
+    await page.goto(`${url}/vms/default/web-1`);
     await page.getByRole("button", { name: "Actions for web-1" }).click();
     await page.getByRole("menuitem", { name: "Delete" }).click();
     await axe(page, "the question before deleting");
@@ -250,7 +358,7 @@ async function thousand(browser) {
       await page.locator('[data-at="999"]:focus').waitFor();
       await page.keyboard.press("Home");
       await page.locator('[data-at="0"]:focus').waitFor();
-      for (const path of ["/", "/vms/default/web-1", "/vms/new", "/images", "/host", "/operations", "/audit", "/tokens", "/nowhere"]) {
+      for (const path of ["/", "/vms/default/web-1", "/vms/default/web-1/disks", "/vms/default/web-1/network", "/vms/default/web-1/snapshots", "/vms/default/web-1/settings", "/vms/new", "/disks", "/snapshots", "/networks", "/networks/default/lan", "/security-groups", "/security-groups/default/web", "/images", "/host", "/operations", "/audit", "/tokens", "/nowhere"]) {
         await page.goto(server.url + path);
         await page.locator("main h1, main h2").first().waitFor();
         await axe(page, `${path} at ${viewport.width}, ${colorScheme}`);

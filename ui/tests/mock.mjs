@@ -46,10 +46,44 @@ function vmOf(at) {
   };
 }
 
+const meta = (kind, at, name) => ({ id: id(kind, at), name, project: "default", created: new Date(Date.now() - at * 7_200_000).toISOString() });
+
+/** What VMs are on and have: disks of the first, snapshots of those, networks and who reaches whom. */
+function around(vms) {
+  const named = (at) => [...vms.values()][at];
+  const disk = (at, name, gib, vm, source) => ({
+    ...meta("e", at, name),
+    spec: { pool: at % 3 ? "default" : "fast", size_bytes: gib * 2 ** 30, ...(vm ? { vm } : {}), ...(source ? { source: { image: { name: source, id: "sha256:3f" } } } : {}) },
+    status: { phase: at === 5 ? "preparing" : "ready", ...(at === 5 ? { percent: 42 } : {}), size_bytes: gib * 2 ** 30, used_bytes: gib * 2 ** 27, reverts: 0, ...(vm ? { vm } : {}) },
+  });
+  const first = named(0);
+  const disks = [disk(0, "web-1", 20, first.name, "debian-12"), disk(1, "data", 200, first.name), disk(2, "db-1", 40, "db-1", "debian-12"), disk(3, "scratch", 64), disk(4, "old-backup", 100), disk(5, "imported", 8)];
+  first.spec.disks = ["web-1", "data"];
+  const snapshot = (at, name, vm, disks, consistency) => ({ ...meta("f", at, name), spec: { vm, disks, disk_ids: [id("e", at)] }, status: { phase: "ready", consistency, size_bytes: 20 * 2 ** 30 } });
+  const snapshots = [snapshot(0, "before-upgrade", first.name, ["web-1", "data"], "filesystem"), snapshot(1, "monday", first.name, ["web-1"], "crash"), snapshot(2, "fresh", "db-1", ["db-1"], "stopped")];
+  const network = (at, name, ipv4, status) => ({ ...meta("1", at, name), spec: { ipv4, ipv6: `fd42:7c3:91ab:${at}::/64`, nat: at === 0 }, status: { phase: "ready", bridge: `trb-${at}`, domain: `${name}.internal`, cards: at === 0 ? 2 : 0, ...status } });
+  const networks = [network(0, "lan", "10.77.3.0/24", {}), network(1, "backend", "10.77.4.0/24", { phase: "failed", reason: "dnsmasq is missing: install the package dnsmasq-base" })];
+  for (const at of [0, 1]) {
+    const vm = named(at);
+    vm.spec.networks = [{ network: "lan", model: "virtio", security_groups: ["default", "web"], ports: [{ protocol: "tcp", host_port: 8080 + at, guest_port: 80 }] }];
+    vm.status.networks = [{ network: "lan", network_id: id("1", 0), interface: `trt-${at}`, mac: `02:74:72:00:00:0${at + 1}`, ipv4: `10.77.3.1${at}`, ipv6: `fd42:7c3:91ab::1${at}` }];
+  }
+  const group = (at, name, rules, cards) => ({ ...meta("2", at, name), spec: { rules }, status: { cards } });
+  const out = { direction: "out", protocol: "any", peer: "anybody" };
+  const groups = [
+    group(0, "default", [out, { direction: "in", protocol: "any", peer: { group: "default" } }], 2),
+    group(1, "web", [out, { direction: "in", protocol: "tcp", ports: "80", peer: "anybody" }, { direction: "in", protocol: "tcp", ports: "22", peer: { cidr: "192.0.2.0/24" } }, { direction: "in", protocol: "icmp", peer: "anybody" }], 2),
+  ];
+  Object.assign(first.spec, { cpus_max: 8, memory_max_bytes: 8 * 2 ** 30 });
+  Object.assign(first.status, { cpus: 1, memory_bytes: 2 * 2 ** 30, cpus_max: 8, memory_max_bytes: 8 * 2 ** 30 });
+  return { disks, snapshots, networks, "security-groups": groups };
+}
+
 /** Starts it; `change` changes a VM as the world would. */
 export async function mock(count) {
   const vms = new Map(Array.from({ length: count }, (_, at) => [id("a", at), vmOf(at)]));
   const operations = new Map();
+  const things = around(vms);
   const watchers = new Set();
   const asked = [];
   let revision = 1000;
@@ -148,6 +182,11 @@ export async function mock(count) {
       say();
       const timer = setInterval(say, 1000);
       return response.on("close", () => clearInterval(timer));
+    }
+    if (things[parts[0]] && request.method === "GET") return json(response, page(things[parts[0]]));
+    if (path === "/v1/pools") {
+      const pool = (name, folder, quota_bytes) => ({ name, path: folder, quota_bytes, created: "2026-11-20T10:00:00Z", disks: 3, size_bytes: 1, used_bytes: 1 });
+      return json(response, page([pool("default", null, null), pool("fast", "/srv/nvme/trine", 100 * 2 ** 30)]));
     }
     const vm = vms.get(parts[1]);
     if (parts[0] === "vms" && vm) {

@@ -69,6 +69,10 @@ describe("the list of VMs", () => {
       "GET /v1/vms": page(many),
       "GET /v1/operations": page([]),
       "GET /v1/projects": page([]),
+      "GET /v1/disks": page([]),
+      "GET /v1/snapshots": page([]),
+      "GET /v1/networks": page([]),
+      "GET /v1/security-groups": page([]),
       ...answers,
     });
     session.now = { who: "token:ann", role: "operator" };

@@ -6,6 +6,15 @@ export type Vm = Schemas["Vm"];
 export type VmSpec = Schemas["VmSpec"];
 export type Phase = Schemas["Phase"];
 export type Operation = Schemas["Operation"];
+export type Disk = Schemas["Disk"];
+export type Snapshot = Schemas["Snapshot"];
+export type VirtualNetwork = Schemas["VirtualNetwork"];
+export type SecurityGroup = Schemas["SecurityGroup"];
+export type Rule = Schemas["Rule"];
+export type Card = Schemas["Card"];
+export type CardStatus = Schemas["CardStatus"];
+export type Pool = Schemas["PoolView"];
+export type Kind = Schemas["Kind"];
 export type Project = Schemas["Project"];
 export type Image = Schemas["ImageView"];
 export type Token = Schemas["Token"];
@@ -103,6 +112,14 @@ export async function all<T>(path: string): Promise<{ items: T[]; revision: numb
     next = page.next_page;
   } while (next);
   return { items, revision };
+}
+
+/** What all objects of a project have. */
+export type Named = { id: string; name: string; project: string };
+
+/** An object's path in the API. */
+export function pathOf(kind: "disks" | "snapshots" | "networks" | "security-groups", of: Named, rest = "", query = ""): string {
+  return `/v1/${kind}/${of.id}${rest}?project=${of.project}${query}`;
 }
 
 /** A VM's path in the API. */

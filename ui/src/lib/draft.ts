@@ -13,7 +13,11 @@ export type Draft = {
   cmdline: string;
   cpus: number;
   memory: string;
-  network: "outbound" | "forwards" | "none";
+  cpusMax: string;
+  memoryMax: string;
+  network: "outbound" | "forwards" | "shared" | "none";
+  on: string;
+  groups: string[];
   forwards: Forward[];
   hasUser: boolean;
   user: string;
@@ -37,7 +41,11 @@ export const EMPTY: Draft = {
   cmdline: "console=ttyS0",
   cpus: 2,
   memory: "2 GiB",
+  cpusMax: "",
+  memoryMax: "",
   network: "outbound",
+  on: "",
+  groups: ["default"],
   forwards: [],
   hasUser: false,
   user: "",
@@ -79,7 +87,14 @@ export function wrongs(draft: Draft, taken: (name: string) => boolean, images: I
     if (!draft.kernel.startsWith("/")) wrong["kernel"] = "An absolute path on the host.";
     if (draft.initrd && !draft.initrd.startsWith("/")) wrong["initrd"] = "An absolute path on the host.";
   }
-  if (draft.network === "forwards") {
+  const most = Number(draft.cpusMax || draft.cpus);
+  if (!Number.isInteger(most) || most < draft.cpus || most > 32) wrong["cpus-max"] = "As many as it has, or more, up to 32.";
+  const mostMemory = draft.memoryMax.trim() ? parseBytes(draft.memoryMax) : memory;
+  if (mostMemory === null || (memory !== null && mostMemory < memory)) {
+    wrong["memory-max"] = "A size, as in 8 GiB, of at least what it has.";
+  }
+  if (draft.network === "shared" && !draft.on) wrong["on"] = "Choose a network.";
+  if (draft.network === "forwards" || draft.network === "shared") {
     const isPort = (port: number) => Number.isInteger(port) && port >= 1 && port <= 65_535;
     const isBad = draft.forwards.some((one) => !isPort(one.host_port) || !isPort(one.guest_port));
     if (isBad) wrong["forwards"] = "Ports are 1 to 65535.";
@@ -104,8 +119,12 @@ export function spec(draft: Draft): VmSpec {
       },
     };
   }
+  if (draft.cpusMax) wanted.cpus_max = Number(draft.cpusMax);
+  if (draft.memoryMax.trim()) wanted.memory_max_bytes = parseBytes(draft.memoryMax);
   if (draft.network === "none") wanted.network = "none";
-  else if (draft.network === "forwards") wanted.network = { user: draft.forwards };
+  else if (draft.network === "shared") {
+    wanted.networks = [{ network: draft.on, security_groups: draft.groups, ports: draft.forwards }];
+  } else if (draft.network === "forwards") wanted.network = { user: draft.forwards };
   else wanted.network = "outbound";
   if (draft.hasUser && draft.source === "image") {
     const keys = draft.keys.split("\n").map((one) => one.trim()).filter(Boolean);

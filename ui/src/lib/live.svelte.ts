@@ -4,7 +4,21 @@
  * Objects are kept in plain maps, and `version` goes up once a frame however many have changed: a thousand VMs
  * that start at once draw a page a few times, not a thousand times.
  */
-import { all, get, Problem, type Change, type Operation, type Page, type Project, type Vm } from "./api";
+import {
+  all,
+  get,
+  Problem,
+  type Change,
+  type Disk,
+  type Named,
+  type Operation,
+  type Page,
+  type Project,
+  type SecurityGroup,
+  type Snapshot,
+  type VirtualNetwork,
+  type Vm,
+} from "./api";
 import { read } from "./events";
 import { toasts } from "./toasts.svelte";
 
@@ -22,7 +36,14 @@ class Live {
   /** The lists are there. */
   isLoaded = $state(false);
 
+  /** All lists are there, not only those that most pages need. */
+  isWhole = $state(false);
+
   #vms = new Map<string, Vm>();
+  #disks = new Map<string, Disk>();
+  #snapshots = new Map<string, Snapshot>();
+  #networks = new Map<string, VirtualNetwork>();
+  #groups = new Map<string, SecurityGroup>();
   #operations = new Map<string, Operation>();
   #projects = new Map<string, Project>();
   #revision = 0;
@@ -45,6 +66,30 @@ class Live {
   get projects(): Project[] {
     void this.version;
     return [...this.#projects.values()].sort((a, b) => a.name.localeCompare(b.name));
+  }
+
+  get disks(): Disk[] {
+    return this.#sorted(this.#disks);
+  }
+
+  get networks(): VirtualNetwork[] {
+    return this.#sorted(this.#networks);
+  }
+
+  get groups(): SecurityGroup[] {
+    return this.#sorted(this.#groups);
+  }
+
+  /** The newest first. */
+  get snapshots(): Snapshot[] {
+    void this.version;
+    return [...this.#snapshots.values()].sort((a, b) => (a.created < b.created ? 1 : -1));
+  }
+
+  /** Those of a kind, by name. */
+  #sorted<T extends Named>(of: Map<string, T>): T[] {
+    void this.version;
+    return [...of.values()].sort((a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }));
   }
 
   vm(project: string, name: string): Vm | undefined {
@@ -72,7 +117,9 @@ class Live {
     this.#vms.clear();
     this.#operations.clear();
     this.#projects.clear();
+    for (const kind of ["disk", "snapshot", "network", "security-group"] as const) this.#kept(kind)?.clear();
     this.isLoaded = false;
+    this.isWhole = false;
     this.link = "connecting";
     this.version += 1;
   }
@@ -125,6 +172,37 @@ class Live {
     this.#revision = vms.revision;
     this.isLoaded = true;
     this.version += 1;
+    // Before the watch begins: what it then tells is newer.
+    const lists = { disk: "disks", snapshot: "snapshots", network: "networks", "security-group": "security-groups" } as const;
+    const read = Object.entries(lists).map(async ([kind, plural]) => {
+      const kept = this.#kept(kind);
+      const { items } = await all<Named>(`/v1/${plural}`);
+      kept?.clear();
+      for (const one of items) kept?.set(one.id, one);
+    });
+    await Promise.all(read);
+    this.isWhole = true;
+    this.version += 1;
+  }
+
+  /** Where objects of a kind are kept. */
+  #kept(kind: string): Map<string, unknown> | undefined {
+    switch (kind) {
+      case "vm":
+        return this.#vms;
+      case "project":
+        return this.#projects;
+      case "disk":
+        return this.#disks;
+      case "snapshot":
+        return this.#snapshots;
+      case "network":
+        return this.#networks;
+      case "security-group":
+        return this.#groups;
+      default:
+        return undefined;
+    }
   }
 
   async #watch(stop: AbortSignal, began: () => void) {
@@ -176,13 +254,8 @@ class Live {
         this.#operations.set(id, operation);
         this.#trim();
       } else this.#operations.delete(id);
-    } else if (kind === "vm") {
-      if (object) this.#vms.set(id, object as Vm);
-      else this.#vms.delete(id);
-    } else if (kind === "project") {
-      if (object) this.#projects.set(id, object as Project);
-      else this.#projects.delete(id);
-    }
+    } else if (object) this.#kept(kind)?.set(id, object);
+    else this.#kept(kind)?.delete(id);
     this.#draw();
   }
 

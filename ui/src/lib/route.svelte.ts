@@ -49,6 +49,11 @@ class Route {
 
 export const route = new Route();
 
+/** Where an object's own page is. */
+export function objectHref(kind: "networks" | "security-groups", of: { project: string; name: string }): string {
+  return `/${kind}/${of.project}/${of.name}`;
+}
+
 /** Where a VM's page is. */
 export function vmHref(vm: { project: string; name: string }, tab = ""): string {
   return `/vms/${vm.project}/${vm.name}${tab ? `/${tab}` : ""}`;
