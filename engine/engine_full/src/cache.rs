@@ -25,8 +25,8 @@ use crate::translate::Frame;
 
 bitflags::bitflags! {
     /// What a unit was translated for.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-    pub(crate) struct Mode: u8 {
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+    pub(crate) struct Mode: u16 {
         /// At privilege level 3.
         const USER = 1;
         /// x87, MMX and SSE may not be used: CR0.EM or CR0.TS, or no CR4.OSFXSR.
@@ -35,10 +35,30 @@ bitflags::bitflags! {
         const NO_WINDOW = 4;
         /// The page is not global: no other page may be linked to it.
         const LOCAL = 8;
-        /// 32-bit code in long mode.
+        /// 32-bit user code in long mode, its segments flat but for FS and GS.
         const COMPAT = 16;
+        /// That, and FS has a limit or may not be written to.
+        const NO_FS = 32;
+        /// The same of GS.
+        const NO_GS = 64;
     }
 }
+
+impl Mode {
+    /// Bits of code: 64 or 32.
+    pub(crate) fn code_bits(self) -> u32 {
+        if self.contains(Self::COMPAT) { 32 } else { 64 }
+    }
+
+    /// What jumps to code of this mode find it by: 32-bit code's addresses are marked, because other code
+    /// of the same address space may be at the same address. No address of 64-bit user code is among those.
+    pub(crate) fn jump_address(self, rip: u64) -> u64 {
+        if self.contains(Self::COMPAT) { rip | COMPAT_MARK } else { rip }
+    }
+}
+
+/// See [`Mode::jump_address`].
+pub(crate) const COMPAT_MARK: u64 = 0xffff_ffff << 32;
 
 /// Names a unit's translation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -202,6 +222,10 @@ impl Hasher for KeyHasher {
     }
 
     fn write_u8(&mut self, value: u8) {
+        self.write_u64(u64::from(value));
+    }
+
+    fn write_u16(&mut self, value: u16) {
         self.write_u64(u64::from(value));
     }
 

@@ -126,8 +126,11 @@ pub(crate) struct Context {
     pub(crate) pushed: u64,
     /// Where an indirect call goes, while the return address is pushed.
     pub(crate) called: u64,
-    /// Linear address of the page of the user's unit that runs.
+    /// Linear address of the page of the user's unit that runs; of 32-bit code marked, as jumps to it
+    /// are.
     pub(crate) code_page: u64,
+    /// Not zero: user code that is jumped to is 64-bit code.
+    pub(crate) long_code: u64,
     /// What the last exit was for: the number of a site.
     pub(crate) site: u32,
     /// AH after LAHF.

@@ -7,6 +7,7 @@ pub mod float;
 pub mod heap;
 pub mod integer;
 pub mod memory;
+pub mod narrow;
 pub mod pages;
 pub mod process;
 pub mod python;
@@ -56,6 +57,7 @@ pub const ALL: &[Row] = &[
     row("hash", integer::INSERTS, 5, integer::hash),
     row("strings", 1, 500, heap::strings),
     row("nbody", 1, 500, float::nbody),
+    row("narrow", 1, 50, narrow::narrow),
     row("x87", 1, 50, float::x87),
     row("sse2", 1, 50, vector::sse2),
     row("avx2", 1, 50, vector::avx2),

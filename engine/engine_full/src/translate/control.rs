@@ -89,12 +89,12 @@ impl Translator {
     /// LOOP and JRCXZ.
     pub(super) fn jump_by_rcx(&mut self, index: usize, insn: &Native) {
         self.unit.distance_at_hand = false;
-        let is_loop = insn.opcode() == 0xe2;
+        let (is_loop, word) = (insn.opcode() == 0xe2, self.word());
         if is_loop {
-            self.asm.lea(8, Reg::R11, Mem::at(Reg::R11, -1));
+            self.asm.lea(word, Reg::R11, Mem::at(Reg::R11, -1));
         }
         let (zero, over) = (self.asm.label(), self.asm.label());
-        self.asm.mov_rr(8, Reg::RCX, Reg::R11);
+        self.asm.mov_rr(word, Reg::RCX, Reg::R11);
         self.asm.jrcxz(zero);
         if is_loop {
             self.go(self.target_of(insn), self.form.taken[index] == 0);
@@ -106,6 +106,15 @@ impl Translator {
         }
         self.asm.bind(over);
         self.unit.distance_at_hand = false;
+    }
+
+    /// What was loaded into R10 for a jump becomes the address the jump is found by. No flag is touched.
+    pub(super) fn mark_target(&mut self) {
+        if self.compat() {
+            // Less 2^32: see [`Mode::jump_address`].
+            self.asm.lea(8, Reg::R10, Mem::at(Reg::R10, i32::MIN));
+            self.asm.lea(8, Reg::R10, Mem::at(Reg::R10, i32::MIN));
+        }
     }
 
     /// Goes on at the guest address in R10, by the jumps known. No flag is touched.

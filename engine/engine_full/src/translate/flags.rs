@@ -51,9 +51,10 @@ impl Translator {
     pub(super) fn pop_flags(&mut self, index: usize, insn: &Native) {
         let out = self.way_out(Reason::Interpret, self.rip_of(insn), 0);
         let place = self.stack_place(index, insn, 0, false);
-        self.asm.load(8, Reg::R10, place);
+        let word = self.word();
+        self.asm.load(word, Reg::R10, place);
         self.check_flags(out);
-        self.asm.lea(8, Reg::RSP, Mem::at(Reg::RSP, 8));
+        self.asm.lea(word, Reg::RSP, Mem::at(Reg::RSP, i32::from(word)));
         self.set_flags();
     }
 

@@ -59,7 +59,7 @@ pub(crate) struct Source<'a> {
 
 impl Source<'_> {
     fn decoder(&self, at: usize) -> NativeDecoder<'_> {
-        NativeDecoder::new(64, &self.bytes[at..]).with_features(self.features)
+        NativeDecoder::new(self.mode.code_bits(), &self.bytes[at..]).with_features(self.features)
     }
 
     fn offset(&self) -> usize {
@@ -86,6 +86,7 @@ pub(crate) struct Form {
     pub(crate) frame: Option<(i32, i32)>,
     /// Lines of the page that were read.
     pub(crate) lines: u64,
+    mode: Mode,
 }
 
 impl Form {
@@ -94,6 +95,7 @@ impl Form {
     pub(crate) fn form(&mut self, source: &Source<'_>, is_there: impl Fn(usize) -> bool) {
         self.insns.clear();
         self.lines = 0;
+        self.mode = source.mode;
         let start = source.offset();
         let mut decoder = source.decoder(start);
         let mut jumps = 0;
@@ -217,12 +219,17 @@ impl Form {
     fn find_frame(&mut self, mode: Mode) {
         self.stack.clear();
         self.frame = None;
+        let word = word_of(mode);
         let usable = !mode.contains(Mode::NO_WINDOW) && self.live.first() == Some(&0);
         let mut at = usable.then_some(0);
         for index in 0..self.insns.len() {
             let insn = self.insns[index];
-            if let (Some(rsp), Some((first, last))) = (at, accessed(&insn)) {
-                let (first, last) = (rsp + first, rsp + last);
+            if let (Some(rsp), Some((first, last))) = (at, accessed(&insn, word)) {
+                let (mut first, mut last) = (rsp + first, rsp + last);
+                if word == 4 {
+                    // ESP is cut to 32 bits: where it is, it is in the window as well.
+                    (first, last) = (first.min(rsp), last.max(rsp));
+                }
                 let frame = self.frame.map_or((first, last), |f| (f.0.min(first), f.1.max(last)));
                 if (frame.1 - frame.0) as u64 <= ROOMS as u64 * ROOM_SIZE {
                     self.frame = Some(frame);
@@ -231,7 +238,7 @@ impl Form {
                 }
             }
             self.stack.push(at);
-            at = at.and_then(|rsp| after(&insn, rsp)).filter(|rsp| rsp.abs() < 1 << 20);
+            at = at.and_then(|rsp| after(&insn, rsp, word)).filter(|rsp| rsp.abs() < 1 << 20);
             // What is made room for is used by what comes after.
             if let (Some(rsp), Some((first, end))) = (at, self.frame)
                 && insn.class == Class::Copy
@@ -270,10 +277,15 @@ impl Form {
         let before = (*self.stack.get(index)?)?;
         let at = match insn.class {
             Class::Jump | Class::JumpIf | Class::Loop => before,
-            _ => after(insn, before)?,
+            _ => after(insn, before, word_of(self.mode))?,
         };
         self.frame_from(at)
     }
+}
+
+/// Bytes of what PUSH pushes.
+pub(crate) fn word_of(mode: Mode) -> u8 {
+    if mode.contains(Mode::COMPAT) { 4 } else { 8 }
 }
 
 /// Lines of a page that bytes `first..end` touch.
@@ -296,45 +308,64 @@ fn is_translated(insn: &Native, mode: Mode) -> bool {
     if !insn.is_portable() || insn.vector && mode.contains(Mode::NO_VECTOR) {
         return false;
     }
+    let word = word_of(mode);
+    if word == 4 && !is_flat(insn, mode) {
+        return false;
+    }
     match insn.class {
         Class::System => System::of(insn, mode).is_some(),
-        Class::String => super::string::is_possible(insn),
-        Class::PushFlags | Class::PopFlags => insn.op_size == 8 && !insn.op66,
-        Class::Loop => insn.addr_size == 8 && matches!(insn.opcode(), 0xe2 | 0xe3),
-        Class::Pop => insn.op_size == 8 && insn.mem.is_none(),
-        Class::Push => insn.op_size == 8,
+        Class::String => super::string::is_possible(insn, word),
+        Class::PushFlags | Class::PopFlags => insn.op_size == word && !insn.op66,
+        Class::Loop => insn.addr_size == word && matches!(insn.opcode(), 0xe2 | 0xe3),
+        Class::Pop => insn.op_size == word && insn.mem.is_none(),
+        Class::Push => insn.op_size == word,
         Class::Leave => !insn.op66,
         Class::Call
         | Class::CallIndirect
         | Class::Ret
         | Class::Jump
         | Class::JumpIndirect
-        | Class::JumpIf => insn.op_size == 8 && !insn.op66,
+        | Class::JumpIf => insn.op_size == word && !insn.op66,
         Class::Copy => super::copy::is_possible(insn),
         Class::Nop => true,
     }
 }
 
+/// Of 32-bit code: its memory operand, if any, is in a segment that is all of the 32-bit addresses.
+fn is_flat(insn: &Native, mode: Mode) -> bool {
+    use x86_state::SegReg;
+    let Some(mem) = insn.mem.as_ref() else { return true };
+    let flat = match mem.seg {
+        SegReg::Fs => !mode.contains(Mode::NO_FS),
+        SegReg::Gs => !mode.contains(Mode::NO_GS),
+        // Code cannot be written to, and may not be readable.
+        SegReg::Cs => false,
+        _ => true,
+    };
+    flat && mem.addr_size == 4
+}
+
 /// Bytes an instruction accesses relative to RSP: first, and one past the last.
-fn accessed(insn: &Native) -> Option<(i32, i32)> {
+fn accessed(insn: &Native, word: u8) -> Option<(i32, i32)> {
+    let size = i32::from(word);
     match insn.class {
         Class::Push | Class::PushFlags | Class::Call | Class::CallIndirect => {
-            let own = by_stack_pointer(insn).unwrap_or((-8, 0));
-            Some((own.0.min(-8), own.1.max(0)))
+            let own = by_stack_pointer(insn, word).unwrap_or((-size, 0));
+            Some((own.0.min(-size), own.1.max(0)))
         }
-        Class::Pop | Class::PopFlags | Class::Ret => Some((0, 8)),
-        _ => by_stack_pointer(insn),
+        Class::Pop | Class::PopFlags | Class::Ret => Some((0, size)),
+        _ => by_stack_pointer(insn, word),
     }
 }
 
 /// Bytes of a memory operand that is RSP and a displacement.
-pub(crate) fn by_stack_pointer(insn: &Native) -> Option<(i32, i32)> {
+pub(crate) fn by_stack_pointer(insn: &Native, word: u8) -> Option<(i32, i32)> {
     use x86_decode::native::Access;
     use x86_state::SegReg;
     let mem = insn.mem.as_ref()?;
     let plain = mem.base == Some(RSP)
         && mem.index.is_none()
-        && mem.addr_size == 8
+        && mem.addr_size == word
         && mem.access != Access::None
         && !matches!(mem.seg, SegReg::Fs | SegReg::Gs)
         && mem.disp.abs() < 1 << 20;
@@ -342,13 +373,14 @@ pub(crate) fn by_stack_pointer(insn: &Native) -> Option<(i32, i32)> {
 }
 
 /// RSP after an instruction, where it was at `rsp` before.
-fn after(insn: &Native, rsp: i32) -> Option<i32> {
+fn after(insn: &Native, rsp: i32, word: u8) -> Option<i32> {
+    let size = i32::from(word);
     match insn.class {
-        Class::Push | Class::PushFlags => Some(rsp - 8),
-        Class::PopFlags => Some(rsp + 8),
-        Class::Pop if insn.opcode_register() != RSP => Some(rsp + 8),
+        Class::Push | Class::PushFlags => Some(rsp - size),
+        Class::PopFlags => Some(rsp + size),
+        Class::Pop if insn.opcode_register() != RSP => Some(rsp + size),
         Class::Copy if insn.gpr_written & 1 << RSP == 0 => Some(rsp),
-        Class::Copy => adjusted(insn).map(|by| rsp + by),
+        Class::Copy => adjusted(insn, word).map(|by| rsp + by),
         Class::System if insn.gpr_written & 1 << RSP != 0 => None,
         Class::Nop | Class::JumpIf | Class::Loop | Class::String | Class::System => Some(rsp),
         _ => None,
@@ -356,8 +388,8 @@ fn after(insn: &Native, rsp: i32) -> Option<i32> {
 }
 
 /// What ADD, SUB or LEA adds to RSP.
-fn adjusted(insn: &Native) -> Option<i32> {
-    if insn.op_size != 8 || insn.bytes[usize::from(insn.opcode_at)] == 0x0f {
+fn adjusted(insn: &Native, word: u8) -> Option<i32> {
+    if insn.op_size != word || insn.bytes[usize::from(insn.opcode_at)] == 0x0f {
         return None;
     }
     let by = match (insn.opcode(), insn.modrm? >> 3 & 7) {
@@ -365,7 +397,7 @@ fn adjusted(insn: &Native) -> Option<i32> {
         (0x81 | 0x83, 5) if insn.mem.is_none() => insn.imm.checked_neg()?,
         (0x8d, _) => {
             let mem = insn.mem.as_ref()?;
-            let plain = mem.base == Some(RSP) && mem.index.is_none() && mem.addr_size == 8;
+            let plain = mem.base == Some(RSP) && mem.index.is_none() && mem.addr_size == word;
             plain.then_some(i64::from(mem.disp))?
         }
         _ => return None,

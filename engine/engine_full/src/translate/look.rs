@@ -37,13 +37,16 @@ pub(super) enum Origin {
 impl Origin {
     /// Of a memory operand, and its distance from there. None for one that is looked at otherwise.
     /// `user`: addresses of code are distances.
-    fn of(mem: &NativeMem, rip_after: u64, user: bool) -> Option<(Self, i64)> {
-        if mem.addr_size != 8 || matches!(mem.seg, SegReg::Fs | SegReg::Gs) {
+    fn of(mem: &NativeMem, rip_after: u64, user: bool, word: u8) -> Option<(Self, i64)> {
+        let named = mem.base.is_some() || mem.index.is_some();
+        // Sums of registers that are less wide than addresses are looked up one by one.
+        if mem.addr_size != word || word == 4 && named || matches!(mem.seg, SegReg::Fs | SegReg::Gs)
+        {
             return None;
         }
         if mem.rip_relative || mem.base.is_none() && mem.index.is_none() {
             let from = if mem.rip_relative { rip_after } else { 0 };
-            let address = from.wrapping_add(mem.disp as i64 as u64);
+            let address = from.wrapping_add(mem.disp as i64 as u64) & (u64::MAX >> (64 - 8 * word));
             let offset = (address & (PAGE_SIZE as u64 - 1)) as i64;
             let origin = if mem.rip_relative && user {
                 Self::Near(address as i64 >> 12)
@@ -165,7 +168,7 @@ impl Translator {
     /// The host's operand for one whose address needs no more than RCX. The guest's R10, where it is
     /// held, is in the context, too.
     pub(super) fn look_for(&mut self, index: usize, insn: &Native, mem: &NativeMem) -> Option<Mem> {
-        let (origin, first) = Origin::of(mem, self.rip_after(insn), self.user())?;
+        let (origin, first) = Origin::of(mem, self.rip_after(insn), self.user(), self.word())?;
         let write = matches!(mem.access, Access::Write | Access::ReadWrite);
         let end = first + size_of(mem);
         let has = |known: &Option<Looked>| known.is_some_and(|l| l.has(origin, first, end, write));
@@ -225,8 +228,9 @@ impl Translator {
             }
             at_hand &= next.class == Class::Copy && is_plain(next, self.unit.x87_at_hand);
             if let Some(mem) = next.mem.filter(|mem| mem.access != Access::None) {
-                let windowed = by_stack_pointer(next).and(self.form.stack[i]).is_some();
-                let found = Origin::of(&mem, self.rip_after(next), self.user());
+                let windowed =
+                    by_stack_pointer(next, self.word()).and(self.form.stack[i]).is_some();
+                let found = Origin::of(&mem, self.rip_after(next), self.user(), self.word());
                 match found.filter(|found| !windowed && found.0 == wanted.origin) {
                     Some((origin, first)) => {
                         let end = wanted.end.max(first + size_of(&mem));

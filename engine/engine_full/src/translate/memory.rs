@@ -22,7 +22,7 @@ impl Translator {
     /// left it R10; in the context it is in any case.
     pub(super) fn find_operand(&mut self, index: usize, insn: &Native, mem: &NativeMem) -> Mem {
         self.put_back();
-        let known = by_stack_pointer(insn).and(self.form.stack[index]);
+        let known = by_stack_pointer(insn, self.word()).and(self.form.stack[index]);
         if known.is_some() {
             return self.in_window(mem.disp);
         }
@@ -56,12 +56,13 @@ impl Translator {
             _ => return,
         };
         let base = context(field!(segment_base) + 8 * segment);
+        let size = self.word();
         if self.flags_free(index) {
-            self.asm.alu_rm(Alu::Add, 8, Reg::R10, base);
+            self.asm.alu_rm(Alu::Add, size, Reg::R10, base);
         } else {
             self.unit.distance_at_hand = false;
             self.asm.load(8, Reg::RCX, base);
-            self.asm.lea(8, Reg::R10, Mem::at(Reg::R10, 0).index(Reg::RCX, 0));
+            self.asm.lea(size, Reg::R10, Mem::at(Reg::R10, 0).index(Reg::RCX, 0));
         }
     }
 

@@ -25,7 +25,7 @@ mod time;
 use x86_decode::native::{Class, Native};
 use x86_encode::{Alu, Assembler, Cond, Label, Mem, Reg};
 
-use crate::cache::{Cache, Key, Mode, NewUnit, Point, Reason, Site, SiteKind};
+use crate::cache::{Cache, Key, Mode, NewUnit, Point, Reason, SITE_JUMP, Site, SiteKind};
 use crate::code::Place;
 use crate::context::{LOOKS, field, stack_field};
 use crate::views::USER_JUMPS_FOR;
@@ -62,6 +62,8 @@ const GUEST_R11: u8 = 11;
 
 /// Bytes of [`Translator::checked_user_entry`] but for the offset in the page.
 const USER_ENTRY_SIZE: u32 = 9 + 4 + 2 + 5 + 3 + 9;
+/// Bytes of [`Translator::leave_64_bit_code`].
+const COMPAT_CHECK_SIZE: u32 = 9 + 2 + 5 + 5;
 
 /// A field of the context.
 fn context(displacement: i32) -> Mem {
@@ -272,6 +274,16 @@ impl Translator {
         self.unit.mode.contains(Mode::USER)
     }
 
+    /// 32-bit code.
+    fn compat(&self) -> bool {
+        self.unit.mode.contains(Mode::COMPAT)
+    }
+
+    /// Bytes of an address, and of what PUSH pushes.
+    fn word(&self) -> u8 {
+        form::word_of(self.unit.mode)
+    }
+
     /// A register = a guest address: as it is, or as far as it is from the page. A size of less than 8
     /// leaves that of it.
     fn set_address(&mut self, to: Reg, size: u8, address: u64) {
@@ -368,7 +380,9 @@ impl Translator {
             -128..0 => 1,
             _ => 4,
         };
-        while !(self.here() + USER_ENTRY_SIZE + distance_size).is_multiple_of(8) {
+        let own_size = if self.compat() { COMPAT_CHECK_SIZE } else { 0 };
+        let size = USER_ENTRY_SIZE + own_size + distance_size;
+        while !(self.here() + size).is_multiple_of(8) {
             self.asm.int3();
         }
         let entry = self.here();
@@ -377,10 +391,32 @@ impl Translator {
         self.asm.jrcxz(there);
         self.jump_to_place(self.unit.miss);
         self.asm.bind(there);
+        self.leave_64_bit_code();
         self.asm.lea(8, Reg::RCX, Mem::at(Reg::R10, offset));
         self.asm.store(8, context(field!(code_page)), Reg::RCX);
-        debug_assert_eq!(self.here(), entry + USER_ENTRY_SIZE + distance_size);
+        debug_assert_eq!(self.here(), entry + size);
         entry
+    }
+
+    /// Of 32-bit code: 64-bit code that has jumped here has left the canonical addresses.
+    ///
+    /// ```text
+    ///     mov rcx, gs:[long_code]
+    ///     jrcxz on
+    ///     mov ecx, SITE_JUMP
+    ///     jmp leave
+    /// on:
+    /// ```
+    fn leave_64_bit_code(&mut self) {
+        if !self.compat() {
+            return;
+        }
+        let on = self.asm.label();
+        self.asm.load(8, Reg::RCX, context(field!(long_code)));
+        self.asm.jrcxz(on);
+        self.asm.mov_ri(Reg::RCX, SITE_JUMP.into());
+        self.jump_to_place(self.unit.leave);
+        self.asm.bind(on);
     }
 
     /// The checked entry, out of line. Returns where.

@@ -6,6 +6,7 @@
 
 use x86_decode::native::Native;
 use x86_encode::{Alu, Cond, Mem, Reg, Shift};
+use x86_state::SegReg;
 
 use super::{Cold, Translator, context};
 use crate::cache::Reason;
@@ -29,9 +30,15 @@ fn what(insn: &Native) -> Option<Move> {
 }
 
 /// SCAS and CMPS are the interpreter's, as is what is relative to FS or GS.
-pub(super) fn is_possible(insn: &Native) -> bool {
+pub(super) fn is_possible(insn: &Native, word: u8) -> bool {
     let own_segment = insn.seg.is_none_or(|seg| (seg as u8) < 4);
-    insn.addr_size == 8 && own_segment && !insn.lock && what(insn).is_some()
+    // What 32-bit code repeats is the interpreter's, too, which does whole pages of it at once.
+    let one = insn.rep == 0 && insn.seg != Some(SegReg::Cs);
+    insn.addr_size == word
+        && own_segment
+        && !insn.lock
+        && what(insn).is_some()
+        && (word == 8 || one)
 }
 
 /// Bytes of an element.
@@ -68,9 +75,9 @@ impl Translator {
     }
 
     fn once(&mut self, index: usize, insn: &Native, what: Move, size: u8) {
-        let bytes = u16::from(size);
+        let (bytes, word) = (u16::from(size), self.word());
         if what != Move::Store {
-            self.asm.mov_rr(8, Reg::R10, Reg::RSI);
+            self.asm.mov_rr(word, Reg::R10, Reg::RSI);
             let from = self.check(index, insn, bytes, false, 1);
             self.asm.load(size, Reg::R10, from);
         }
@@ -80,24 +87,24 @@ impl Translator {
             Move::Copy => {
                 let kept = context(field!(pushed));
                 self.asm.store(8, kept, Reg::R10);
-                self.asm.mov_rr(8, Reg::R10, Reg::RDI);
+                self.asm.mov_rr(word, Reg::R10, Reg::RDI);
                 let to = self.check(index, insn, bytes, true, 1);
                 self.asm.lea(8, Reg::R10, to);
                 self.asm.load(8, Reg::RCX, kept);
                 self.asm.store(size, Mem::at(Reg::R10, 0), Reg::RCX);
             }
             Move::Store => {
-                self.asm.mov_rr(8, Reg::R10, Reg::RDI);
+                self.asm.mov_rr(word, Reg::R10, Reg::RDI);
                 let to = self.check(index, insn, bytes, true, 1);
                 self.asm.store(size, to, Reg::RAX);
             }
         }
         let step = i32::from(size);
         if what != Move::Store {
-            self.asm.lea(8, Reg::RSI, Mem::at(Reg::RSI, step));
+            self.asm.lea(word, Reg::RSI, Mem::at(Reg::RSI, step));
         }
         if what != Move::Load {
-            self.asm.lea(8, Reg::RDI, Mem::at(Reg::RDI, step));
+            self.asm.lea(word, Reg::RDI, Mem::at(Reg::RDI, step));
         }
     }
 

@@ -65,7 +65,7 @@ impl System {
             Code::Swapgs if !user => Some(Self::SwapGs),
             Code::Clac if !user => Some(Self::Access(false)),
             Code::Stac if !user => Some(Self::Access(true)),
-            Code::Syscall if user => Some(Self::Syscall),
+            Code::Syscall if user && !mode.contains(Mode::COMPAT) => Some(Self::Syscall),
             Code::Sysretq if !user => Some(Self::Sysret),
             Code::Iretq if !user => Some(Self::Iret),
             Code::Rdtsc => Some(Self::ReadTsc(false)),

@@ -438,6 +438,7 @@ fn translated_code_accesses_only_what_it_has_looked_up() {
         let mut mode = Mode::empty();
         mode.set(Mode::USER, upper == 0);
         mode.set(Mode::NO_WINDOW, round & 6 == 0);
+        mode.set(Mode::COMPAT, upper == 0 && round % 5 == 0);
         if !cache.has_room() {
             cache.clear();
         }

@@ -128,7 +128,7 @@ impl FullVcpu {
                 self.fill_written(at, selector);
             }
         }
-        self.views.window_around(linear, selector)
+        self.views.window_around(linear, selector).and_then(|found| self.cut_window(found))
     }
 
     pub(super) fn close_windows(&mut self) {

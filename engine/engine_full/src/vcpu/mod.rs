@@ -1,5 +1,6 @@
 //! One vCPU: translated code where there is any, the interpreter for everything else.
 
+mod compat;
 mod memory;
 mod registers;
 mod units;
@@ -46,8 +47,8 @@ pub(crate) struct FullVcpu {
     page: Box<[u8; PAGE_SIZE as usize + INSN_SIZE_MAX]>,
     /// Which pages these are, and of which generation of their code.
     page_read: Option<(u32, Option<u32>, u64)>,
-    /// What user and kernel code among the jumps was translated for.
-    jump_modes: [Mode; 2],
+    /// What user, kernel and 32-bit user code among the jumps was translated for.
+    jump_modes: [Mode; 3],
     /// The registers are in the context.
     given: bool,
     recent: Vec<Option<Recent>>,
@@ -168,7 +169,7 @@ impl FullVcpu {
             translator: Translator::default(),
             page: Box::new([0; PAGE_SIZE as usize + INSN_SIZE_MAX]),
             page_read: None,
-            jump_modes: [Mode::empty(); 2],
+            jump_modes: [Mode::empty(); 3],
             given: false,
             recent: vec![None; RECENT],
             code_moves: [0; 2],
@@ -234,8 +235,7 @@ impl FullVcpu {
     /// Nothing in force needs a look at each instruction, or is the interpreter's.
     fn can_translate(&self) -> bool {
         let cpu = &self.soft.cpu;
-        cpu.mode == CpuMode::Long64
-            && matches!(cpu.cpl, 0 | 3)
+        (cpu.mode == CpuMode::Long64 && matches!(cpu.cpl, 0 | 3) || compat::is_flat(cpu))
             && cpu.is_plain()
             && cpu.activity == x86_state::Activity::Running
             && !self.soft.is_debugged()
@@ -246,7 +246,8 @@ impl FullVcpu {
     fn interpreted_at_once(&self) -> u64 {
         let cpu = &self.soft.cpu;
         let debugged = cpu.system_flag(Rflags::TF) || cpu.debug.dr7 & 0xff != 0;
-        if cpu.mode == CpuMode::Long64 && !debugged { 1 } else { SLICE }
+        let code = cpu.mode == CpuMode::Long64 || compat::is_flat(cpu);
+        if code && !debugged { 1 } else { SLICE }
     }
 
     /// What code is translated for now.
@@ -256,7 +257,7 @@ impl FullVcpu {
         let mut mode = Mode::empty();
         mode.set(Mode::USER, cpu.cpl == 3);
         mode.set(Mode::NO_VECTOR, off);
-        mode
+        mode | compat::mode(cpu)
     }
 
     fn selector(&self) -> Selector {
@@ -354,7 +355,7 @@ impl FullVcpu {
         entry::run(gs);
         let context = self.views.context();
         let (fault, number) = (std::mem::take(&mut context.fault), context.site);
-        let (scratch, code_page) = (context.scratch, context.code_page);
+        let (mut scratch, code_page) = (context.scratch, context.code_page);
         transition::take(&mut self.soft.cpu, context);
         let cache = self.complex.cache();
         let found = if fault != 0 {
@@ -367,6 +368,11 @@ impl FullVcpu {
         };
         if site.kind.contains(SiteKind::NEAR) {
             site.rip = site.rip.wrapping_add(code_page);
+        }
+        if self.soft.cpu.mode == CpuMode::Compat32 {
+            // Marked, as jumps to such code are.
+            site.rip &= 0xffff_ffff;
+            scratch &= if site.reason == Reason::Jump { 0xffff_ffff } else { u64::MAX };
         }
         let resume = cache.memory.address(site.host);
         let generation = cache.generation;

@@ -13,6 +13,7 @@ impl FullVcpu {
         if std::mem::replace(&mut self.given, true) {
             return;
         }
+        self.narrow();
         if let Some(check) = &mut self.check {
             check.begin(&self.soft.cpu);
         }

@@ -43,7 +43,7 @@ impl FullVcpu {
 
     /// Goes on at a unit, which is at `rip`.
     fn enter_at(&mut self, rip: u64, found: Found) -> Onward {
-        self.views.context().code_page = rip & !PAGE_MASK;
+        self.views.context().code_page = found.mode.jump_address(rip & !PAGE_MASK);
         Onward::Host(found.target)
     }
 
@@ -72,7 +72,7 @@ impl FullVcpu {
         if user && !found.crosses {
             self.keep_jumps_beside(rip, found, cache);
         }
-        self.views.set_jump(rip, user, entry, found.crosses);
+        self.views.set_jump(found.mode.jump_address(rip), user, entry, found.crosses);
         if !user && rip >> 63 != 0 {
             self.views.set_other_jump(rip, cache.memory.address(found.body));
         }
@@ -86,6 +86,7 @@ impl FullVcpu {
         if !self.views.has_jumps_to(rip) {
             for (other, entry) in cache.jumps_beside(&key) {
                 let at = rip & !PAGE_MASK | other;
+                let at = found.mode.jump_address(at);
                 self.views.set_jump(at, true, cache.memory.address(entry), false);
             }
         }
@@ -101,8 +102,13 @@ impl FullVcpu {
     /// The unit at `rip`, translated now if need be; none where code cannot be fetched.
     pub(super) fn unit(&mut self, rip: u64, extra: Mode, by: By) -> Option<Found> {
         let wanted = self.mode() | extra;
-        let own = &mut self.jump_modes[usize::from(!wanted.contains(Mode::USER))];
-        let jumps_for = wanted & Mode::NO_VECTOR;
+        let whose = match wanted & (Mode::USER | Mode::COMPAT) {
+            Mode::USER => 0,
+            whose if whose.is_empty() => 1,
+            _ => 2,
+        };
+        let own = &mut self.jump_modes[whose];
+        let jumps_for = wanted & (Mode::NO_VECTOR | Mode::NO_FS | Mode::NO_GS);
         if std::mem::replace(own, jumps_for) != jumps_for {
             self.views.flush_jumps();
         }
@@ -155,8 +161,11 @@ impl FullVcpu {
         let page = (at >> 12) as u32;
         let mut global = place.global;
         let mut second = None;
-        if self.crosses(at | rip & PAGE_MASK) {
+        if self.crosses(at | rip & PAGE_MASK, wanted) {
             let beyond = (rip | PAGE_MASK).wrapping_add(1);
+            if wanted.contains(Mode::COMPAT) && beyond >> 32 != 0 {
+                return None;
+            }
             let place = self.soft.cpu.page(beyond, Access::Execute, privilege).ok()?;
             global &= place.global;
             second = Some((memory_at(&place)? >> 12) as u32);
@@ -190,7 +199,7 @@ impl FullVcpu {
     }
 
     /// The instruction there is on two pages.
-    pub(super) fn crosses(&self, at: u64) -> bool {
+    pub(super) fn crosses(&self, at: u64, mode: Mode) -> bool {
         let left = PAGE_SIZE - (at & PAGE_MASK);
         if left >= INSN_SIZE_MAX as u64 {
             return false;
@@ -198,7 +207,9 @@ impl FullVcpu {
         let mut bytes = [0; INSN_SIZE_MAX];
         let bytes = &mut bytes[..left as usize];
         self.complex.soft.memory.read(RamOffset(at), bytes);
-        NativeDecoder::new(64, bytes).next_insn().is_err_and(|e| e == DecodeError::Truncated)
+        NativeDecoder::new(mode.code_bits(), bytes)
+            .next_insn()
+            .is_err_and(|e| e == DecodeError::Truncated)
     }
 
     /// Keeps a translation, unless there is no room any more.

@@ -34,7 +34,7 @@ use std::sync::Arc;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::mm::ProtFlags;
 
-use crate::cache::KeyHasher;
+use crate::cache::{COMPAT_MARK, KeyHasher};
 use crate::context::{
     CONTEXT_SIZE, Context, FAR_JUMPS, FAR_TURN, JUMP_MASK, JUMPS, KNOWN_WINDOWS, KnownWindow,
     OTHER_JUMPS_MASK, StackWindow,
@@ -467,7 +467,8 @@ impl Views {
         self.spaces[self.current].code_pages.has_any(rip >> 12, 1)
     }
 
-    /// Jumps to `rip` go to `host` from now on; the instruction there may be on the next page too.
+    /// Jumps to `rip` go to `host` from now on; the instruction there may be on the next page too. Of
+    /// 32-bit code, `rip` is marked.
     pub(crate) fn set_jump(&mut self, rip: u64, user: bool, host: u64, crosses: bool) {
         let index = rip as usize & (JUMPS - 1);
         // The first entry stays one for all.
@@ -480,7 +481,8 @@ impl Views {
         if space.code_pages.is_full() {
             forget_jumps(space, self.miss);
         }
-        for page in [rip >> 12, (rip >> 12) + u64::from(crosses)] {
+        let number = (if rip & COMPAT_MARK == COMPAT_MARK { rip ^ COMPAT_MARK } else { rip }) >> 12;
+        for page in [number, number + u64::from(crosses)] {
             space.code_pages.add(page);
         }
         let far = far_place(rip);
