@@ -213,6 +213,6 @@ impl Disk for RawDisk {
     }
 
     fn may_wait(&self) -> bool {
-        self.direct.is_some()
+        self.direct.is_some() || self.through
     }
 }

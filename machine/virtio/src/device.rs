@@ -91,6 +91,11 @@ pub trait VirtioDevice: Send + Sync {
     /// When there is no way to answer it.
     fn handle(&self, queue: usize, chain: &Chain<'_>) -> Result<Outcome, Broken>;
 
+    /// Requests of `queue` are over so soon that a vCPU may serve them itself, instead of waking a thread.
+    fn is_prompt(&self, _queue: usize) -> bool {
+        false
+    }
+
     /// Requests were taken for later: those of `queue` may begin. Called without locks, after each
     /// round.
     fn submit(&self, _queue: usize) {}

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 
 use evloop::{Event, EventLoop, Interest, Registration};
 use guest_memory::{DmaMemory, GuestMemory};
@@ -175,6 +175,23 @@ impl Runner {
         }
     }
 
+    /// A doorbell that came by the bus: short requests are served by the vCPU that rings, because waking
+    /// a thread takes longer than they do.
+    pub(crate) fn ring(&self, queue: usize) {
+        let Some(slot) = self.slots.get(queue) else { return };
+        if self.is_inline() {
+            self.run(queue);
+        } else if self.device.is_prompt(queue) {
+            match slot.ring.try_lock() {
+                Ok(ring) => self.run_locked(queue, ring),
+                Err(TryLockError::Poisoned(ring)) => self.run_locked(queue, ring.into_inner()),
+                Err(TryLockError::WouldBlock) => slot.event.signal(),
+            }
+        } else {
+            slot.event.signal();
+        }
+    }
+
     pub(crate) fn kick_all(&self) {
         (0..self.slots.len()).for_each(|queue| self.kick(queue));
     }
@@ -204,8 +221,11 @@ impl Runner {
     }
 
     fn run(&self, queue: usize) {
+        self.run_locked(queue, lock(&self.slots[queue].ring));
+    }
+
+    fn run_locked(&self, queue: usize, mut ring: MutexGuard<'_, Option<Ring>>) {
         let slot = &self.slots[queue];
-        let mut ring = lock(&slot.ring);
         let Some(served) = ring.as_mut() else { return };
         let memory = self.memory.dma();
         let result = self.serve(queue, served, &memory);

@@ -25,6 +25,9 @@ struct Options {
     /// Folder for files, in memory
     #[arg(long, default_value = "/tmp")]
     scratch: PathBuf,
+    /// Only the rows of disks, with this one; what is on it is lost
+    #[arg(long)]
+    disk: Option<PathBuf>,
     /// Only rows whose names contain this
     #[arg(long, default_value = "")]
     rows: String,
@@ -48,16 +51,20 @@ fn main() -> anyhow::Result<()> {
     }
     let options = Options::parse();
     rows::process::stay_on_one_cpu()?;
-    let place = Place { root: options.root, scratch: options.scratch };
+    let of_disks = options.disk.is_some();
+    let place = Place { root: options.root, scratch: options.scratch, disk: options.disk };
     let effort = (!options.check).then(|| Effort {
         passes: options.passes,
         pass: Duration::from_millis(options.pass_ms),
         row: Duration::from_millis(options.row_ms),
     });
-    for row in rows::ALL.iter().filter(|row| row.name.contains(&options.rows)) {
+    let wanted = |row: &&Row| row.name.contains(&options.rows);
+    for row in rows::ALL.iter().filter(wanted).filter(|row| row.of_disks() == of_disks) {
         run(row, &place, effort.as_ref())?;
     }
-    rows::python::run(&place, effort.as_ref(), &options.rows)?;
+    if !of_disks {
+        rows::python::run(&place, effort.as_ref(), &options.rows)?;
+    }
     println!("{END}");
     Ok(())
 }

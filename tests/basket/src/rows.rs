@@ -2,6 +2,7 @@
 
 pub mod code;
 pub mod copies;
+pub mod disk;
 pub mod files;
 pub mod float;
 pub mod heap;
@@ -22,6 +23,8 @@ pub struct Place {
     pub root: PathBuf,
     /// The folder for files of ours.
     pub scratch: PathBuf,
+    /// A disk whose content may be lost.
+    pub disk: Option<PathBuf>,
 }
 
 /// Runs so many rounds, and returns a sum of what they computed.
@@ -40,6 +43,13 @@ pub struct Row {
     pub rounds: u64,
     /// Makes the work, always in the same state.
     pub make: fn(&Place) -> Made,
+}
+
+impl Row {
+    /// It needs a disk.
+    pub fn of_disks(&self) -> bool {
+        self.name.starts_with("disk_")
+    }
 }
 
 const fn row(name: &'static str, operations: u64, rounds: u64, make: fn(&Place) -> Made) -> Row {
@@ -82,6 +92,30 @@ pub const ALL: &[Row] = &[
     row("code_written", 1, 100, code::written),
     row("data_by_code", 1, 100, code::data),
     row("lock_add", system::ADDS, 2, system::lock_add),
+    row("disk_read", 1, 20, |place| {
+        disk::disk(place, disk::Load { write: false, random: false, many: false })
+    }),
+    row("disk_read_random", 1, 20, |place| {
+        disk::disk(place, disk::Load { write: false, random: true, many: false })
+    }),
+    row("disk_write", 1, 20, |place| {
+        disk::disk(place, disk::Load { write: true, random: false, many: false })
+    }),
+    row("disk_write_random", 1, 20, |place| {
+        disk::disk(place, disk::Load { write: true, random: true, many: false })
+    }),
+    row("disk_read_32", disk::MANY, 20, |place| {
+        disk::disk(place, disk::Load { write: false, random: false, many: true })
+    }),
+    row("disk_read_random_32", disk::MANY, 20, |place| {
+        disk::disk(place, disk::Load { write: false, random: true, many: true })
+    }),
+    row("disk_write_32", disk::MANY, 20, |place| {
+        disk::disk(place, disk::Load { write: true, random: false, many: true })
+    }),
+    row("disk_write_random_32", disk::MANY, 20, |place| {
+        disk::disk(place, disk::Load { write: true, random: true, many: true })
+    }),
 ];
 
 /// Mixes a value into a sum.

@@ -22,6 +22,8 @@ pub enum Init {
     /// Says that it is up, runs the program `guest_work` with the first virtio disk, and powers off
     /// at its end.
     Work,
+    /// Says that it is up, runs the basket's rows for disks with the first virtio disk, and powers off.
+    DiskLoad,
     /// Makes the first virtio disk the root, and starts its init. A workshop gets the modules, to load
     /// them again.
     SwitchRoot,
@@ -42,6 +44,7 @@ impl Init {
             Self::PowerOff => "poweroff",
             Self::Reboot => "reboot",
             Self::Work => "work",
+            Self::DiskLoad => "disk-load",
             Self::SwitchRoot => "root",
             Self::RootShell => "root-shell",
             Self::Line => "line",
@@ -61,6 +64,10 @@ impl Init {
             Self::Work => "while ! [ -b /dev/vda ]; do sleep 0.05; done\n\
                  stty -echo\n\
                  guest_work\n\
+                 poweroff -f"
+                .to_owned(),
+            Self::DiskLoad => "while ! [ -b /dev/vda ]; do sleep 0.05; done\n\
+                 basket --disk /dev/vda $BASKET\n\
                  poweroff -f"
                 .to_owned(),
             Self::SwitchRoot => "while ! [ -b /dev/vda ]; do sleep 0.05; done\n\
@@ -106,12 +113,14 @@ pub fn initrd(kernel: &Kernel, modules: &[&str], init: Init) -> anyhow::Result<P
     archive.add("bin/busybox", Mode::PROGRAM, &busybox)?;
     archive.add("bin/sh", Mode::LINK, b"busybox")?;
     archive.add("init", Mode::PROGRAM, init.script().as_bytes())?;
-    if init == Init::Work {
-        archive.add(
-            "bin/guest_work",
-            Mode::PROGRAM,
-            &fs::read(host::static_program("guest_work")?)?,
-        )?;
+    let program = match init {
+        Init::Work => Some("guest_work"),
+        Init::DiskLoad => Some("basket"),
+        _ => None,
+    };
+    if let Some(program) = program {
+        let bytes = fs::read(host::static_program(program)?)?;
+        archive.add(&format!("bin/{program}"), Mode::PROGRAM, &bytes)?;
     }
     add_modules(&mut archive, kernel, modules)?;
     // Another test may have the file open.

@@ -4,6 +4,7 @@
 //! only ratios mean much. Where instructions are counted instead of time, load does not matter.
 
 mod boot;
+mod disks;
 mod engines;
 mod idle;
 mod inside;
@@ -26,6 +27,8 @@ enum What {
     Boot(boot::Options),
     /// A basket of small programs in guests and on this machine: how fast, and whether right
     Engines(engines::Options),
+    /// Requests to a disk, beside QEMU
+    Disks(disks::Options),
     /// CPU time of a guest that does nothing
     Idle(idle::Options),
     /// One run on the machine at hand, whose kernel tells what KVM does
@@ -37,6 +40,7 @@ enum What {
 pub fn run(options: &Options) -> anyhow::Result<()> {
     match &options.what {
         What::Boot(boot) => boot::run(boot),
+        What::Disks(options) => disks::run(options),
         What::Engines(options) => engines::run(options),
         What::Idle(options) => idle::run(options),
         What::Inside(options) => inside::run(options),

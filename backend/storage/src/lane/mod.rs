@@ -2,22 +2,27 @@
 //!
 //! Requests of a lane run side by side and end in any order. Those that are the file's own bytes
 //! go to the host's io_uring, when it has one; the rest, and all on hosts without, to threads.
-//! What is alone on its way and will not wait for anything is done on the spot, by the thread that
-//! brings it: most data is in the host's page cache, and waking a thread takes longer.
+//! What the host has shown to be quick with is done on the spot, by the thread that brings it: most data
+//! is in the host's page cache, and waking a thread takes longer. Rings read what is there on the spot
+//! themselves, but leave writes to threads of the kernel's.
 //!
 //! *Locks*: a lane's are leaves; none is held while requests are given back.
 
+mod patience;
 mod threads;
 mod uring;
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 
 use evloop::{EventLoop, Interest, Registration};
 use vm_memory::VolatileSlice;
 
-use crate::Disk;
+use crate::{Disk, total};
+use patience::Patience;
 use threads::Threads;
 use uring::Uring;
 
@@ -65,6 +70,15 @@ fn perform<W: Work>(work: &W, disk: &dyn Disk) -> io::Result<()> {
     work.transfer().map_or_else(|| work.perform(disk), |transfer| transfer.perform(disk))
 }
 
+fn size_bytes<W: Work>(work: &W) -> u64 {
+    match work.transfer() {
+        Some(Transfer::Read(_, buffers) | Transfer::Write(_, buffers, _)) => {
+            total(buffers).unwrap_or(u64::MAX)
+        }
+        Some(Transfer::Flush) | None => 0,
+    }
+}
+
 /// Requests that are done, and how they went.
 pub type Done<W> = Vec<(W, io::Result<()>)>;
 
@@ -96,8 +110,11 @@ struct Shared<W: Work> {
     // State.
     threads: Threads<W>,
     uring: Option<Uring<W>>,
-    /// Done before anything was submitted.
-    ready: Mutex<Done<W>>,
+    /// For who submits.
+    here: Mutex<VecDeque<W>>,
+    patience: Patience,
+    /// An empty vector with room.
+    spare: Mutex<Done<W>>,
     in_flight: AtomicUsize,
     idle: (Mutex<()>, Condvar),
 }
@@ -123,7 +140,9 @@ impl<W: Work> Lane<W> {
             done: Box::new(done),
             threads: Threads::default(),
             uring,
-            ready: Mutex::default(),
+            here: Mutex::default(),
+            patience: Patience::default(),
+            spare: Mutex::default(),
             in_flight: AtomicUsize::new(0),
             idle: Default::default(),
         });
@@ -151,13 +170,17 @@ impl<W: Work> Lane<W> {
         }
     }
 
+    /// Requests will be over when [`Lane::submit`] returns, as far as can be known.
+    pub fn is_prompt(&self) -> bool {
+        self.shared.patience.lasts() && !self.shared.disk.may_wait()
+    }
+
     /// Takes a request in. It may begin with the next [`Lane::submit`] only.
     pub fn push(&self, work: W) {
         let shared = &self.shared;
         shared.in_flight.fetch_add(1, Ordering::AcqRel);
-        if shared.inline {
-            let result = perform(&work, &*shared.disk);
-            lock(&shared.ready).push((work, result));
+        if shared.inline || shared.at_hand(&work) {
+            lock(&shared.here).push_back(work);
             return;
         }
         let left = match &shared.uring {
@@ -176,17 +199,28 @@ impl<W: Work> Lane<W> {
             uring.submit();
             shared.reap();
         }
-        let lone = shared.in_flight.load(Ordering::Acquire) == 1 && !shared.disk.may_wait();
-        if let Some(work) = shared.threads.start(&self.shared, lone) {
+        let mut done = std::mem::take(&mut *lock(&shared.spare));
+        while let Some(work) = self.next_here() {
+            let size_bytes = size_bytes(&work);
+            let begin = Instant::now();
             let result = perform(&work, &*shared.disk);
-            lock(&shared.ready).push((work, result));
+            shared.patience.took(begin.elapsed(), size_bytes);
+            done.push((work, result));
         }
-        let mut ready = std::mem::take(&mut *lock(&shared.ready));
-        shared.give_back(&mut ready);
-        let mut place = lock(&shared.ready);
-        if place.capacity() == 0 {
-            *place = ready;
+        shared.give_back(&mut done);
+        *lock(&shared.spare) = done;
+    }
+
+    /// The next request for who submits: one that is for nobody else, or that no thread of the host's
+    /// can be had for. The others are with threads then.
+    fn next_here(&self) -> Option<W> {
+        let shared = &self.shared;
+        if shared.inline || shared.patience.lasts() {
+            let work = lock(&shared.here).pop_front();
+            return work.or_else(|| shared.threads.start(&self.shared));
         }
+        lock(&shared.here).drain(..).for_each(|work| shared.threads.push(work));
+        shared.threads.start(&self.shared)
     }
 
     /// Waits until all requests have come back. Nothing may be pushed meanwhile, and the caller
@@ -232,8 +266,21 @@ impl<W: Work> Shared<W> {
         uring.recycle(done);
         if !redo.is_empty() {
             redo.into_iter().for_each(|work| self.threads.push(work));
-            self.threads.start(self, false);
+            while let Some(work) = self.threads.start(self) {
+                let result = perform(&work, &*self.disk);
+                self.give_back(&mut vec![(work, result)]);
+            }
         }
+    }
+
+    /// It is nothing that waits for the host, as far as can be known, and rings would have it wait.
+    fn at_hand(&self, work: &W) -> bool {
+        let short = match work.transfer() {
+            Some(Transfer::Read(..)) => self.uring.is_none(),
+            Some(Transfer::Write(_, _, durable)) => !durable,
+            Some(Transfer::Flush) | None => false,
+        };
+        short && !self.disk.may_wait() && self.patience.for_next()
     }
 
     fn give_back(&self, done: &mut Done<W>) {

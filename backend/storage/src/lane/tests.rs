@@ -113,6 +113,15 @@ fn what_many_requests_write_at_once_is_what_many_read() {
 }
 
 #[test]
+fn a_write_that_the_host_has_room_for_is_done_by_who_submits_it() {
+    for rig in KINDS.into_iter().filter_map(|kind| rig(kind, "")) {
+        rig.lane.push(Job::new(true, 512, vec![7; 2048]));
+        rig.lane.submit();
+        rig.back.try_recv().unwrap().1.unwrap();
+    }
+}
+
+#[test]
 fn requests_the_disk_refuses_come_back_with_its_reason() {
     for rig in KINDS.into_iter().filter_map(|kind| rig(kind, "")) {
         rig.lane.push(Job::new(true, SIZE - 512, vec![0; 1024]));

@@ -46,12 +46,11 @@ impl<W: Work> Threads<W> {
         lock(&self.state).waiting.push_back(work);
     }
 
-    /// Has threads for what waits. A lone request that may be done on the spot is returned; so is
-    /// one for which the host has no thread at all.
-    pub(super) fn start(&self, shared: &Arc<Shared<W>>, lone: bool) -> Option<W> {
+    /// Has threads for what waits. One for which the host has no thread at all is returned.
+    pub(super) fn start(&self, shared: &Arc<Shared<W>>) -> Option<W> {
         let mut state = lock(&self.state);
-        if lone || state.waiting.is_empty() {
-            return state.waiting.pop_front();
+        if state.waiting.is_empty() {
+            return None;
         }
         let missing = state.waiting.len().saturating_sub(state.idle);
         for _ in 0..missing.min(THREADS_MAX - state.threads) {

@@ -228,6 +228,10 @@ impl VirtioDevice for Block {
         self.serve(queue, chain)
     }
 
+    fn is_prompt(&self, queue: usize) -> bool {
+        self.lanes()[queue].is_prompt()
+    }
+
     fn submit(&self, queue: usize) {
         self.lanes()[queue].submit();
     }

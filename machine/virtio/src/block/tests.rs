@@ -89,6 +89,17 @@ fn sectors_written_through_the_queue_are_in_the_file_and_read_back() {
 }
 
 #[test]
+fn a_short_request_is_over_when_the_doorbell_is() {
+    // Nobody runs this loop.
+    let loops = vec![EventLoop::new().unwrap()];
+    let b = bench_with(false, 1, Dispatch::Loops(loops));
+    let mut q = b.m.start(!features::EVENT_IDX).remove(0);
+    b.m.fill(DATA, &[7; 512]);
+    assert_eq!(b.request(&mut q, T_OUT, 3, &[readable(DATA, 512)]), (S_OK, 1));
+    assert_eq!(std::fs::read(&b.path).unwrap()[3 * 512..][..512], [7; 512]);
+}
+
+#[test]
 fn how_a_request_is_cut_into_descriptors_means_nothing() {
     let b = bench();
     let mut q = b.m.start(ALL).remove(0);

@@ -287,7 +287,7 @@ impl BusDevice for Transport {
             DEVICE..NOTIFY => self.runner.device.config_write(offset - DEVICE, data),
             NOTIFY..MSIX_TABLE => {
                 let queue = (offset - NOTIFY) / u64::from(NOTIFY_OFF_MULTIPLIER);
-                self.runner.kick(queue as usize);
+                self.runner.ring(queue as usize);
             }
             MSIX_TABLE..MSIX_PENDING => self.runner.msix.write_table(offset - MSIX_TABLE, data),
             _ => {}

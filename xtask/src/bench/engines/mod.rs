@@ -2,7 +2,7 @@
 //!
 //! What the programs compute must be the same everywhere; what differs is told and fails the run.
 
-mod one_run;
+pub(super) mod one_run;
 mod table;
 
 use std::collections::BTreeMap;
