@@ -40,6 +40,8 @@ pub enum Entry {
         eax: u32,
         /// EBX: the protocol's information.
         ebx: u32,
+        /// ESI: `boot_params`, for Linux.
+        esi: u32,
     },
 }
 
@@ -89,11 +91,12 @@ impl Entry {
                 state.regs.rip = rip;
                 state.regs.gpr[Gpr::Rsi as usize] = rsi;
             }
-            Self::Protected { eip, eax, ebx } => {
+            Self::Protected { eip, eax, ebx, esi } => {
                 state.cr0 = (Cr0::PE | Cr0::ET).bits();
                 state.regs.rip = u64::from(eip);
                 state.regs.gpr[Gpr::Rax as usize] = u64::from(eax);
                 state.regs.gpr[Gpr::Rbx as usize] = u64::from(ebx);
+                state.regs.gpr[Gpr::Rsi as usize] = u64::from(esi);
             }
         }
     }
@@ -142,7 +145,7 @@ mod tests {
     #[test]
     fn descriptors_say_what_the_segments_say() {
         let long = Entry::Long { rip: 0, rsi: 0 };
-        let protected = Entry::Protected { eip: 0, eax: 0, ebx: 0 };
+        let protected = Entry::Protected { eip: 0, eax: 0, ebx: 0, esi: 0 };
         assert_eq!(descriptor(&long.code()), 0x00af_9b00_0000_ffff);
         assert_eq!(descriptor(&protected.code()), 0x00cf_9b00_0000_ffff);
         assert_eq!(descriptor(&data()), 0x00cf_9300_0000_ffff);

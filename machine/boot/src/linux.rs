@@ -1,10 +1,10 @@
-//! Linux at its 64-bit entry: a bzImage's payload, or a vmlinux without the PVH note.
+//! Linux at its 64-bit or 32-bit entry: a bzImage's payload, or a vmlinux without the PVH note.
 //!
 //! The payload is unpacked here and entered unrelocated, as vmlinux: a decompressor inside the
 //! guest would do the same more slowly. Kernel address randomization is off then.
 //!
-//! Linux `Documentation/arch/x86/boot.rst`, sections "The Real-Mode Kernel Header" and "64-bit
-//! Boot Protocol"; `zero-page.rst`.
+//! Linux `Documentation/arch/x86/boot.rst`, sections "The Real-Mode Kernel Header", "32-bit
+//! Boot Protocol" and "64-bit Boot Protocol"; `zero-page.rst`.
 
 use std::io::{self, BufReader, Read};
 
@@ -66,6 +66,7 @@ pub(crate) fn is_bzimage(head: &[u8]) -> bool {
 struct SetupHeader {
     /// As it is, from [`HEADER`].
     bytes: Vec<u8>,
+    is_64: bool,
     cmdline_max: usize,
     initrd_end: u64,
     payload: u64,
@@ -81,12 +82,7 @@ impl SetupHeader {
         if version < VERSION_MIN {
             return Err(malformed("its boot protocol is older than 2.12 (Linux 3.8)"));
         }
-        if get16(head, XLOADFLAGS).ok_or_else(cut)? & XLF_KERNEL_64 == 0 {
-            return Err(BootError::Architecture {
-                name: name(),
-                found: "32-bit x86 (no 64-bit entry)",
-            });
-        }
+        let is_64 = get16(head, XLOADFLAGS).ok_or_else(cut)? & XLF_KERNEL_64 != 0;
         let [jump] = get(head, HEADER_END).ok_or_else(cut)?;
         let end = (MAGIC + u64::from(jump)) as usize;
         let bytes = head.get(HEADER as usize..end).ok_or_else(cut)?.to_vec();
@@ -97,6 +93,7 @@ impl SetupHeader {
         let offset = u64::from(get32(head, PAYLOAD_OFFSET).ok_or_else(cut)?);
         Ok(Self {
             bytes,
+            is_64,
             cmdline_max: get32(head, CMDLINE_SIZE).ok_or_else(cut)? as usize,
             initrd_end: u64::from(get32(head, INITRD_ADDR_MAX).ok_or_else(cut)?) + 1,
             payload: (sectors + 1) * SECTOR + offset,
@@ -114,6 +111,7 @@ impl SetupHeader {
         blob.put32(CMDLINE_SIZE as usize, CMDLINE_MAX as u32);
         Self {
             bytes: blob.0.split_off(HEADER as usize),
+            is_64: true,
             cmdline_max: CMDLINE_MAX,
             initrd_end: INITRD_END_MAX,
             payload: 0,
@@ -130,9 +128,17 @@ pub(crate) fn load_bzimage<S: Source>(
     let head = images.kernel.head(0, BOOT_PARAMS_SIZE)?;
     let setup = SetupHeader::parse(&head, &images.kernel.name)?;
     checksum::check(&mut images.kernel)?;
-    let rip = unpack(guest, &mut images.kernel, &setup)?;
+    let header = unpack(guest, &mut images.kernel, &setup)?;
+    if header.is_64 != setup.is_64 {
+        return Err(images.kernel.malformed("it has 32 bits and says 64, or the other way round"));
+    }
     write_boot_params(guest, images, &setup)?;
-    Ok(Entry::Long { rip, rsi: low::BOOT_PARAMS })
+    match u32::try_from(header.entry) {
+        Ok(eip) if !header.is_64 => {
+            Ok(Entry::Protected { eip, eax: 0, ebx: 0, esi: low::BOOT_PARAMS as u32 })
+        }
+        _ => Ok(Entry::Long { rip: header.entry, rsi: low::BOOT_PARAMS }),
+    }
 }
 
 /// Loads a vmlinux that has no PVH note.
@@ -153,12 +159,12 @@ pub(crate) fn is_vmlinux(elf: &Elf) -> bool {
         && elf.loads().any(|s| s.holds(elf.header.entry) && s.vaddr >= 0xffff_8000_0000_0000)
 }
 
-/// Unpacks the payload into memory; returns the entry.
+/// Unpacks the payload into memory; returns its header.
 fn unpack<S: Source>(
     guest: &mut Guest<'_>,
     image: &mut Image<S>,
     setup: &SetupHeader,
-) -> Result<u64, BootError> {
+) -> Result<Header, BootError> {
     let size_bytes = image.size_bytes()?;
     let name = image.name.clone();
     if setup.payload + setup.payload_size > size_bytes {
@@ -194,12 +200,21 @@ struct Unpacking<'a> {
 }
 
 impl Unpacking<'_> {
-    fn load(mut self, guest: &mut Guest<'_>) -> Result<u64, BootError> {
+    fn load(mut self, guest: &mut Guest<'_>) -> Result<Header, BootError> {
         let head = self.bytes(elf::HEADER_SIZE)?;
         let header = Header::parse(&head, self.name)?;
         let (offset, size) = header.table();
-        self.skip_to(offset)?;
-        let table = self.bytes(size)?;
+        // A 32-bit file's program headers can begin in what has been read already.
+        let mut table = match usize::try_from(offset) {
+            Ok(at @ ..elf::HEADER_SIZE) => head[at..].to_vec(),
+            _ => Vec::new(),
+        };
+        if table.is_empty() {
+            self.skip_to(offset)?;
+        }
+        table.truncate(size);
+        let rest = self.bytes(size - table.len())?;
+        table.extend(rest);
         let elf = header.with_table(&table).ok_or_else(|| self.malformed("its ELF is cut off"))?;
         elf.take(guest, self.name)?;
         if !elf.loads().any(|segment| segment.holds(elf.header.entry)) {
@@ -212,7 +227,7 @@ impl Unpacking<'_> {
             self.copy(guest, segment.paddr, segment.file_size)?;
         }
         self.finish()?;
-        Ok(elf.header.entry)
+        Ok(elf.header)
     }
 
     /// Reads to the end, where most formats have their checksum.

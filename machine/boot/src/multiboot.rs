@@ -105,7 +105,7 @@ pub(crate) fn load<S: Source>(
     let mut strings = Strings::new();
     let modules = load_modules(guest, images, &mut strings)?;
     write_info(guest, images, &mut strings, &modules)?;
-    Ok(Entry::Protected { eip, eax: LOADER_MAGIC, ebx: low::START_INFO as u32 })
+    Ok(Entry::Protected { eip, eax: LOADER_MAGIC, ebx: low::START_INFO as u32, esi: 0 })
 }
 
 fn load_elf<S: Source>(guest: &mut Guest<'_>, image: &mut Image<S>) -> Result<u32, BootError> {

@@ -64,7 +64,7 @@ pub(crate) fn load<S: Source>(
     info.put64(40, low::LISTS.base);
     info.put32(48, ranges.len() as u32);
     guest.write(low::START_INFO, &info.0);
-    Ok(Entry::Protected { eip, eax: 0, ebx: low::START_INFO as u32 })
+    Ok(Entry::Protected { eip, eax: 0, ebx: low::START_INFO as u32, esi: 0 })
 }
 
 /// The initrd first, as Linux wants it, then the modules; each with its string's address.

@@ -247,6 +247,19 @@ fn a_bzimage_of_any_compression_is_entered_at_64_bits() {
 }
 
 #[test]
+fn a_bzimage_without_a_64_bit_entry_is_entered_at_32_bits() {
+    let vm = Vm::new(64);
+    let kernel = elf32(0x100_0004, &[load_part(0x100_0000, b"code", 0x1000)]);
+    let mut i386 = bzimage(&gzip(&kernel));
+    i386[0x236] = 0;
+    let entry = vm.load(&mut images(i386)).unwrap();
+    let esi = low::BOOT_PARAMS as u32;
+    assert_eq!(entry, Entry::Protected { eip: 0x100_0004, eax: 0, ebx: 0, esi });
+    assert_eq!(&vm.bytes::<4>(0x100_0000), b"code");
+    assert_eq!(vm.bytes::<2>(low::BOOT_PARAMS + 0x1fe), [0x55, 0xaa]);
+}
+
+#[test]
 fn a_vmlinux_without_a_note_is_entered_at_64_bits() {
     let vm = Vm::new(64);
     let entry = vm.load(&mut images(vmlinux())).unwrap();
@@ -263,7 +276,7 @@ fn a_pvh_kernel_gets_start_info() {
     images.modules = vec![Module { image: image("m", "module"), args: "x y".into() }];
     let entry = vm.load(&mut images).unwrap();
     let ebx = low::START_INFO as u32;
-    assert_eq!(entry, Entry::Protected { eip: 0x20_0002, eax: 0, ebx });
+    assert_eq!(entry, Entry::Protected { eip: 0x20_0002, eax: 0, ebx, esi: 0 });
     let info = low::START_INFO;
     assert_eq!((vm.word(info), vm.word(info + 4), vm.word(info + 12)), (0x336e_c578, 1, 2));
     assert_eq!(vm.string(vm.long(info + 24)), "a=b quiet");
@@ -289,7 +302,7 @@ fn a_multiboot_elf_gets_its_information() {
     ];
     let entry = vm.load(&mut images).unwrap();
     let ebx = low::START_INFO as u32;
-    assert_eq!(entry, Entry::Protected { eip: 0x10_000c, eax: 0x2bad_b002, ebx });
+    assert_eq!(entry, Entry::Protected { eip: 0x10_000c, eax: 0x2bad_b002, ebx, esi: 0 });
     let info = low::START_INFO;
     assert_eq!(vm.word(info), 1 | 4 | 8 | 0x40 | 0x200);
     assert_eq!((vm.word(info + 4), vm.word(info + 8)), (639, (2 << 20) - 1024));
@@ -349,7 +362,7 @@ fn other_architectures_are_named() {
     assert!(refusal(risc).contains("a kernel for RISC-V, but"));
     let mut i386 = bzimage(&gzip(&vmlinux()));
     i386[0x236] = 0;
-    assert!(refusal(i386).contains("32-bit x86 (no 64-bit entry)"));
+    assert!(refusal(i386).contains("32 bits"));
 }
 
 #[test]
