@@ -24,7 +24,7 @@ fuzz_target!(|data: &[u8]| {
         placed: Box::new(|_| {}),
     });
     let spaces = Spaces { memory: AddressSpace::new(), io: AddressSpace::new() };
-    let function = vga.function(None, &spaces);
+    let function = vga.function(None, true, &spaces);
     function.config_write(0x10, &0xc000_0000u32.to_le_bytes());
     function.config_write(0x18, &0xd000_0000u32.to_le_bytes());
     function.config_write(4, &[2, 0]);

@@ -82,6 +82,8 @@ pub struct HotplugSpec {
 pub struct DisplaySpec {
     /// The image in its expansion ROM, for firmware.
     pub rom: Option<Vec<u8>>,
+    /// Its registers are in memory, too, and what monitor it has.
+    pub registers: bool,
     /// A mode, as firmware would set one for a system that it starts: width and height.
     pub mode: Option<(u16, u16)>,
 }

@@ -105,7 +105,11 @@ pub fn launch(spec: VmSpec, inbox: &Arc<Inbox>) -> Result<Launched, VmError> {
     let restarts = if firmware.is_some() { OnReset::Restart } else { OnReset::End };
     let on_reset = spec.on_reset.unwrap_or(restarts);
     if firmware.is_some() {
-        parts.display = parts.display.map(|_| DisplaySpec { rom: firmware::vga_rom(), mode: None });
+        // The VGA BIOS reads what is there past the limits of real mode, which firmware of the
+        // distribution's lifts before it calls it. U-Boot does not: there, that would be its end.
+        let registers = !matches!(spec.firmware, Some(firmware::FirmwareSource::File(_)));
+        let rom = firmware::vga_rom();
+        parts.display = parts.display.map(|_| DisplaySpec { rom, registers, mode: None });
     }
     parts.firmware = firmware;
     let mut serial = Console::new(&spec.serial)?;
@@ -236,7 +240,7 @@ fn machine_spec(spec: &VmSpec, profile: CpuProfile) -> Result<MachineSpec, VmErr
     if spec.display {
         // For firmware; where the host has none, BIOS shows nothing.
         let rom = VGA_BIOS.iter().find_map(|path| fs::read(path).ok());
-        parts.display = Some(DisplaySpec { rom, mode: Some(SCREEN_SIZE) });
+        parts.display = Some(DisplaySpec { rom, registers: true, mode: Some(SCREEN_SIZE) });
     }
     Ok(parts)
 }

@@ -19,7 +19,7 @@ fn machine() -> Arc<Machine> {
     let profile = CpuProfile::portable(Topology { cores: 1 }, 2_000_000).unwrap();
     let spec = MachineSpec {
         time: machine_clock::TimeSource::Counted,
-        display: Some(DisplaySpec { rom: None, mode: Some((640, 480)) }),
+        display: Some(DisplaySpec { rom: None, registers: true, mode: Some((640, 480)) }),
         ..MachineSpec::new(profile, 64 << 20)
     };
     Machine::build(spec, EventLog::new()).unwrap()

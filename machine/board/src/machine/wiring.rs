@@ -430,7 +430,7 @@ impl Board {
         let dispi = self.ports.map(port::DISPI.base, port::DISPI.size, vga.dispi());
         let window = self.mmio.map(gpa, size, vga.window());
         dispi.and(window).map_err(|source| BuildError::Mapping { device: "vga", source })?;
-        let function = vga.function(spec.rom.clone(), &self.spaces());
+        let function = vga.function(spec.rom.clone(), spec.registers, &self.spaces());
         self.plug(DISPLAY, function.clone());
         self.screen = spec.mode.map(|mode| (function, mode));
         self.display = Some(vga);

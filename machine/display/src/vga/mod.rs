@@ -86,21 +86,28 @@ impl Vga {
         })
     }
 
-    /// Its PCI function, the first of its device's, with this image in its expansion ROM.
-    pub fn function(self: &Arc<Self>, rom: Option<Vec<u8>>, spaces: &Spaces) -> Arc<Function> {
+    /// Its PCI function, the first of its device's, with this image in its expansion ROM, and with its
+    /// `registers` in memory or at ports only.
+    pub fn function(
+        self: &Arc<Self>,
+        rom: Option<Vec<u8>>,
+        registers: bool,
+        spaces: &Spaces,
+    ) -> Arc<Function> {
         let bar = |index, size_bytes, device: Arc<dyn BusDevice>| Bar {
             index,
             kind: BarKind::Memory32,
             size_bytes,
             device,
         };
+        let mut bars = vec![bar(BAR_VRAM, VRAM_BYTES, Arc::new(FrameBuffer(self.clone())))];
+        if registers {
+            bars.push(bar(BAR_MMIO, mmio::SIZE, Arc::new(Mmio(self.clone()))));
+        }
         let spec = FunctionSpec {
             identity: IDENTITY,
             multifunction: true,
-            bars: vec![
-                bar(BAR_VRAM, VRAM_BYTES, Arc::new(FrameBuffer(self.clone()))),
-                bar(BAR_MMIO, mmio::SIZE, Arc::new(Mmio(self.clone()))),
-            ],
+            bars,
             rom,
             ..FunctionSpec::default()
         };

@@ -82,8 +82,11 @@ impl State {
             return vram.set_byte(at as usize, value);
         }
         let Some(at) = self.seen_at(offset) else { return };
-        let sequential = self.sequencer[SEQ_MEMORY_MODE] & MEMORY_SEQUENTIAL != 0;
-        let Place { double_word, planes } = self.place(at, !sequential);
+        // The manual wants the two the other way round from each other. Where they are not, odd and
+        // even addresses are one plane's, as GRUB's image for QEMU expects when it writes its font.
+        let odd_even = self.sequencer[SEQ_MEMORY_MODE] & MEMORY_SEQUENTIAL == 0
+            && self.graphics[GFX_MODE] & MODE_ODD_EVEN != 0;
+        let Place { double_word, planes } = self.place(at, odd_even);
         let mask = expand(planes & self.sequencer[SEQ_MAP_MASK]);
         let planes = self.through_the_unit(value);
         let before = vram.double_word(double_word);

@@ -25,7 +25,8 @@ pub(super) struct Timing {
     pub step: usize,
     /// The double word at the top left.
     pub start: usize,
-    /// Below this line, what is shown begins at 0.
+    /// Below this line, what is shown begins at 0. None below the first: there it is what a register
+    /// says that nobody has set.
     pub split: usize,
     /// Dots that the picture is moved to the left.
     pub panning: usize,
@@ -59,7 +60,7 @@ impl Timing {
 
     /// For a line of the picture: the double word it begins at, and the row in its characters.
     pub fn line(&self, line: usize) -> (usize, usize) {
-        let (base, first, line) = if line > self.split {
+        let (base, first, line) = if self.split != 0 && line > self.split {
             (0, 0, line - self.split - 1)
         } else {
             (self.start, self.first_row, line)

@@ -37,6 +37,9 @@ pub(super) struct State {
 
 impl Default for State {
     fn default() -> Self {
+        let mut attribute = [0; ATTRIBUTE_COUNT];
+        // The VGA does not say what it has at power-up; GRUB's image for QEMU wants all planes.
+        attribute[ATTRIBUTE_PLANES] = 0xf;
         Self {
             misc: 0,
             feature: 0,
@@ -47,7 +50,7 @@ impl Default for State {
             crtc_index: 0,
             crtc: [0; CRTC_COUNT],
             attribute_index: 0,
-            attribute: [0; ATTRIBUTE_COUNT],
+            attribute,
             attribute_data: false,
             dac: Box::new([[0; 3]; 256]),
             dac_mask: 0xff,

@@ -190,6 +190,37 @@ fn text_has_nine_dots_two_colours_and_a_cursor() {
     assert_eq!((0..16).filter(differs).collect::<Vec<_>>(), [13, 14]);
 }
 
+/// What GRUB's image for QEMU sets, and nothing else: the planes and the line compare stay as they were.
+#[test]
+fn text_is_shown_where_only_what_differs_from_power_up_is_set() {
+    let rig = Rig::new();
+    let set = |port: u64, registers: &[(u8, u8)]| {
+        registers.iter().for_each(|(index, value)| rig.vga.write(port, &[*index, *value]));
+    };
+    rig.out(0x3c2, &[1]);
+    set(0x3ce, &[(6, 0), (5, 0), (8, 0xff)]);
+    set(0x3c4, &[(4, 0), (2, 4)]);
+    rig.poke(0xa_0000 + 32 * u64::from(b'A'), &[0xff; 16]);
+    set(0x3ce, &[(6, 3 << 2 | 2), (5, 0x10)]);
+    set(0x3c4, &[(2, 3)]);
+    set(0x3d4, &[(9, 15), (1, 79), (0x13, 40), (0x12, 0x90), (7, 2)]);
+    rig.palette();
+    for index in 0..16 {
+        rig.inb(0x3da);
+        rig.out(0x3c0, &[index, index]);
+    }
+    set(0x3c4, &[(1, 1)]);
+    rig.out(0x3c0, &[0x20]);
+    for row in [0, 24] {
+        rig.poke(0xb_8000 + 160 * row, b"A\x07");
+    }
+    let picture = rig.picture();
+    assert_eq!((picture.width, picture.height), (640, 401));
+    let line = |line: usize| picture.pixels[line * 640];
+    assert_ne!(line(0), line(16));
+    assert_eq!((line(15), line(399)), (line(0), line(0)));
+}
+
 #[test]
 fn text_scrolls_by_the_start_address_and_by_rows() {
     let rig = Rig::new();
@@ -502,7 +533,7 @@ fn the_frame_buffer_says_where_it_is() {
         placed: Box::new(move |base| *told.lock().unwrap() = base),
     });
     let spaces = Spaces { memory: AddressSpace::new(), io: AddressSpace::new() };
-    let function = vga.function(None, &spaces);
+    let function = vga.function(None, true, &spaces);
     function.config_write(0x10, &0xc000_0000u32.to_le_bytes());
     function.config_write(4, &[2, 0]);
     assert_eq!(*placed.lock().unwrap(), Some(0xc000_0000));
