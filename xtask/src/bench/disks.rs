@@ -101,9 +101,9 @@ fn qemu_disk(disk: &Path) -> [String; 4] {
 }
 
 fn lines(command: Command) -> anyhow::Result<Vec<Line>> {
-    match run_once(command)? {
+    match run_once(command, false)? {
         Outcome::Absent(why) => anyhow::bail!("it cannot run here: {why}"),
-        Outcome::Ran { lines, complaints } => {
+        Outcome::Ran { lines, complaints, .. } => {
             ensure!(complaints.is_empty(), "{}", complaints.join("; "));
             Ok(lines)
         }
