@@ -266,7 +266,7 @@ async function journey(browser) {
     await page.getByText("Settings of web-1 saved").waitFor();
     await axe(page, "a VM's settings");
 
-    for (const [path, what] of [["/", "Overview"], ["/vms", "web-1"], ["/disks", "data"], ["/snapshots", "before"], ["/networks", "Networks"], ["/security-groups", "web"], ["/images", "Images"], ["/host", "Trine"], ["/operations", "Operations"], ["/audit", "POST /v1/vms"], ["/tokens", "ann"]]) {
+    for (const [path, what] of [["/", "Overview"], ["/vms", "web-1"], ["/disks", "data"], ["/snapshots", "before"], ["/networks", "Networks"], ["/security-groups", "web"], ["/scale-sets", "Scale sets"], ["/images", "Images"], ["/host", "Trine"], ["/operations", "Operations"], ["/audit", "POST /v1/vms"], ["/tokens", "ann"]]) {
       await page.goto(url + path);
       await page.locator("main").getByText(what).first().waitFor();
       await axe(page, path);
@@ -358,7 +358,7 @@ async function thousand(browser) {
       await page.locator('[data-at="999"]:focus').waitFor();
       await page.keyboard.press("Home");
       await page.locator('[data-at="0"]:focus').waitFor();
-      for (const path of ["/", "/vms/default/web-1", "/vms/default/web-1/disks", "/vms/default/web-1/network", "/vms/default/web-1/snapshots", "/vms/default/web-1/settings", "/vms/new", "/disks", "/snapshots", "/networks", "/networks/default/lan", "/security-groups", "/security-groups/default/web", "/images", "/host", "/operations", "/audit", "/tokens", "/nowhere"]) {
+      for (const path of ["/", "/vms/default/web-1", "/vms/default/web-1/disks", "/vms/default/web-1/network", "/vms/default/web-1/snapshots", "/vms/default/web-1/settings", "/vms/new", "/disks", "/snapshots", "/networks", "/networks/default/lan", "/security-groups", "/security-groups/default/web", "/scale-sets", "/images", "/host", "/operations", "/audit", "/tokens", "/nowhere"]) {
         await page.goto(server.url + path);
         await page.locator("main h1, main h2").first().waitFor();
         await axe(page, `${path} at ${viewport.width}, ${colorScheme}`);

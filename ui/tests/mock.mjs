@@ -76,7 +76,12 @@ function around(vms) {
   ];
   Object.assign(first.spec, { cpus_max: 8, memory_max_bytes: 8 * 2 ** 30 });
   Object.assign(first.status, { cpus: 1, memory_bytes: 2 * 2 ** 30, cpus_max: 8, memory_max_bytes: 8 * 2 ** 30 });
-  return { disks, snapshots, networks, "security-groups": groups };
+  const set = (at, name, spec, status) => ({ ...meta("3", at, name), spec: { template: { image: "debian-12" }, replace_at_once: 1, ...spec }, status });
+  const sets = [
+    set(0, "web", { size: 3, autoscale: { min: 2, max: 10, cpu_percent: 60, cool_down_s: 300 } }, { phase: "ready", wanted: 3, vms: 3, running: 3, current: 3, cpu_percent: 54 }),
+    set(1, "worker", { size: 2 }, { phase: "failed", reason: "there is no image 'debian-12'", wanted: 2, vms: 0, running: 0, current: 0 }),
+  ];
+  return { disks, snapshots, networks, "security-groups": groups, "scale-sets": sets };
 }
 
 /** Starts it; `change` changes a VM as the world would. */

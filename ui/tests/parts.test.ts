@@ -73,6 +73,7 @@ describe("the list of VMs", () => {
       "GET /v1/snapshots": page([]),
       "GET /v1/networks": page([]),
       "GET /v1/security-groups": page([]),
+      "GET /v1/scale-sets": page([]),
       ...answers,
     });
     session.now = { who: "token:ann", role: "operator" };

@@ -10,6 +10,7 @@ export type Disk = Schemas["Disk"];
 export type Snapshot = Schemas["Snapshot"];
 export type VirtualNetwork = Schemas["VirtualNetwork"];
 export type SecurityGroup = Schemas["SecurityGroup"];
+export type ScaleSet = Schemas["ScaleSet"];
 export type Rule = Schemas["Rule"];
 export type Card = Schemas["Card"];
 export type CardStatus = Schemas["CardStatus"];
@@ -118,7 +119,7 @@ export async function all<T>(path: string): Promise<{ items: T[]; revision: numb
 export type Named = { id: string; name: string; project: string };
 
 /** An object's path in the API. */
-export function pathOf(kind: "disks" | "snapshots" | "networks" | "security-groups", of: Named, rest = "", query = ""): string {
+export function pathOf(kind: "disks" | "snapshots" | "networks" | "security-groups" | "scale-sets", of: Named, rest = "", query = ""): string {
   return `/v1/${kind}/${of.id}${rest}?project=${of.project}${query}`;
 }
 

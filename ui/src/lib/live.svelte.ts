@@ -14,6 +14,7 @@ import {
   type Operation,
   type Page,
   type Project,
+  type ScaleSet,
   type SecurityGroup,
   type Snapshot,
   type VirtualNetwork,
@@ -44,6 +45,7 @@ class Live {
   #snapshots = new Map<string, Snapshot>();
   #networks = new Map<string, VirtualNetwork>();
   #groups = new Map<string, SecurityGroup>();
+  #sets = new Map<string, ScaleSet>();
   #operations = new Map<string, Operation>();
   #projects = new Map<string, Project>();
   #revision = 0;
@@ -74,6 +76,10 @@ class Live {
 
   get networks(): VirtualNetwork[] {
     return this.#sorted(this.#networks);
+  }
+
+  get sets(): ScaleSet[] {
+    return this.#sorted(this.#sets);
   }
 
   get groups(): SecurityGroup[] {
@@ -117,7 +123,7 @@ class Live {
     this.#vms.clear();
     this.#operations.clear();
     this.#projects.clear();
-    for (const kind of ["disk", "snapshot", "network", "security-group"] as const) this.#kept(kind)?.clear();
+    for (const kind of ["disk", "snapshot", "network", "security-group", "scale-set"] as const) this.#kept(kind)?.clear();
     this.isLoaded = false;
     this.isWhole = false;
     this.link = "connecting";
@@ -173,7 +179,13 @@ class Live {
     this.isLoaded = true;
     this.version += 1;
     // Before the watch begins: what it then tells is newer.
-    const lists = { disk: "disks", snapshot: "snapshots", network: "networks", "security-group": "security-groups" } as const;
+    const lists = {
+      disk: "disks",
+      snapshot: "snapshots",
+      network: "networks",
+      "security-group": "security-groups",
+      "scale-set": "scale-sets",
+    } as const;
     const read = Object.entries(lists).map(async ([kind, plural]) => {
       const kept = this.#kept(kind);
       const { items } = await all<Named>(`/v1/${plural}`);
@@ -200,6 +212,8 @@ class Live {
         return this.#networks;
       case "security-group":
         return this.#groups;
+      case "scale-set":
+        return this.#sets;
       default:
         return undefined;
     }
