@@ -50,6 +50,6 @@ fn running(host: &dyn Host) -> anyhow::Result<Vec<(VmId, bool)>> {
         Process::Starting { .. } => Some(false),
         Process::Live { is_paused, .. } => Some(!is_paused),
     };
-    let seen = host.see()?;
+    let seen = host.see(None)?;
     Ok(seen.into_iter().filter_map(|seen| Some((seen.id, runs(&seen.process)?))).collect())
 }

@@ -21,7 +21,8 @@ use clap::Parser;
 use host::LocalHost;
 use listen::Remote;
 use model::VmId;
-use reconcile::Reconciler;
+use reconcile::simulated::SimulatedHosts;
+use reconcile::{Host, Reconciler};
 use registry::{Registry, RootDisk};
 use scaling::{Around, Scaler};
 use store::Embedded;
@@ -46,6 +47,9 @@ struct Options {
     /// Its private key, in PEM
     #[arg(long, value_name = "FILE", env = "TRINE_TLS_KEY", requires = "tls_certificate")]
     tls_key: Option<PathBuf>,
+    /// Run no VMs, but simulate so many hosts that do: to try out how the platform is with many
+    #[arg(long, value_name = "HOSTS", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    simulate: Option<u32>,
     /// How log lines look
     #[arg(long, value_enum, default_value = "text")]
     log: Log,
@@ -111,7 +115,11 @@ fn run(options: &Options) -> anyhow::Result<()> {
     let guests = host.guests();
     let around = Surroundings { images: images.clone(), guests: guests.clone() };
     let api = Api::new(registry.clone(), consoles, guests, images, metrics.clone(), own_uid);
-    let reconciler = Reconciler::new(registry.clone(), Arc::new(host));
+    let host: Arc<dyn Host> = match options.simulate {
+        Some(hosts) => Arc::new(simulated(hosts)),
+        None => Arc::new(host),
+    };
+    let reconciler = Reconciler::new(registry.clone(), host);
     let scaler = Scaler::new(registry.clone(), Arc::new(around));
     // The first look, before anyone can ask: what runs is found again.
     let steward = steward::begin(reconciler, scaler, registry, metrics)?;
@@ -147,6 +155,13 @@ impl Around for Surroundings {
     fn cpu_ms(&self, vm: VmId) -> Option<u64> {
         self.guests.usage(vm).map(|usage| usage.cpu_ms)
     }
+}
+
+/// Hosts that take as long for a start as real ones.
+fn simulated(hosts: u32) -> SimulatedHosts {
+    tracing::warn!(hosts, "hosts are simulated: VMs only seem to run");
+    let offers = SimulatedHosts::offers_of(hosts);
+    SimulatedHosts::new(1, offers).paced(Duration::from_millis(50))
 }
 
 fn home(options: &Options) -> anyhow::Result<PathBuf> {

@@ -128,9 +128,9 @@ impl Work {
 
     fn clean(&self) -> Result<(), registry::RegistryError> {
         let now = Timestamp::now();
-        let (operations, revision) = self.registry.operations(None)?;
-        self.registry.forget_operations(&operations, now)?;
+        self.registry.forget_operations(now)?;
         self.registry.forget_audit(now)?;
+        let (_, revision) = self.registry.store().get("/")?;
         let old = Revision(revision.0.saturating_sub(HISTORY));
         if old > Revision::NONE {
             match self.registry.store().compact(old) {

@@ -163,9 +163,10 @@ pub(crate) async fn delete(
         let image = find(&state.images, &name)?;
         let id = image.id.to_string();
         let (disks, _) = state.registry.all::<Disk>(None)?;
-        let is_of_it =
-            |disk: &&Disk| disk.spec.source.as_ref().is_some_and(|of| of.image().id == id);
-        if let Some(disk) = disks.iter().map(|kept| &kept.object).find(is_of_it) {
+        let is_of_it = |disk: &&std::sync::Arc<Disk>| {
+            disk.spec.source.as_ref().is_some_and(|of| of.image().id == id)
+        };
+        if let Some(disk) = disks.iter().find(is_of_it) {
             let disk = &disk.meta.name;
             let detail = format!("disk '{disk}' is made of image '{name}': delete that first");
             return Err(Problem::new(StatusCode::CONFLICT, "image-in-use", detail));

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::IntoResponse;
 use model::{Name, Object, Operation};
-use registry::{Kept, RegistryError};
+use registry::{Kept, Mirrored, RegistryError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use store::Revision;
@@ -60,22 +60,23 @@ pub(crate) struct Which {
 }
 
 /// A page of the objects of a kind.
-pub(crate) async fn list<O: Object>(
+pub(crate) async fn list<O: Mirrored>(
     state: Arc<State>,
     of: OfProject,
     params: ListParams,
 ) -> Result<Json<Page<O>>, Problem> {
     blocking(move || {
         let (all, revision) = state.registry.all::<O>(params.begin()?.0)?;
-        let all = all.into_iter().map(|kept| kept.object);
-        let all = all.filter(|object| of.has(&object.meta().project));
-        params.page(all.collect(), revision).map(Json)
+        let all = all.iter().filter(|object| of.has(&object.meta().project)).cloned();
+        let Page { items, next_page, revision } = params.page(all.collect(), revision)?;
+        let items = items.into_iter().map(Arc::unwrap_or_clone).collect();
+        Ok(Json(Page { items, next_page, revision }))
     })
     .await
 }
 
 /// An object, with its tag.
-pub(crate) async fn get<O: Object>(
+pub(crate) async fn get<O: Mirrored>(
     state: Arc<State>,
     of: ProjectParams,
     name: String,
@@ -88,7 +89,7 @@ fn tagged<O: Object>(kept: Kept<O>) -> impl IntoResponse {
 }
 
 /// Changes an object's spec by a merge patch, if `check` lets it through.
-pub(crate) async fn patch<O: Object>(
+pub(crate) async fn patch<O: Mirrored>(
     state: Arc<State>,
     which: Which,
     patch: Value,

@@ -1,5 +1,7 @@
 //! Pools: the folders in which disks are.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -46,7 +48,7 @@ pub(crate) struct PoolView {
     used_bytes: u64,
 }
 
-fn views(pools: Vec<Pool>, disks: &[Disk]) -> Vec<PoolView> {
+fn views(pools: Vec<Pool>, disks: &[Arc<Disk>]) -> Vec<PoolView> {
     let view = |pool: Pool| {
         let of = || disks.iter().filter(|disk| disk.spec.pool == pool.name);
         PoolView {
@@ -71,7 +73,6 @@ pub(crate) async fn list(
     blocking(move || {
         let (pools, revision) = state.registry.pools(params.begin()?.0)?;
         let (disks, _) = state.registry.all::<Disk>(Some(revision))?;
-        let disks: Vec<Disk> = disks.into_iter().map(|kept| kept.object).collect();
         let pools = pools.into_iter().map(|kept| kept.object).collect();
         params.page(views(pools, &disks), revision).map(Json)
     })

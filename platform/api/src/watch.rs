@@ -8,8 +8,8 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream::{self, Stream};
-use model::{Disk, Kind, Object, ScaleSet, SecurityGroup, Snapshot, VirtualNetwork, Vm};
-use registry::RegistryError;
+use model::{Disk, Kind, ScaleSet, SecurityGroup, Snapshot, VirtualNetwork, Vm};
+use registry::{Mirrored, RegistryError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use store::{Batch, Change, Revision};
@@ -113,9 +113,9 @@ fn views(state: &Arc<crate::State>, batch: &Batch) -> Result<Vec<ChangeView>, Pr
 }
 
 /// An object that has parts; `None` when it is gone.
-fn whole<O: Object>(state: &Arc<crate::State>, id: &str) -> Result<Option<Value>, Problem> {
+fn whole<O: Mirrored>(state: &Arc<crate::State>, id: &str) -> Result<Option<Value>, Problem> {
     let Ok(id) = id.parse() else { return Ok(None) };
-    let kept = state.registry.by_id::<O>(id)?;
-    let value = kept.map(|kept| serde_json::to_value(kept.object)).transpose();
+    let found = state.registry.by_id::<O>(id)?;
+    let value = found.map(serde_json::to_value).transpose();
     value.map_err(|error| Problem::internal(&error))
 }

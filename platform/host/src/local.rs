@@ -1,6 +1,6 @@
 //! The host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use model::{Disk, DiskId, Engine, Name, NetworkId, Pool, Revert, Snapshot, SnapshotId, Vm, VmId};
-use reconcile::{Host, HostError, Process, Seen, SeenDisk, Size, WantedNetworks};
+use reconcile::{Host, HostError, Offer, Process, Seen, SeenDisk, Size, WantedNetworks};
 use vmm_rpc::{Client, DeviceKind, EngineName, PluggedDevice, Reply, Request, RunState, Status};
 
 use crate::cage;
 use crate::consoles::Consoles;
+use crate::facts::Facts;
 use crate::folder::{Folder, Record};
 use crate::guests::Guests;
 use crate::networks::{Networks, has_interface};
@@ -26,6 +27,8 @@ const ANSWER_LIMIT: Duration = Duration::from_millis(500);
 const END_LIMIT: Duration = Duration::from_secs(3);
 /// How long an answer is as good as a new one, while nothing is asked of the VM.
 const STATUS_GOOD: Duration = Duration::from_secs(5);
+/// VMs may have so many times the host's memory: few guests touch all that they have.
+const MEMORY_FOLD: u64 = 2;
 /// What a folder is called while it goes away.
 const GOING: &str = ".going-";
 
@@ -50,6 +53,7 @@ pub struct LocalHost {
     consoles: Arc<Consoles>,
     memories: Mutex<BTreeMap<VmId, Memory>>,
     networks: Mutex<Networks>,
+    offer: Offer,
     /// Those started by this process, whose ends must be taken note of.
     children: Mutex<Vec<Child>>,
 }
@@ -85,6 +89,7 @@ impl LocalHost {
         Ok(Self {
             vms,
             networks,
+            offer: offer(),
             program,
             storage,
             consoles: Arc::new(Consoles::new()?),
@@ -195,6 +200,13 @@ impl LocalHost {
     }
 }
 
+/// What this host has for VMs. Which engines work, a VM's process finds out, and says why.
+fn offer() -> Offer {
+    let Facts { name, cpus, memory_bytes, .. } = Facts::of_this_host();
+    let engines = vec![Engine::Hw, Engine::Full, Engine::Emu];
+    Offer { host: name, engines, cpus, memory_bytes: memory_bytes * MEMORY_FOLD }
+}
+
 /// Asks over the connection there is, or a new one; `None` when there is no answer.
 fn ask(memory: &mut Memory, folder: &Folder, request: &Request) -> Option<Reply> {
     if memory.client.is_none() {
@@ -209,10 +221,19 @@ fn ask(memory: &mut Memory, folder: &Folder, request: &Request) -> Option<Reply>
 }
 
 impl Host for LocalHost {
-    fn see(&self) -> Result<Vec<Seen>, HostError> {
+    fn offers(&self) -> Result<Vec<Offer>, HostError> {
+        Ok(vec![self.offer.clone()])
+    }
+
+    fn see(&self, of: Option<&BTreeSet<VmId>>) -> Result<Vec<Seen>, HostError> {
         lock(&self.children).retain_mut(|child| matches!(child.try_wait(), Ok(None)));
-        let seen = |id| self.look(id);
-        let all = self.ids().and_then(|ids| ids.into_iter().map(seen).collect());
+        let ids = match of {
+            None => self.ids().map_err(failed("look at the VMs' folders"))?,
+            Some(ids) => {
+                ids.iter().copied().filter(|id| self.folder(*id).path().exists()).collect()
+            }
+        };
+        let all: io::Result<_> = ids.into_iter().map(|id| self.look(id)).collect();
         all.map_err(failed("look at the VMs' folders"))
     }
 
@@ -300,8 +321,12 @@ impl Host for LocalHost {
             .map_err(failed("remove the VM's folder"))
     }
 
-    fn see_disks(&self, pools: &[Pool]) -> Result<Vec<SeenDisk>, HostError> {
-        self.storage.see(pools)
+    fn see_disks(
+        &self,
+        pools: &[Pool],
+        of: Option<&BTreeSet<DiskId>>,
+    ) -> Result<Vec<SeenDisk>, HostError> {
+        self.storage.see(pools, of)
     }
 
     fn make_disk(&self, disk: &Disk) -> Result<(), HostError> {

@@ -364,6 +364,9 @@ pub struct VmStatus {
     /// The start that is, or was last.
     #[serde(default)]
     pub boot: u64,
+    /// The host it is placed on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// The engine it runs in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<Engine>,

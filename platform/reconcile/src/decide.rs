@@ -61,6 +61,7 @@ pub fn decide(
     // What lasts from step to step; all else is seen anew.
     let kept = VmStatus {
         boot: vm.status.boot,
+        host: vm.status.host.clone(),
         failures: vm.status.failures,
         last_end: vm.status.last_end.clone(),
         networks: vm.status.networks.clone(),

@@ -1,23 +1,29 @@
 //! What runs VMs, as seen from here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::{
     Cage, Disk, DiskId, Engine, Name, NetworkId, Pool, Revert, Snapshot, SnapshotId, Vm, VmEnd,
     VmId,
 };
 
-use crate::{SeenDisk, WantedNetworks};
+use crate::{Offer, SeenDisk, WantedNetworks};
 
 /// A host. None of its methods waits for a guest: what they begin is seen in [`Host::see`].
 pub trait Host: Send + Sync {
-    /// All there is, of whatever VMs.
+    /// Which hosts there are behind this one, and what they have for VMs.
     ///
     /// # Errors
     /// When the host cannot tell.
-    fn see(&self) -> Result<Vec<Seen>, HostError>;
+    fn offers(&self) -> Result<Vec<Offer>, HostError>;
 
-    /// Begins to run a VM that does not run, with these disks, which are ready. That it cannot run is seen as its
+    /// All there is, of whatever VMs; or what there is of these.
+    ///
+    /// # Errors
+    /// When the host cannot tell.
+    fn see(&self, of: Option<&BTreeSet<VmId>>) -> Result<Vec<Seen>, HostError>;
+
+    /// Begins to run a VM that does not run, on the host that its status names, with these disks, which are ready. That it cannot run is seen as its
     /// end.
     ///
     /// # Errors
@@ -70,11 +76,15 @@ pub trait Host: Send + Sync {
     /// When the host refuses.
     fn remove(&self, vm: VmId) -> Result<(), HostError>;
 
-    /// All disks there are in these pools.
+    /// All disks there are in these pools; or those of them that are there.
     ///
     /// # Errors
     /// When the host cannot tell.
-    fn see_disks(&self, pools: &[Pool]) -> Result<Vec<SeenDisk>, HostError>;
+    fn see_disks(
+        &self,
+        pools: &[Pool],
+        of: Option<&BTreeSet<DiskId>>,
+    ) -> Result<Vec<SeenDisk>, HostError>;
 
     /// Begins to make a disk. Done again it goes on, or begins anew.
     ///

@@ -5,7 +5,9 @@
 //! after a crash is what happens always.
 //!
 //! *Invariants*: a step is a function of the store, of what the host sees and of the time that is told; it
-//! can be cut off anywhere and done again. Only what was asked to be deleted goes:
+//! can be cut off anywhere and done again. What is remembered between steps only saves looking again at what has not
+//! changed: a reconciler that is made anew looks at everything, and so does every one from time to time. Where a VM
+//! is placed is written down before it is started there. Only what was asked to be deleted goes:
 //! what the host has and the store does not know is reported and left alone. A VM's start is numbered, and a
 //! host does not begin the same one twice at a time.
 //!
@@ -14,8 +16,11 @@
 mod decide;
 mod host;
 mod judge;
+mod memory;
 mod networks;
 mod scene;
+mod schedule;
+pub mod simulated;
 mod step;
 mod storage;
 
@@ -24,10 +29,9 @@ pub use host::{Host, HostError, Process, Readiness, Seen, Size};
 pub use networks::{
     WantedCard, WantedNetwork, WantedNetworks, WantedPeer, WantedRule, domain, wanted,
 };
+pub use schedule::{Offer, Scheduler};
 pub use step::{Reconciler, Refusal, Report, StepError};
 pub use storage::{DiskAction, DiskState, SeenDisk, SeenSnapshot, decide_disk};
 
-#[cfg(test)]
-mod simulated;
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use model::{
@@ -76,8 +77,8 @@ pub enum WantedPeer {
 
 /// What is wanted for these objects. Who names what is not there has that much less.
 pub fn wanted<'a>(
-    networks: &[VirtualNetwork],
-    groups: &[SecurityGroup],
+    networks: &[Arc<VirtualNetwork>],
+    groups: &[Arc<SecurityGroup>],
     vms: impl Iterator<Item = &'a Vm>,
 ) -> WantedNetworks {
     let mut members: BTreeMap<SecurityGroupId, Vec<IpAddr>> =
@@ -115,7 +116,7 @@ pub fn wanted<'a>(
             });
         }
     }
-    let network = |network: &VirtualNetwork| WantedNetwork {
+    let network = |network: &Arc<VirtualNetwork>| WantedNetwork {
         id: network.meta.id,
         name: network.meta.name.clone(),
         spec: network.spec.clone(),
@@ -124,8 +125,15 @@ pub fn wanted<'a>(
     WantedNetworks { networks: networks.iter().map(network).collect(), groups: members }
 }
 
-fn find<'a>(groups: &'a [SecurityGroup], project: &Name, name: &Name) -> Option<&'a SecurityGroup> {
-    groups.iter().find(|group| group.meta.project == *project && group.meta.name == *name)
+fn find<'a>(
+    groups: &'a [Arc<SecurityGroup>],
+    project: &Name,
+    name: &Name,
+) -> Option<&'a SecurityGroup> {
+    groups
+        .iter()
+        .map(|group| &**group)
+        .find(|group| group.meta.project == *project && group.meta.name == *name)
 }
 
 /// Cards that a group holds for.

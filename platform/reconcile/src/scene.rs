@@ -1,51 +1,54 @@
 //! What is looked at in a step: what is wanted, and what the host has.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use model::{Disk, DiskId, Name, Operation, OperationState, Snapshot, SnapshotId, Vm, VmId};
-use registry::{Kept, Registry};
+use model::{Disk, DiskId, Name, Operation, Snapshot, SnapshotId, Vm, VmId};
+use registry::{Kept, Mirrored, Registry};
 
+use crate::memory::{Memory, Scope};
 use crate::storage::{self, SeenDisk};
-use crate::{Host, Process, Readiness, Seen, StepError};
+use crate::{Process, Readiness, Seen, StepError};
 
 /// A project's name, and one in it.
 type FullName = (Name, Name);
 
-/// All of it. VMs, disks and snapshots go on as the step leaves them.
+/// What is looked at together. VMs, disks and snapshots go on as the step leaves them.
 pub(crate) struct Scene {
     pub seen: BTreeMap<VmId, Seen>,
     pub seen_disks: BTreeMap<DiskId, SeenDisk>,
     pub vms: Vec<Vm>,
     pub disks: BTreeMap<DiskId, Disk>,
     pub snapshots: Vec<Snapshot>,
-    pub operations: Vec<Kept<Operation>>,
+    pub operations: Vec<Arc<Kept<Operation>>>,
     vm_ids: HashMap<FullName, VmId>,
     disk_ids: HashMap<FullName, DiskId>,
-}
-
-fn objects<T, R>((all, _): (Vec<Kept<T>>, R)) -> Vec<T> {
-    all.into_iter().map(|kept| kept.object).collect()
 }
 
 fn full(project: &Name, name: &Name) -> FullName {
     (project.clone(), name.clone())
 }
 
+fn copies<O: Mirrored>(
+    registry: &Registry,
+    ids: impl Iterator<Item = O::Id>,
+) -> Result<Vec<O>, StepError> {
+    let copies = ids.filter_map(|id| registry.by_id::<O>(id).transpose());
+    Ok(copies.map(|found| found.map(Arc::unwrap_or_clone)).collect::<Result<_, _>>()?)
+}
+
 impl Scene {
-    /// Looks.
-    pub fn look(registry: &Registry, host: &dyn Host) -> Result<Self, StepError> {
-        // What the host has is looked at first: a VM that was asked for since is no stray. And operations before what
-        // they are about, which then is as it was asked to be, or newer.
-        let seen = host.see()?.into_iter().map(|seen| (seen.id, seen)).collect();
-        let pools = objects(registry.pools(None)?);
-        let seen_disks = host.see_disks(&pools)?.into_iter().map(|seen| (seen.id, seen)).collect();
-        let is_running = |kept: &Kept<Operation>| kept.object.state == OperationState::Running;
-        let operations = registry.operations(None)?.0.into_iter().filter(is_running).collect();
-        let disks = objects(registry.all::<Disk>(None)?);
-        let vms = objects(registry.all::<Vm>(None)?);
+    /// What is in this scope.
+    pub fn of(registry: &Registry, memory: &Memory, scope: &Scope) -> Result<Self, StepError> {
+        // Operations before what they are about, which then is as it was asked to be, or newer.
+        let operations = registry.running_operations(scope.targets.iter().copied())?;
+        let vms: Vec<Vm> = copies(registry, scope.vms.iter().copied())?;
+        let disks: Vec<Disk> = copies(registry, scope.disks.iter().copied())?;
+        let seen = |id: &VmId| Some((*id, memory.seen.get(id)?.clone()));
+        let seen_disk = |id: &DiskId| Some((*id, memory.seen_disks.get(id)?.clone()));
         Ok(Self {
-            seen,
-            seen_disks,
+            seen: scope.vms.iter().filter_map(seen).collect(),
+            seen_disks: scope.disks.iter().filter_map(seen_disk).collect(),
             vm_ids: vms
                 .iter()
                 .map(|of| (full(&of.meta.project, &of.meta.name), of.meta.id))
@@ -56,7 +59,7 @@ impl Scene {
                 .collect(),
             vms,
             disks: disks.into_iter().map(|disk| (disk.meta.id, disk)).collect(),
-            snapshots: objects(registry.all::<Snapshot>(None)?),
+            snapshots: copies(registry, scope.snapshots.iter().copied())?,
             operations,
         })
     }

@@ -1,8 +1,9 @@
-//! A host without machines: time is told, luck is a seed, and calls can fail at any point as they do for
-//! one that is killed.
+//! Hosts without machines: time is told or passes by itself, luck is a seed, and calls can fail at any point as they do
+//! for one that is killed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use model::{
     Consistency, Disk, DiskId, Engine, Name, NetworkId, Pool, Revert, Snapshot, SnapshotId, Vm,
@@ -10,13 +11,14 @@ use model::{
 };
 
 use crate::{
-    DiskState, Host, HostError, Process, Seen, SeenDisk, SeenSnapshot, Size, WantedNetworks,
+    DiskState, Host, HostError, Offer, Process, Seen, SeenDisk, SeenSnapshot, Size, WantedNetworks,
 };
 
 /// Numbers that a seed makes (Marsaglia's xorshift64).
-pub(crate) struct Luck(u64);
+pub struct Luck(u64);
 
 impl Luck {
+    /// Those of this seed.
     pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
@@ -29,6 +31,7 @@ impl Luck {
         self.0 % n
     }
 
+    /// True once in `n` times.
     pub fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
@@ -36,6 +39,9 @@ impl Luck {
 
 struct Machine {
     process: Process,
+    /// Where it runs, and what it has there.
+    host: String,
+    memory_bytes: u64,
     /// What it was started with.
     disks: Vec<Name>,
     size: Size,
@@ -44,7 +50,10 @@ struct Machine {
 }
 
 struct State {
+    offers: Vec<Offer>,
     machines: BTreeMap<VmId, Machine>,
+    /// Those to which something happens when a while passes.
+    moving: BTreeSet<VmId>,
     disks: BTreeMap<DiskId, SeenDisk>,
     luck: Luck,
     /// Calls until the caller is killed.
@@ -53,16 +62,53 @@ struct State {
     networks: WantedNetworks,
     /// Guests fail, and hosts refuse.
     has_faults: bool,
-    /// Starts that were begun while the VM ran: there must be none.
-    pub double_starts: u64,
+    /// Starts that were begun while the VM ran, without its disks, or elsewhere than where it was placed.
+    double_starts: u64,
+    /// A while passes by itself, so often.
+    pace: Option<(Duration, Instant)>,
 }
 
-/// A host.
-pub(crate) struct SimulatedHost(Mutex<State>);
+/// Hosts.
+pub struct SimulatedHosts(Mutex<State>);
 
-impl SimulatedHost {
-    pub fn new(seed: u64) -> Self {
+/// A host's memory.
+const MEMORY_BYTES: u64 = 256 << 30;
+
+impl SimulatedHosts {
+    /// One, for VMs of any kind.
+    pub fn one(seed: u64) -> Self {
+        Self::new(seed, Self::offers_of(1))
+    }
+
+    /// What so many hosts offer: one in four has no hardware virtualization.
+    pub fn offers_of(hosts: u32) -> Vec<Offer> {
+        let engines = |n: u32| match n % 4 {
+            3 => vec![Engine::Full, Engine::Emu],
+            _ => vec![Engine::Hw, Engine::Full, Engine::Emu],
+        };
+        let offer = |n| Offer {
+            host: format!("host-{n:04}"),
+            engines: engines(n),
+            cpus: 64,
+            memory_bytes: MEMORY_BYTES,
+        };
+        (0..hosts).map(offer).collect()
+    }
+
+    /// From now on a while passes so often, by itself, when somebody looks; and all goes well.
+    #[must_use]
+    pub fn paced(self, pace: Duration) -> Self {
+        self.heal();
+        self.lock().pace = Some((pace, Instant::now()));
+        self
+    }
+
+    /// Those that offer this.
+    pub fn new(seed: u64, offers: Vec<Offer>) -> Self {
         Self(Mutex::new(State {
+            offers,
+            moving: BTreeSet::new(),
+            pace: None,
             machines: BTreeMap::new(),
             disks: BTreeMap::new(),
             luck: Luck::new(seed),
@@ -89,22 +135,45 @@ impl SimulatedHost {
         state.calls_left = None;
     }
 
+    /// Starts that must not have been: of VMs that ran, without their disks, or elsewhere than where they were placed.
     pub fn double_starts(&self) -> u64 {
         self.lock().double_starts
     }
 
+    /// How much memory VMs have on each host that has any.
+    pub fn memory_taken(&self) -> BTreeMap<String, u64> {
+        let mut taken = BTreeMap::new();
+        for machine in self.lock().machines.values().filter(|machine| machine.is_up()) {
+            *taken.entry(machine.host.clone()).or_default() += machine.memory_bytes;
+        }
+        taken
+    }
+
+    /// There is something of this VM.
     pub fn has(&self, id: VmId) -> bool {
         self.lock().machines.contains_key(&id)
     }
 
+    /// The networks that were made.
     pub fn networks(&self) -> WantedNetworks {
         self.lock().networks.clone()
     }
 
     /// A while passes.
     pub fn pass(&self) {
-        let mut state = self.lock();
-        let State { machines, disks, luck, has_faults, .. } = &mut *state;
+        self.lock().pass();
+    }
+}
+
+impl Machine {
+    fn is_up(&self) -> bool {
+        matches!(self.process, Process::Starting { .. } | Process::Live { .. })
+    }
+}
+
+impl State {
+    fn pass(&mut self) {
+        let Self { machines, disks, luck, has_faults, moving, .. } = self;
         for disk in disks.values_mut() {
             disk.is_busy = false;
             disk.state = match &disk.state {
@@ -116,7 +185,12 @@ impl SimulatedHost {
                 other => other.clone(),
             };
         }
-        for machine in machines.values_mut() {
+        let now: Vec<VmId> = match *has_faults {
+            true => machines.keys().copied().collect(),
+            false => std::mem::take(moving).into_iter().collect(),
+        };
+        for id in now {
+            let Some(machine) = machines.get_mut(&id) else { continue };
             let (boot, orderly) = match &machine.process {
                 Process::Starting { boot, .. } if *has_faults && luck.one_in(6) => (*boot, false),
                 Process::Starting { boot, .. } => {
@@ -135,6 +209,10 @@ impl SimulatedHost {
                 Process::Live { boot, .. } if machine.is_shutting_down && luck.one_in(3) => {
                     (*boot, true)
                 }
+                Process::Live { .. } if machine.is_shutting_down => {
+                    moving.insert(id);
+                    continue;
+                }
                 Process::Live { boot, .. } if *has_faults && luck.one_in(40) => {
                     (*boot, luck.one_in(2))
                 }
@@ -145,6 +223,18 @@ impl SimulatedHost {
         }
     }
 
+    /// A while has passed, if it is time.
+    fn pass_by_itself(&mut self) {
+        if let Some((pace, last)) = self.pace
+            && last.elapsed() >= pace
+        {
+            self.pace = Some((pace, Instant::now()));
+            self.pass();
+        }
+    }
+}
+
+impl SimulatedHosts {
     /// The machine a call is about. A call that the caller does not live to make does nothing, and one whose
     /// answer it does not live to hear is done.
     fn call(
@@ -159,10 +249,13 @@ impl SimulatedHost {
         }
         let none = || Machine {
             process: Process::None,
+            host: String::new(),
+            memory_bytes: 0,
             disks: Vec::new(),
             size: Size::default(),
             is_shutting_down: false,
         };
+        state.moving.insert(id);
         let machine = state.machines.entry(id).or_insert_with(none);
         if does(machine)? {
             state.double_starts += 1;
@@ -184,7 +277,7 @@ impl State {
     }
 }
 
-impl SimulatedHost {
+impl SimulatedHosts {
     /// As [`Self::call`], about disks.
     fn disk_call(
         &self,
@@ -203,37 +296,55 @@ impl SimulatedHost {
         self.disk_call(|disks| disks.get_mut(&id).map_or((), does))
     }
 
+    /// There are disks.
     pub fn has_disks(&self) -> bool {
         !self.lock().disks.is_empty()
     }
 }
 
-impl Host for SimulatedHost {
-    fn see(&self) -> Result<Vec<Seen>, HostError> {
+impl Host for SimulatedHosts {
+    fn offers(&self) -> Result<Vec<Offer>, HostError> {
+        Ok(self.lock().offers.clone())
+    }
+
+    fn see(&self, of: Option<&BTreeSet<VmId>>) -> Result<Vec<Seen>, HostError> {
         let mut state = self.lock();
         state.count()?;
+        state.pass_by_itself();
         let seen =
             |(id, machine): (&VmId, &Machine)| Seen { id: *id, process: machine.process.clone() };
-        Ok(state.machines.iter().map(seen).collect())
+        Ok(match of {
+            None => state.machines.iter().map(seen).collect(),
+            Some(ids) => {
+                ids.iter().filter_map(|id| state.machines.get_key_value(id)).map(seen).collect()
+            }
+        })
     }
 
     fn start(&self, vm: &Vm, disks: &[Disk]) -> Result<(), HostError> {
-        let are_ready = {
+        let host = vm.status.host.clone();
+        let (are_ready, host) = {
             let state = self.lock();
+            // Of one host there is no choice.
+            let one = (state.offers.len() == 1).then(|| state.offers[0].host.clone());
             let is_ready = |disk: &Disk| {
                 state.disks.get(&disk.meta.id).is_some_and(|seen| {
                     let reverts = disk.spec.revert.as_ref().map_or(0, |of| of.number);
                     seen.state == DiskState::Ready && seen.reverts == reverts
                 })
             };
-            disks.iter().all(is_ready) && disks.len() == vm.spec.disks.len()
+            let are_ready = disks.iter().all(is_ready) && disks.len() == vm.spec.disks.len();
+            (are_ready, host.or(one))
         };
+        let Some(host) = host else { return Err(HostError("it is placed nowhere".into())) };
         self.call(vm.meta.id, |machine| {
             let is_up = matches!(machine.process, Process::Starting { .. } | Process::Live { .. });
             machine.process = Process::Starting { boot: vm.spec.boot, pid: Some(1) };
             machine.is_shutting_down = false;
             machine.disks = vm.spec.disks.clone();
             machine.size = size_of(vm);
+            machine.memory_bytes = vm.spec.memory_bytes;
+            machine.host = host;
             Ok(is_up || !are_ready)
         })
     }
@@ -303,10 +414,17 @@ impl Host for SimulatedHost {
         Ok(())
     }
 
-    fn see_disks(&self, _: &[Pool]) -> Result<Vec<SeenDisk>, HostError> {
+    fn see_disks(
+        &self,
+        _: &[Pool],
+        of: Option<&BTreeSet<DiskId>>,
+    ) -> Result<Vec<SeenDisk>, HostError> {
         let mut state = self.lock();
         state.count()?;
-        Ok(state.disks.values().cloned().collect())
+        Ok(match of {
+            None => state.disks.values().cloned().collect(),
+            Some(ids) => ids.iter().filter_map(|id| state.disks.get(id)).cloned().collect(),
+        })
     }
 
     fn make_disk(&self, disk: &Disk) -> Result<(), HostError> {

@@ -11,15 +11,17 @@ use model::{
 use registry::{Asked, Change, New, Registry, RegistryError, RootDisk};
 use store::Embedded;
 
-use crate::simulated::{Luck, SimulatedHost};
+use crate::simulated::{Luck, SimulatedHosts};
 use crate::{Host, Process, Readiness, Reconciler, Report, Seen, Size, WantedNetworks, WantedPeer};
 
-/// A step's time.
+/// A step's time: all that the host has is looked at.
 const STEP: SignedDuration = SignedDuration::from_secs(5);
+/// One in which only what has changed is.
+const SHORT_STEP: SignedDuration = SignedDuration::from_millis(100);
 
 struct World {
     registry: Registry,
-    host: Arc<SimulatedHost>,
+    host: Arc<SimulatedHosts>,
     reconciler: Reconciler,
     now: Timestamp,
     _folder: tempfile::TempDir,
@@ -27,11 +29,15 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
+        Self::on(SimulatedHosts::one(seed))
+    }
+
+    fn on(hosts: SimulatedHosts) -> Self {
         // In memory where there is such a place: no test here is about the medium.
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let registry = Registry::new(Arc::new(Embedded::open(folder.path()).unwrap()));
         registry.found(Timestamp::UNIX_EPOCH).unwrap();
-        let host = Arc::new(SimulatedHost::new(seed));
+        let host = Arc::new(hosts);
         let reconciler = Reconciler::new(registry.clone(), host.clone());
         Self { registry, host, reconciler, now: Timestamp::UNIX_EPOCH, _folder: folder }
     }
@@ -461,7 +467,7 @@ fn what_the_store_does_not_know_is_left_alone_and_told() {
     let vm = world.vm("a");
     let empty = World::lucky();
     let host: Arc<dyn Host> = world.host.clone();
-    let forgetful = Reconciler::new(empty.registry.clone(), host);
+    let mut forgetful = Reconciler::new(empty.registry.clone(), host);
     assert_eq!(forgetful.step(world.now).unwrap().strays, [vm.meta.id]);
     assert!(world.host.has(vm.meta.id));
 }
@@ -481,6 +487,31 @@ fn storage_wishes(world: &World, luck: &mut Luck, name: &str, operations: &mut V
         _ => return,
     };
     operations.extend(done);
+}
+
+#[test]
+fn a_vm_for_which_no_host_has_room_waits_for_one_and_says_so() {
+    let offers = SimulatedHosts::offers_of(2);
+    let mut world = World::on(SimulatedHosts::new(1, offers));
+    world.host.heal();
+    let large = VmSpec { memory_bytes: 200 << 30, ..VmSpec::default() };
+    for name in ["a", "b"] {
+        world.create(name, large.clone());
+        world.settle();
+    }
+    let hosts: Vec<_> = ["a", "b"].map(|name| world.vm(name).status.host).into();
+    assert_eq!(hosts, [Some("host-0000".to_owned()), Some("host-0001".to_owned())]);
+    let operation = world.create("c", large);
+    world.settle();
+    let status = world.vm("c").status;
+    assert_eq!((status.phase, status.host), (Phase::Pending, None));
+    assert!(status.reason.unwrap().contains("no host has 204800 MiB"));
+    assert_eq!(world.state(&operation), OperationState::Running);
+    world.change("a", &Change::Stop { is_forced: true });
+    world.settle();
+    world.settle();
+    let status = world.vm("c").status;
+    assert_eq!((status.phase, status.host), (Phase::Running, hosts[0].clone()));
 }
 
 #[test]
@@ -516,7 +547,11 @@ fn a_network_has_the_cards_of_the_vms_on_it_and_goes_when_it_is_deleted() {
 /// What people do, in one world, with reconcilers that are killed at any call.
 fn history(seed: u64) -> String {
     let mut luck = Luck::new(seed);
-    let mut world = World::new(seed);
+    // On three hosts there is room for two of these VMs each.
+    let mut offers = SimulatedHosts::offers_of(if seed.is_multiple_of(2) { 1 } else { 3 });
+    let memory_bytes = if offers.len() == 1 { 8 << 30 } else { 1 << 30 };
+    offers.iter_mut().for_each(|offer| offer.memory_bytes = memory_bytes);
+    let mut world = World::on(SimulatedHosts::new(seed, offers));
     world.create_network("lan");
     let names = ["a", "b", "c", "d"];
     let mut operations = Vec::new();
@@ -552,7 +587,7 @@ fn history(seed: u64) -> String {
         }
         let dies_after = luck.one_in(3).then(|| luck.below(6));
         for _ in 0..=luck.below(3) {
-            world.now += STEP;
+            world.now += if luck.one_in(2) { STEP } else { SHORT_STEP };
             world.host.pass();
             world.host.kill_after(dies_after);
             let is_dead = world.reconciler.step(world.now).is_err();
@@ -562,9 +597,11 @@ fn history(seed: u64) -> String {
                 world.reconciler = Reconciler::new(world.registry.clone(), host);
             }
         }
+        let taken = world.host.memory_taken();
+        assert!(taken.values().all(|taken| *taken <= memory_bytes), "seed {seed}: {taken:?}");
         let (vms, _) = world.registry.all::<Vm>(None).unwrap();
-        for vm in vms {
-            let Vm { meta, status, .. } = vm.object;
+        for vm in vms.iter() {
+            let Vm { meta, status, .. } = &**vm;
             told.push_str(&format!("{} {:?} {} ", meta.name, status.phase, status.boot));
         }
         told.push('\n');
@@ -581,7 +618,7 @@ fn history(seed: u64) -> String {
         assert_ne!(world.state(operation), OperationState::Running, "seed {seed}: {operation:?}");
     }
     let (vms, _) = world.registry.all::<Vm>(None).unwrap();
-    for Vm { meta, spec, status } in vms.into_iter().map(|kept| kept.object) {
+    for Vm { meta, spec, status } in vms.iter().map(|vm| &**vm) {
         let fits = match status.phase {
             Phase::Running => spec.power == Power::On,
             Phase::Paused => spec.power == Power::Paused,
@@ -594,13 +631,13 @@ fn history(seed: u64) -> String {
     }
     world.settle();
     let (disks, _) = world.registry.all::<Disk>(None).unwrap();
-    for disk in disks.into_iter().map(|kept| kept.object) {
+    for disk in disks.iter() {
         assert_eq!((disk.status.phase, &disk.spec.vm), (DiskPhase::Ready, &None), "seed {seed}");
         let name = disk.meta.name.as_ref();
         world.registry.delete_disk(&project(), name, true, None, &world.asked()).unwrap();
     }
     world.settle();
-    assert!(world.host.see().unwrap().is_empty(), "seed {seed}: something is left");
+    assert!(world.host.see(None).unwrap().is_empty(), "seed {seed}: something is left");
     assert!(!world.host.has_disks(), "seed {seed}: a disk is left");
     assert!(world.registry.all::<Snapshot>(None).unwrap().0.is_empty(), "seed {seed}");
     assert!(world.registry.addresses(None).unwrap().0.is_empty(), "seed {seed}");

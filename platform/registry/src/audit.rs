@@ -61,13 +61,14 @@ impl Registry {
     pub fn forget_audit(&self, now: Timestamp) -> Result<(), RegistryError> {
         let page = self.store.range(&store::Range::prefix(PREFIX))?;
         let surplus = page.entries.len().saturating_sub(KEPT_MAX);
-        for (n, entry) in page.entries.iter().enumerate() {
-            let record: AuditRecord = crate::codec::read(entry)?;
+        let mut old = Vec::new();
+        for (n, entry) in page.entries.into_iter().enumerate() {
+            let record: AuditRecord = crate::codec::read(&entry)?;
             if n >= surplus && now.duration_since(record.at) <= KEPT {
                 break;
             }
-            self.commit(&Txn::new().delete(&entry.key))?;
+            old.push(entry.key);
         }
-        Ok(())
+        self.delete_all(old.into_iter())
     }
 }

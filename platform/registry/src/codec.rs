@@ -58,6 +58,56 @@ impl Registry {
 
     /// Commits; `None` when something was not as compared.
     pub(crate) fn commit(&self, txn: &Txn) -> Result<Option<Revision>, RegistryError> {
-        Ok(self.store.commit(txn).map(Commit::done)?)
+        self.note(self.store.commit(txn)?)
+    }
+
+    /// Writes each for itself; true for those that were as compared.
+    ///
+    /// # Errors
+    /// When the store fails; some may have been written.
+    pub fn write(&self, Batch(txns): Batch) -> Result<Vec<bool>, RegistryError> {
+        let done = self.store.commit_each(&txns)?;
+        done.into_iter().map(|done| Ok(self.note(done)?.is_some())).collect()
+    }
+
+    /// Deletes keys, however many.
+    pub(crate) fn delete_all(
+        &self,
+        keys: impl Iterator<Item = String>,
+    ) -> Result<(), RegistryError> {
+        let keys: Vec<String> = keys.collect();
+        let deletes = keys.chunks(store::OPS_MAX);
+        let txns = deletes.map(|keys| keys.iter().fold(Txn::new(), |txn, key| txn.delete(key)));
+        self.write(Batch(txns.collect())).map(drop)
+    }
+
+    /// What was written is read from now on, and so is what others have.
+    fn note(&self, done: Commit) -> Result<Option<Revision>, RegistryError> {
+        match done {
+            Commit::Done(revision) => {
+                self.mirror.wrote(revision);
+                Ok(Some(revision))
+            }
+            Commit::Conflict => {
+                self.mirror.catch_up()?;
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Changes that have nothing to do with each other, and are written with as little waiting as the store can.
+#[derive(Debug, Default)]
+pub struct Batch(pub(crate) Vec<Txn>);
+
+impl Batch {
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// There are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }

@@ -168,10 +168,9 @@ impl Registry {
                 return Err(RegistryError::Attached { disk, vm });
             }
             let (snapshots, _) = self.all::<model::Snapshot>(None)?;
-            let of_it =
-                snapshots.iter().find(|kept| kept.object.spec.disk_ids.contains(&disk.meta.id));
+            let of_it = snapshots.iter().find(|of| of.spec.disk_ids.contains(&disk.meta.id));
             if let Some(snapshot) = of_it.filter(|_| !is_forced) {
-                let snapshot = snapshot.object.meta.name.clone();
+                let snapshot = snapshot.meta.name.clone();
                 return Err(RegistryError::HasSnapshots { disk: disk.meta.name.clone(), snapshot });
             }
             let mut meta = disk.meta.clone();

@@ -17,6 +17,8 @@
 //! it was decided by, and a caller that loses a race is told, or tried anew here when only a status
 //! came between. What is asked for is written down, and nothing else happens here: reconcilers act.
 //!
+//! Objects are read from memory, which follows the store by its watch; all else from the store.
+//!
 //! What this crate may not know: hosts, HTTP, the time (callers tell it).
 
 mod answers;
@@ -24,6 +26,7 @@ mod audit;
 mod codec;
 mod disks;
 mod error;
+mod mirror;
 mod networks;
 mod objects;
 mod operations;
@@ -38,13 +41,16 @@ mod vms;
 
 use std::sync::Arc;
 
+use mirror::Mirror;
 use store::{Revision, Store};
 
 pub use answers::Answer;
 pub use audit::AuditRecord;
+pub use codec::Batch;
 pub use disks::RootDisk;
 pub use error::RegistryError;
-pub use objects::New;
+pub use mirror::{Changed, Changes, Mirrored};
+pub use objects::{List, New};
 pub use tokens::Digest;
 pub use verbs::Change;
 
@@ -70,12 +76,18 @@ pub struct Kept<T> {
 #[derive(Clone)]
 pub struct Registry {
     store: Arc<dyn Store>,
+    mirror: Arc<Mirror>,
 }
 
 impl Registry {
     /// Those in this store.
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store }
+        Self { mirror: Arc::new(Mirror::new(store.clone())), store }
+    }
+
+    /// Tells which objects change, from now on.
+    pub fn changes(&self) -> Changes {
+        self.mirror.changes()
     }
 
     /// The store.

@@ -81,7 +81,7 @@ impl Registry {
             // Who makes another one meanwhile writes this, and has perhaps the same subnet.
             let subnets = self.store.get(SUBNETS)?.0.map_or(Revision::NONE, |key| key.modified);
             let mut all = taken.to_vec();
-            for Kept { object: other, .. } in self.all::<VirtualNetwork>(None)?.0 {
+            for other in self.all::<VirtualNetwork>(None)?.0.iter() {
                 all.extend(subnets_of(&other.spec));
             }
             let (id, spec) = (network.meta.id, &mut network.spec);

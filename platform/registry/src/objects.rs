@@ -1,12 +1,15 @@
 //! Objects with a spec and a status, of whatever kind: how they are kept, found, changed and forgotten.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use model::{Meta, Name, Object, Operation, Spec};
 use serde::{Deserialize, Serialize};
 use store::{Entry, Range, Revision, Txn};
 
 use crate::codec::{PutJson, read};
-use crate::{Asked, Kept, Registry, RegistryError, operations, projects};
+use crate::mirror::{Row, Table};
+use crate::{Asked, Batch, Kept, Mirrored, Registry, RegistryError, operations, projects};
 
 /// An object that is asked for.
 #[derive(Debug, Clone)]
@@ -68,6 +71,10 @@ pub(crate) struct Parts<O> {
 }
 
 impl<O: Object> Parts<O> {
+    fn of(row: &Row<O>) -> Self {
+        Self { object: O::clone(&row.object), meta: row.meta, spec: row.spec }
+    }
+
     /// A transaction that happens only if the object is still so, whatever its status.
     pub fn unchanged(&self, txn: Txn) -> Txn {
         let id = self.object.meta().id;
@@ -81,11 +88,10 @@ impl<O: Object> Parts<O> {
 }
 
 /// Objects of entries in the order of their keys. `meta` comes before `spec` before `status`.
-fn assemble<O: Object>(entries: &[Entry]) -> Result<Vec<Parts<O>>, RegistryError> {
+fn assemble<O: Object>(entries: &[Entry]) -> Result<Vec<Arc<O>>, RegistryError> {
     let whole = |part: &[Entry]| {
         let [meta, spec, status] = part else { return Ok(None) };
-        let object = O::of(read(meta)?, read(spec)?, read(status)?);
-        Ok(Some(Parts { object, meta: meta.modified, spec: spec.modified }))
+        Ok(Some(Arc::new(O::of(read(meta)?, read(spec)?, read(status)?))))
     };
     let id = |entry: &Entry| entry.key.rfind('/').map_or(0, |end| end);
     let groups = entries.chunk_by(|a, b| a.key[..id(a)] == b.key[..id(b)]);
@@ -118,6 +124,9 @@ pub(crate) fn delete<O: Object>(txn: Txn, object: &O) -> Txn {
         .delete(key::<O>(*id, Facet::Status))
 }
 
+/// Objects, the oldest first.
+pub type List<O> = Arc<[Arc<O>]>;
+
 /// How often a change is tried that only loses to others.
 pub(crate) const TRIES: u32 = 16;
 
@@ -126,8 +135,7 @@ impl Registry {
     /// there.
     pub(crate) fn put_new<O: Object>(&self, txn: Txn, object: &O) -> Result<Txn, RegistryError> {
         let Meta { name, project, .. } = object.meta();
-        let name_key = name_key::<O>(project, name);
-        if self.store.get(&name_key)?.0.is_some() {
+        if self.store.get(&name_key::<O>(project, name))?.0.is_some() {
             return Err(RegistryError::Exists { kind: O::KIND.as_str(), name: name.clone() });
         }
         let of = self.project(project)?.revision;
@@ -144,7 +152,7 @@ impl Registry {
     ///
     /// # Errors
     /// When there is none, or the store fails.
-    pub fn get<O: Object>(
+    pub fn get<O: Mirrored>(
         &self,
         project: &Name,
         name_or_id: &str,
@@ -152,49 +160,75 @@ impl Registry {
         self.parts(project, name_or_id).map(Parts::kept)
     }
 
-    pub(crate) fn parts<O: Object>(
+    pub(crate) fn parts<O: Mirrored>(
         &self,
         project: &Name,
         name_or_id: &str,
     ) -> Result<Parts<O>, RegistryError> {
         let missing =
             || RegistryError::Missing { kind: O::KIND.as_str(), name: name_or_id.to_owned() };
-        let id = match name_or_id.parse::<O::Id>() {
-            Ok(id) => id,
-            Err(_) => {
-                let name = name_or_id.parse().map_err(|_| missing())?;
-                let record = self.read::<NameRecord<O::Id>>(&name_key::<O>(project, &name))?;
-                record.ok_or_else(missing)?.object.id
-            }
-        };
-        let found = self.parts_of::<O>(id)?;
+        let found = self.mirror.read(|tables, _| {
+            let table = O::table(tables);
+            let id = match name_or_id.parse::<O::Id>() {
+                Ok(id) => Some(id),
+                Err(_) => table.id(project, &name_or_id.parse().ok()?),
+            };
+            table.get(id?).map(Parts::of)
+        })?;
         found.filter(|parts| parts.object.meta().project == *project).ok_or_else(missing)
     }
 
-    pub(crate) fn parts_of<O: Object>(&self, id: O::Id) -> Result<Option<Parts<O>>, RegistryError> {
-        let page = self.store.range(&Range::prefix(format!("{}{id}/", prefix::<O>())))?;
-        Ok(assemble(&page.entries)?.pop())
+    pub(crate) fn parts_of<O: Mirrored>(
+        &self,
+        id: O::Id,
+    ) -> Result<Option<Parts<O>>, RegistryError> {
+        self.mirror.read(|tables, _| O::table(tables).get(id).map(Parts::of))
     }
 
     /// An object of whatever project, if it is there.
     ///
     /// # Errors
     /// When the store fails.
-    pub fn by_id<O: Object>(&self, id: O::Id) -> Result<Option<Kept<O>>, RegistryError> {
-        Ok(self.parts_of(id)?.map(Parts::kept))
+    pub fn by_id<O: Mirrored>(&self, id: O::Id) -> Result<Option<Arc<O>>, RegistryError> {
+        self.mirror.read(|tables, _| O::table(tables).get(id).map(|row| row.object.clone()))
+    }
+
+    /// An object by its name, if it is there.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn by_name<O: Mirrored>(
+        &self,
+        project: &Name,
+        name: &Name,
+    ) -> Result<Option<Arc<O>>, RegistryError> {
+        self.mirror.read(|tables, _| {
+            let table = O::table(tables);
+            table.get(table.id(project, name)?).map(|row| row.object.clone())
+        })
     }
 
     /// All objects of a kind, of all projects, the oldest first, and the revision they are of.
     ///
     /// # Errors
     /// When the revision is compacted, or the store fails.
-    pub fn all<O: Object>(
+    pub fn all<O: Mirrored>(
         &self,
         at: Option<Revision>,
-    ) -> Result<(Vec<Kept<O>>, Revision), RegistryError> {
+    ) -> Result<(List<O>, Revision), RegistryError> {
+        let (found, now) = self.mirror.read(|tables, now| {
+            let table: &Table<O> = O::table(tables);
+            let found = match at {
+                Some(at) => table.list_at(at, now),
+                None => Some(table.list(now)),
+            };
+            (found, now)
+        })?;
+        if let Some(found) = found {
+            return Ok((found, at.unwrap_or(now)));
+        }
         let page = self.store.range(&Range { at, ..Range::prefix(prefix::<O>()) })?;
-        let all = assemble(&page.entries)?.into_iter().map(Parts::kept).collect();
-        Ok((all, page.revision))
+        Ok((assemble(&page.entries)?.into(), page.revision))
     }
 
     /// Another spec for an object, of the one it has.
@@ -202,7 +236,7 @@ impl Registry {
     /// # Errors
     /// When there is no such object, it is going away or not of the revision that is given, the spec cannot be, or
     /// the store fails.
-    pub fn update<O: Object>(
+    pub fn update<O: Mirrored>(
         &self,
         project: &Name,
         name_or_id: &str,
@@ -236,38 +270,54 @@ impl Registry {
     ///
     /// # Errors
     /// When the store fails.
-    pub fn set_status<O: Object>(
+    pub fn set_status<O: Mirrored>(
         &self,
         id: O::Id,
         status: &O::Status,
     ) -> Result<(), RegistryError> {
-        let meta = self.store.get(&key::<O>(id, Facet::Meta))?.0;
+        let mut batch = Batch::default();
+        self.put_status::<O>(&mut batch, id, status)?;
+        self.write(batch).map(drop)
+    }
+
+    /// The same, with others.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn put_status<O: Mirrored>(
+        &self,
+        batch: &mut Batch,
+        id: O::Id,
+        status: &O::Status,
+    ) -> Result<(), RegistryError> {
         // One that is gone has no status.
-        let Some(meta) = meta else { return Ok(()) };
-        let txn = Txn::new().if_modified(&meta.key, meta.modified);
-        self.commit(&txn.put_json(key::<O>(id, Facet::Status), status)?)?;
+        let Some(parts) = self.parts_of::<O>(id)? else { return Ok(()) };
+        let txn = Txn::new().if_modified(key::<O>(id, Facet::Meta), parts.meta);
+        batch.0.push(txn.put_json(key::<O>(id, Facet::Status), status)?);
         Ok(())
     }
 
     /// Forgets an object of which the host has nothing more, and finishes its operations.
     ///
     /// # Errors
-    /// When the store fails.
+    /// When the object cannot be written.
     pub fn forget<O: Object>(
         &self,
+        batch: &mut Batch,
         object: &O,
-        done: &[Kept<Operation>],
+        done: &[Arc<Kept<Operation>>],
         now: Timestamp,
     ) -> Result<(), RegistryError> {
-        self.forget_with(Txn::new(), object, done, now)
+        self.forget_with(Txn::new(), batch, object, done, now)
     }
 
     /// The same, and what else the transaction does.
     pub(crate) fn forget_with<O: Object>(
         &self,
         txn: Txn,
+        batch: &mut Batch,
         object: &O,
-        done: &[Kept<Operation>],
+        done: &[Arc<Kept<Operation>>],
         now: Timestamp,
     ) -> Result<(), RegistryError> {
         let mut txn = delete(txn, object);
@@ -279,7 +329,7 @@ impl Registry {
             let key = operations::key(operation.id);
             txn = txn.if_modified(&key, kept.revision).put_json(&key, &operation)?;
         }
-        self.commit(&txn)?;
+        batch.0.push(txn);
         Ok(())
     }
 }

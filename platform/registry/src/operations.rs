@@ -1,11 +1,14 @@
 //! Operations.
 
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp};
-use model::{Object, Operation, OperationId, OperationState, Target, Verb, Vm};
+use model::{Kind, Object, Operation, OperationId, OperationState, Target, Verb, Vm};
 use store::{Revision, Txn};
+use uuid::Uuid;
 
 use crate::codec::PutJson;
-use crate::{Asked, Kept, Registry, RegistryError};
+use crate::{Asked, Batch, Kept, Registry, RegistryError};
 
 const PREFIX: &str = "/operations/";
 /// How long what has become of an operation can be looked up.
@@ -53,7 +56,8 @@ impl Registry {
     /// When there is none, or the store fails.
     pub fn operation(&self, id: OperationId) -> Result<Kept<Operation>, RegistryError> {
         let missing = RegistryError::Missing { kind: "operation", name: id.to_string() };
-        self.read(&key(id))?.ok_or(missing)
+        let found = self.mirror.read(|tables, _| tables.operations().get(id).cloned())?;
+        found.map(|kept| (*kept).clone()).ok_or(missing)
     }
 
     /// All operations, the oldest first, and the revision they are of.
@@ -64,37 +68,69 @@ impl Registry {
         &self,
         at: Option<Revision>,
     ) -> Result<(Vec<Kept<Operation>>, Revision), RegistryError> {
-        self.read_all(PREFIX, at)
+        let found = self.mirror.read(|tables, now| {
+            let operations = tables.operations();
+            let is_so = at.is_none_or(|at| (operations.changed()..=now).contains(&at));
+            is_so.then(|| (operations.all().map(|kept| (**kept).clone()).collect(), now))
+        })?;
+        match (found, at) {
+            (Some((all, now)), at) => Ok((all, at.unwrap_or(now))),
+            (None, at) => self.read_all(PREFIX, at),
+        }
+    }
+
+    /// Those that are not over, about any of these.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn running_operations(
+        &self,
+        targets: impl IntoIterator<Item = Uuid>,
+    ) -> Result<Vec<Arc<Kept<Operation>>>, RegistryError> {
+        self.mirror.read(|tables, _| {
+            let of = |target| tables.operations().running_of(target).cloned();
+            targets.into_iter().flat_map(of).collect()
+        })
+    }
+
+    /// How many are not over, and about what they are.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn running_targets(&self) -> Result<(usize, Vec<(Kind, Uuid)>), RegistryError> {
+        self.mirror.read(|tables, _| {
+            let operations = tables.operations();
+            (operations.running(), operations.targets().collect())
+        })
     }
 
     /// Writes down how far an operation is, if nobody else has meanwhile.
     ///
     /// # Errors
-    /// When the store fails.
-    pub fn report(&self, operation: &Kept<Operation>) -> Result<bool, RegistryError> {
+    /// When it cannot be written.
+    pub fn report(
+        &self,
+        batch: &mut Batch,
+        operation: &Kept<Operation>,
+    ) -> Result<(), RegistryError> {
         let key = key(operation.object.id);
         let txn = Txn::new().if_modified(&key, operation.revision);
-        Ok(self.commit(&txn.put_json(&key, &operation.object)?)?.is_some())
+        batch.0.push(txn.put_json(&key, &operation.object)?);
+        Ok(())
     }
 
     /// Forgets what has long been over.
     ///
     /// # Errors
     /// When the store fails.
-    pub fn forget_operations(
-        &self,
-        all: &[Kept<Operation>],
-        now: Timestamp,
-    ) -> Result<(), RegistryError> {
-        let over: Vec<_> = all.iter().filter(|kept| kept.object.finished.is_some()).collect();
+    pub fn forget_operations(&self, now: Timestamp) -> Result<(), RegistryError> {
+        let (over, _) = self.operations(None)?;
+        let over: Vec<_> = over.iter().filter(|kept| kept.object.finished.is_some()).collect();
         let is_old = |kept: &Kept<Operation>| {
             kept.object.finished.is_some_and(|then| now.duration_since(then) > KEPT)
         };
         let surplus = over.len().saturating_sub(KEPT_MAX);
         let forgotten = over.iter().enumerate().filter(|(n, kept)| *n < surplus || is_old(kept));
-        for (_, kept) in forgotten {
-            self.commit(&Txn::new().delete(key(kept.object.id)))?;
-        }
-        Ok(())
+        self.delete_all(forgotten.map(|(_, kept)| key(kept.object.id)))
     }
 }

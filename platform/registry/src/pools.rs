@@ -72,7 +72,7 @@ impl Registry {
     pub fn delete_pool(&self, name: &Name) -> Result<(), RegistryError> {
         let pool = self.pool(name)?;
         let (disks, _) = self.all::<Disk>(None)?;
-        if *name == default_pool() || disks.iter().any(|kept| kept.object.spec.pool == *name) {
+        if *name == default_pool() || disks.iter().any(|disk| disk.spec.pool == *name) {
             return Err(RegistryError::PoolInUse(name.clone()));
         }
         let txn = Txn::new().if_modified(key(name), pool.revision).delete(key(name));
@@ -91,9 +91,9 @@ impl Registry {
         let key = key(&pool.name);
         let txn = txn.if_modified(&key, revision);
         let Some(quota) = pool.quota_bytes else { return Ok(txn) };
-        let disks = self.all::<Disk>(None)?.0.into_iter().map(|kept| kept.object.spec);
-        let taken: u64 =
-            disks.filter(|disk| disk.pool == pool.name).map(|disk| disk.size_bytes).sum();
+        let (disks, _) = self.all::<Disk>(None)?;
+        let of_pool = disks.iter().filter(|disk| disk.spec.pool == pool.name);
+        let taken: u64 = of_pool.map(|disk| disk.spec.size_bytes).sum();
         if taken.saturating_add(more_bytes) > quota {
             let left_bytes = quota.saturating_sub(taken);
             return Err(RegistryError::Quota { pool: pool.name, more_bytes, left_bytes });

@@ -53,13 +53,13 @@ impl Registry {
         if *name == Name::default_name() {
             return Err(in_use("cards that name no other".to_owned()));
         }
-        for Kept { object: vm, .. } in self.all::<Vm>(None)?.0 {
+        for vm in self.all::<Vm>(None)?.0.iter() {
             let mut groups = vm.spec.networks.iter().flat_map(|card| &card.security_groups);
             if vm.meta.project == *project && groups.any(|group| group == name) {
                 return Err(in_use(format!("VM '{}'", vm.meta.name)));
             }
         }
-        for Kept { object: other, .. } in self.all::<SecurityGroup>(None)?.0 {
+        for other in self.all::<SecurityGroup>(None)?.0.iter() {
             let names = |peer: &Peer| matches!(peer, Peer::Group(group) if group == name);
             let is_other = other.meta.project == *project && other.meta.id != *id;
             if is_other && other.spec.rules.iter().any(|rule| names(&rule.peer)) {
@@ -92,11 +92,14 @@ impl Registry {
         }
         let own = own.map(|own| self.get::<Vm>(project, own)).transpose()?;
         let own = own.map(|own| own.object.meta.id);
-        for Kept { object: vm, .. } in self.all::<Vm>(None)?.0 {
+        for vm in self.all::<Vm>(None)?.0.iter() {
             let taken = ports(&vm.spec);
             let same = wanted.iter().find(|port| taken.iter().any(|other| port.meets(other)));
             if let Some(same) = same.filter(|_| own != Some(vm.meta.id)) {
-                return Err(RegistryError::PortTaken { port: same.host_port, by: vm.meta.name });
+                return Err(RegistryError::PortTaken {
+                    port: same.host_port,
+                    by: vm.meta.name.clone(),
+                });
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use model::{
 use serde_json::json;
 use store::{Embedded, Revision};
 
-use crate::{Answer, Asked, Change, Digest, New, Registry, RegistryError};
+use crate::{Answer, Asked, Batch, Change, Digest, New, Registry, RegistryError};
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -56,7 +56,7 @@ fn a_vm_is_found_by_its_name_and_by_its_id_in_its_project_only() {
         let error = registry.get::<Vm>(&name("other"), missing).unwrap_err();
         assert!(matches!(error, RegistryError::Missing { kind: "VM", .. }));
     }
-    assert_eq!(registry.all::<Vm>(None).unwrap().0, [vm]);
+    assert_eq!(registry.all::<Vm>(None).unwrap().0[..], [Arc::new(vm.object)]);
     assert_eq!(registry.operation(operation.id).unwrap().object, operation);
 }
 
@@ -119,7 +119,10 @@ fn what_runs_or_is_protected_is_not_deleted() {
     ));
     let vm = registry.get::<Vm>(&name("default"), "web").unwrap().object;
     let (operations, _) = registry.operations(None).unwrap();
-    registry.forget_vm(&vm, &operations, NOW).unwrap();
+    let operations: Vec<_> = operations.into_iter().map(Arc::new).collect();
+    let mut batch = Batch::default();
+    registry.forget_vm(&mut batch, &vm, &operations, NOW).unwrap();
+    assert_eq!(registry.write(batch).unwrap(), [true]);
     assert!(registry.get::<Vm>(&name("default"), "web").is_err());
     let (operations, _) = registry.operations(None).unwrap();
     assert!(operations.iter().all(|kept| kept.object.finished == Some(NOW)));
@@ -200,10 +203,9 @@ fn operations_that_are_long_over_are_forgotten() {
     let (_, operation) = registry.create_vm(new("web"), None, &asked()).unwrap();
     let (_, running) = registry.create_vm(new("db"), None, &asked()).unwrap();
     registry.cancel(operation.id, &asked()).unwrap();
-    let (all, _) = registry.operations(None).unwrap();
-    registry.forget_operations(&all, NOW + SignedDuration::from_hours(7 * 24)).unwrap();
+    registry.forget_operations(NOW + SignedDuration::from_hours(7 * 24)).unwrap();
     assert_eq!(registry.operations(None).unwrap().0.len(), 2);
-    registry.forget_operations(&all, NOW + SignedDuration::from_hours(8 * 24)).unwrap();
+    registry.forget_operations(NOW + SignedDuration::from_hours(8 * 24)).unwrap();
     let left = registry.operations(None).unwrap().0;
     assert_eq!(left.iter().map(|kept| kept.object.id).collect::<Vec<_>>(), [running.id]);
 }
@@ -264,7 +266,9 @@ fn an_address_is_one_cards_until_its_vm_is_forgotten() {
     assert!(matches!(used, Err(RegistryError::InUse { .. })));
 
     let vm: Vm = registry.get(&name("default"), "a").unwrap().object;
-    registry.forget_vm(&vm, &[], NOW).unwrap();
+    let mut batch = Batch::default();
+    registry.forget_vm(&mut batch, &vm, &[], NOW).unwrap();
+    assert_eq!(registry.write(batch).unwrap(), [true]);
     assert_eq!(create_on(&registry, "f", on("lan", None)).unwrap().ipv4, first.ipv4);
 }
 

@@ -1,5 +1,7 @@
 //! VMs that are asked for, and forgotten.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use model::{Operation, Verb, Vm};
 use store::Txn;
@@ -7,7 +9,7 @@ use store::Txn;
 use crate::codec::PutJson;
 use crate::disks::RootDisk;
 use crate::objects::TRIES;
-use crate::{Asked, Kept, New, Registry, RegistryError, networks, operations};
+use crate::{Asked, Batch, Kept, New, Registry, RegistryError, networks, operations};
 
 impl Registry {
     /// Asks for a VM, and for a disk that is made for it.
@@ -42,14 +44,15 @@ impl Registry {
     /// Forgets a VM of which the host has nothing more: its addresses are free, and its operations finished.
     ///
     /// # Errors
-    /// When the store fails.
+    /// When the VM cannot be written.
     pub fn forget_vm(
         &self,
+        batch: &mut Batch,
         vm: &Vm,
-        done: &[Kept<Operation>],
+        done: &[Arc<Kept<Operation>>],
         now: Timestamp,
     ) -> Result<(), RegistryError> {
         let txn = vm.status.networks.iter().fold(Txn::new(), networks::release);
-        self.forget_with(txn, vm, done, now)
+        self.forget_with(txn, batch, vm, done, now)
     }
 }

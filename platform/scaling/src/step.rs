@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use model::{Membership, Meta, Name, Object, Requestor, ScaleSet, ScaleSetPhase, Vm, VmId, VmSpec};
-use registry::{Asked, Change, Kept, New, Registry, RegistryError, RootDisk};
+use registry::{Asked, Batch, Change, New, Registry, RegistryError, RootDisk};
 use sha2::{Digest, Sha256};
 
 use crate::decide::{Action, decide};
@@ -54,23 +54,26 @@ impl Scaler {
             return Ok(());
         }
         let mut members: BTreeMap<(Name, Name), Vec<Vm>> = BTreeMap::new();
-        for Kept { object: vm, .. } in self.registry.all::<Vm>(None)?.0 {
+        for vm in self.registry.all::<Vm>(None)?.0.iter() {
             if let Some(of) = &vm.spec.scale_set {
                 let set = (vm.meta.project.clone(), of.name.clone());
-                members.entry(set).or_default().push(vm);
+                members.entry(set).or_default().push(Vm::clone(vm));
             }
         }
         self.loads.keep(&members.values().flatten().map(|vm| vm.meta.id).collect());
-        for Kept { object: set, .. } in sets {
+        for set in sets.iter() {
             let vms = members.remove(&(set.meta.project.clone(), set.meta.name.clone()));
-            self.step_set(&set, &vms.unwrap_or_default(), now)?;
+            self.step_set(set, &vms.unwrap_or_default(), now)?;
         }
         Ok(())
     }
 
     fn step_set(&mut self, set: &ScaleSet, vms: &[Vm], now: Timestamp) -> Result<(), ScaleError> {
         if set.meta.deleting && vms.is_empty() {
-            return Ok(self.registry.forget(set, &[], now)?);
+            let mut batch = Batch::default();
+            self.registry.forget(&mut batch, set, &[], now)?;
+            self.registry.write(batch)?;
+            return Ok(());
         }
         let template = digest(&set.spec.template);
         let load = self.load(vms, now);

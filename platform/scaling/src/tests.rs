@@ -66,7 +66,7 @@ impl World {
     }
 
     fn vms(&self) -> Vec<Vm> {
-        self.registry.all::<Vm>(None).unwrap().0.into_iter().map(|kept| kept.object).collect()
+        self.registry.all::<Vm>(None).unwrap().0.iter().map(|vm| Vm::clone(vm)).collect()
     }
 
     fn running(&self) -> usize {
@@ -100,7 +100,9 @@ impl World {
         self.scaler.step(self.now).unwrap();
         for vm in self.vms() {
             if vm.meta.deleting {
-                self.registry.forget_vm(&vm, &[], self.now).unwrap();
+                let mut batch = registry::Batch::default();
+                self.registry.forget_vm(&mut batch, &vm, &[], self.now).unwrap();
+                self.registry.write(batch).unwrap();
                 continue;
             }
             let phase = if vm.spec.power == Power::On { Phase::Running } else { Phase::Stopped };

@@ -35,6 +35,9 @@ pub enum StoreError {
          of {VALUE_LEN_MAX} bytes are the limits"
     )]
     TooLarge,
+    /// It has ended while something was asked of it.
+    #[error("the store has closed")]
+    Closed,
     /// Another process has it.
     #[error("{} is in use: another trined runs with this folder", .0.display())]
     InUse(PathBuf),

@@ -57,6 +57,14 @@ pub trait Store: Send + Sync {
     /// fails; nothing has changed then.
     fn commit(&self, txn: &Txn) -> Result<Commit, StoreError>;
 
+    /// Commits each of these for itself, in whatever order, sooner than one after the other.
+    ///
+    /// # Errors
+    /// As [`Store::commit`], for the first that is refused or fails; others may have been done.
+    fn commit_each(&self, txns: &[Txn]) -> Result<Vec<Commit>, StoreError> {
+        txns.iter().map(|txn| self.commit(txn)).collect()
+    }
+
     /// Changes of all keys that begin with `prefix`, from a revision on, which may be past or to come.
     ///
     /// # Errors

@@ -39,6 +39,7 @@ macro_rules! contract {
             a_lease_takes_its_keys_with_it
             a_lease_lives_for_as_long_as_it_is_kept
             of_writers_at_once_one_wins
+            each_of_many_is_a_transaction_of_its_own
         );
     };
     (@ $make:expr, $($case:ident)*) => {
@@ -269,6 +270,24 @@ mod cases {
         }
         assert!(kept.elapsed() >= time, "it ended too early");
         assert!(matches!(store.keep_alive(lease), Err(StoreError::NoLease(_))));
+    }
+
+    pub fn each_of_many_is_a_transaction_of_its_own(store: &Shared) {
+        let old = put(store, "m/old", "1");
+        let mut watch = store.watch("m/", old.next()).unwrap();
+        let refused = Txn::new().if_absent("m/old").put("m/a", "1");
+        let txns =
+            [Txn::new().put("m/b", "1"), refused, Txn::new().put("m/c", "1").put("m/d", "1")];
+        let done = store.commit_each(&txns).unwrap();
+        assert_eq!(done[1], Commit::Conflict);
+        let mut revisions = [done[0].done().unwrap(), done[2].done().unwrap()];
+        for (key, revision) in ["m/b", "m/c"].into_iter().zip(revisions) {
+            assert_eq!(get(store, key).unwrap().modified, revision);
+        }
+        revisions.sort();
+        assert_eq!(revisions, [old.next(), old.next().next()]);
+        assert_eq!([next(&mut watch).revision, next(&mut watch).revision], revisions);
+        assert_eq!(get(store, "m/a"), None);
     }
 
     pub fn of_writers_at_once_one_wins(store: &Shared) {

@@ -9,7 +9,7 @@
 mod jobs;
 mod manifest;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -98,8 +98,12 @@ impl Storage {
         lock(&self.0.pools).get(name).cloned().ok_or_else(missing)
     }
 
-    /// All disks of these pools. One whose folder cannot be read has none.
-    pub fn see(&self, pools: &[Pool]) -> Result<Vec<SeenDisk>, HostError> {
+    /// All disks of these pools, or those of them that are there. A pool whose folder cannot be read has none.
+    pub fn see(
+        &self,
+        pools: &[Pool],
+        of: Option<&BTreeSet<DiskId>>,
+    ) -> Result<Vec<SeenDisk>, HostError> {
         let place = |pool: &Pool| {
             let path = pool.path.as_ref().map_or_else(|| self.0.home.clone(), PathBuf::from);
             (pool.name.clone(), path)
@@ -107,6 +111,16 @@ impl Storage {
         let places: BTreeMap<Name, PathBuf> = pools.iter().map(place).collect();
         lock(&self.0.pools).clone_from(&places);
         let mut seen = Vec::new();
+        if let Some(ids) = of {
+            for (path, id) in places.values().flat_map(|path| ids.iter().map(move |id| (path, *id)))
+            {
+                let folder = DiskFolder::of(path, id);
+                if folder.path().exists() {
+                    seen.push(self.look(id, folder).map_err(told("look", path))?);
+                }
+            }
+            return Ok(seen);
+        }
         for path in places.values() {
             let Ok(entries) = fs::read_dir(path) else { continue };
             for entry in entries {

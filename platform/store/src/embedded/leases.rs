@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::{LeaseId, StoreError};
+use crate::{LeaseId, Op, StoreError, Txn};
 
 pub(crate) struct Leases(BTreeMap<LeaseId, Lease>);
 
@@ -35,6 +35,14 @@ impl Leases {
 
     pub fn find(&self, lease: LeaseId) -> Result<(), StoreError> {
         self.0.get(&lease).map(|_| ()).ok_or(StoreError::NoLease(lease))
+    }
+
+    /// All that a transaction writes with are there.
+    pub fn check(&self, txn: &Txn) -> Result<(), StoreError> {
+        txn.then.iter().try_for_each(|op| match op {
+            Op::Put(_, _, Some(lease)) => self.find(*lease),
+            Op::Put(..) | Op::Delete(_) => Ok(()),
+        })
     }
 
     pub fn keep_alive(&mut self, lease: LeaseId, now: Instant) -> Result<(), StoreError> {

@@ -1,9 +1,10 @@
 //! The store of one host: an SQLite file, and a process that has it for itself.
 //!
 //! One connection writes, another reads; both see what is committed. History is kept until it is
-//! compacted: watches from the past and reads of it are queries.
+//! compacted: watches from the past and reads of it are queries. Who waits to write while the medium is being written
+//! to goes along with the next who does: transactions are many to one of SQLite's, and still one each to everybody else.
 //!
-//! *Locks*: `writer`, then `reader` or a feed's own. Leases are in the writer's.
+//! *Locks*: `writer`, then `queue`, `reader` or a feed's own. Leases are in the writer's.
 
 mod database;
 mod leases;
@@ -12,7 +13,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -38,11 +39,18 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// The store of one host.
 pub struct Embedded {
     writer: Arc<Mutex<Writer>>,
+    /// Who waits for the writer.
+    queue: Mutex<Vec<Waiting>>,
     reader: Mutex<Connection>,
     /// Tells the thread that ends leases that there is another. It ends with the sender.
     granted: Sender<()>,
     /// Locked for as long as the store is open.
     _lock: File,
+}
+
+struct Waiting {
+    txn: Txn,
+    answer: SyncSender<Result<Commit, StoreError>>,
 }
 
 struct Writer {
@@ -92,7 +100,8 @@ impl Embedded {
             .name("leases".into())
             .spawn(move || end_leases(&weak, &heard))
             .map_err(host("start a thread for", folder))?;
-        Ok(Self { writer, reader: Mutex::new(reader), granted, _lock: lock })
+        let (queue, reader) = (Mutex::default(), Mutex::new(reader));
+        Ok(Self { writer, queue, reader, granted, _lock: lock })
     }
 
     fn write(&self) -> MutexGuard<'_, Writer> {
@@ -126,35 +135,75 @@ fn end_leases(writer: &Weak<Mutex<Writer>>, granted: &Receiver<()>) {
 }
 
 impl Writer {
-    /// Does the writes in one transaction and tells the watches.
-    fn write(&mut self, txn: &Txn) -> Result<Commit, StoreError> {
+    /// Does each for itself, all with one write to the medium if that succeeds.
+    fn write_each(&mut self, txns: &[&Txn]) -> Vec<Result<Commit, StoreError>> {
+        match self.write_together(txns) {
+            Ok(done) => done,
+            Err(error) if txns.len() == 1 => vec![Err(error)],
+            // Whose fault it is, is seen when each is alone.
+            Err(_) => txns.iter().flat_map(|txn| self.write_each(&[txn])).collect(),
+        }
+    }
+
+    /// Does the writes in one transaction of the database and tells the watches; all or, when that fails, none.
+    fn write_together(
+        &mut self,
+        txns: &[&Txn],
+    ) -> Result<Vec<Result<Commit, StoreError>>, StoreError> {
         let transaction = self.database.transaction()?;
-        if !database::holds(&transaction, &txn.when)? {
-            return Ok(Commit::Conflict);
+        let begin = database::last(&transaction)?;
+        let mut last = begin;
+        let (mut done, mut batches) = (Vec::new(), Vec::new());
+        for txn in txns {
+            if let Err(ended) = self.leases.check(txn) {
+                done.push(Err(ended));
+                continue;
+            }
+            if !database::holds(&transaction, &txn.when)? {
+                done.push(Ok(Commit::Conflict));
+                continue;
+            }
+            let revision = last.next();
+            let mut changes = Vec::new();
+            for op in &txn.then {
+                changes.extend(database::apply(&transaction, op, revision, changes.len())?);
+            }
+            if !changes.is_empty() {
+                last = revision;
+                batches.push(Batch { revision, changes });
+            }
+            done.push(Ok(Commit::Done(last)));
         }
-        let revision = database::last(&transaction)?.next();
-        let mut changes = Vec::new();
-        for op in &txn.then {
-            changes.extend(database::apply(&transaction, op, revision, changes.len())?);
+        if last > begin {
+            database::set_last(&transaction, last)?;
+            transaction.commit()?;
+        } else {
+            drop(transaction);
         }
-        if changes.is_empty() {
-            return Ok(Commit::Done(Revision(revision.0 - 1)));
+        for batch in batches {
+            self.tell(&batch);
         }
-        database::set_last(&transaction, revision)?;
-        transaction.commit()?;
+        Ok(done)
+    }
+
+    fn tell(&mut self, batch: &Batch) {
+        let Batch { revision, changes } = batch;
         self.watches.retain(|(prefix, feed)| {
             let of_prefix = changes.iter().filter(|change| change.key().starts_with(prefix));
             let changes: Vec<_> = of_prefix.cloned().collect();
-            if changes.is_empty() { feed.is_read() } else { feed.tell(Batch { revision, changes }) }
+            if changes.is_empty() {
+                feed.is_read()
+            } else {
+                feed.tell(Batch { revision: *revision, changes })
+            }
         });
-        Ok(Commit::Done(revision))
     }
 
     fn end_lease(&mut self, lease: LeaseId) -> Result<(), StoreError> {
         let keys = database::keys_of(&self.database, lease)?;
         // However many there are, they go together, as in etcd.
         let then = keys.into_iter().map(Op::Delete).collect();
-        self.write(&Txn { when: Vec::new(), then })?;
+        self.write_together(&[&Txn { when: Vec::new(), then }])?;
         database::forget_lease(&self.database, lease)?;
         self.leases.remove(lease);
         Ok(())
@@ -191,15 +240,27 @@ impl Store for Embedded {
 
     fn commit(&self, txn: &Txn) -> Result<Commit, StoreError> {
         check(txn)?;
+        let (answer, answered) = sync_channel(1);
+        lock(&self.queue).push(Waiting { txn: txn.clone(), answer });
         let mut writer = self.write();
-        let leases = txn.then.iter().filter_map(|op| match op {
-            Op::Put(_, _, lease) => *lease,
-            Op::Delete(_) => None,
-        });
-        for lease in leases {
-            writer.leases.find(lease)?;
+        // Who had the writer before may have done it.
+        if let Ok(done) = answered.try_recv() {
+            return done;
         }
-        writer.write(txn)
+        let waiting = std::mem::take(&mut *lock(&self.queue));
+        let txns: Vec<&Txn> = waiting.iter().map(|of| &of.txn).collect();
+        let done = writer.write_each(&txns);
+        for (of, done) in waiting.iter().zip(done) {
+            // There is room for one, and nobody gives up waiting.
+            let _ = of.answer.send(done);
+        }
+        drop(writer);
+        answered.recv().unwrap_or(Err(StoreError::Closed))
+    }
+
+    fn commit_each(&self, txns: &[Txn]) -> Result<Vec<Commit>, StoreError> {
+        txns.iter().try_for_each(check)?;
+        self.write().write_each(&txns.iter().collect::<Vec<_>>()).into_iter().collect()
     }
 
     fn watch(&self, prefix: &str, from: Revision) -> Result<Watch, StoreError> {
