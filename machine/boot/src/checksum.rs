@@ -28,11 +28,15 @@ const REMAINDER: u32 = !0;
 /// The first kernel without a checksum.
 const NONE_SINCE: (u32, u32) = (6, 15);
 
-/// Where a PE file says where its header is; offsets in that of a 64-bit one.
+/// Where a PE file says where its header is; offsets in that. A 32-bit one has its certificates 16
+/// bytes earlier.
 const PE_OFFSET: u64 = 0x3c;
 const PE_MAGIC: &[u8; 4] = b"PE\0\0";
 const PE_CHECKSUM: u64 = 24 + 64;
 const PE_CERTIFICATES: u64 = 24 + 112 + 4 * 8;
+const PE_CERTIFICATES_32: u64 = PE_CERTIFICATES - 16;
+const PE_KIND: u64 = 24;
+const PE_KIND_32: u16 = 0x10b;
 
 /// Refuses a kernel whose checksum says that it was damaged.
 ///
@@ -98,7 +102,9 @@ fn unsigned(head: &[u8]) -> Vec<u8> {
     let mut head = head.to_vec();
     let Some(header) = get32(&head, PE_OFFSET).map(u64::from) else { return head };
     if get(&head, header) == Some(*PE_MAGIC) {
-        for (offset, size) in [(PE_CHECKSUM, 4), (PE_CERTIFICATES, 8)] {
+        let is_32 = get16(&head, header + PE_KIND) == Some(PE_KIND_32);
+        let certificates = if is_32 { PE_CERTIFICATES_32 } else { PE_CERTIFICATES };
+        for (offset, size) in [(PE_CHECKSUM, 4), (certificates, 8)] {
             let at = (header + offset) as usize;
             if let Some(field) = head.get_mut(at..at + size) {
                 field.fill(0);

@@ -436,12 +436,13 @@ fn a_payload_that_lies_is_refused() {
 }
 
 /// A bzImage with the checksum Linux's build puts at its end.
-fn summed_bzimage(payload: &[u8], version: &[u8]) -> Bytes_ {
+fn summed_bzimage(payload: &[u8], version: &[u8], kind: u16) -> Bytes_ {
     let mut file = bzimage(payload);
     file[0x20e..0x210].copy_from_slice(&0x100u16.to_le_bytes());
     file[0x300..0x300 + version.len()].copy_from_slice(version);
     file[0x3c..0x40].copy_from_slice(&0x40u32.to_le_bytes());
     file[0x40..0x44].copy_from_slice(b"PE\0\0");
+    file[0x40 + 24..][..2].copy_from_slice(&kind.to_le_bytes());
     file.resize((file.len() + 4).next_multiple_of(512) - 4, 0);
     let paragraphs = (file.len() + 4 - 1024) / 16;
     file[0x1f4..0x1f8].copy_from_slice(&(paragraphs as u32).to_le_bytes());
@@ -453,8 +454,9 @@ fn summed_bzimage(payload: &[u8], version: &[u8]) -> Bytes_ {
 
 #[test]
 fn a_flipped_bit_in_a_kernel_is_found_by_its_checksum() {
+    const VERSION: &[u8] = b"6.1.0-56-amd64 (x@y) #1";
     let payload = with_trailer(lz4(&vmlinux()), &vmlinux());
-    let good = summed_bzimage(&payload, b"6.1.0-56-amd64 (x@y) #1");
+    let good = summed_bzimage(&payload, VERSION, 0x20b);
     Vm::new(64).load(&mut images(good.clone())).unwrap();
     let damaged = |mut file: Bytes_| {
         let at = 1024 + 512 + payload.len() / 2;
@@ -464,17 +466,15 @@ fn a_flipped_bit_in_a_kernel_is_found_by_its_checksum() {
     assert!(refusal(damaged(good.clone())).contains("its checksum does not match"));
     assert!(refusal(&good[..good.len() - 1]).contains("truncated: its kernel runs past its"));
 
-    let mut signed = good;
-    signed[0x40 + 24 + 64..][..4].copy_from_slice(b"sum.");
-    signed[0x40 + 24 + 112 + 32..][..8].copy_from_slice(b"position");
-    signed.extend(b"signature");
-    Vm::new(64).load(&mut images(signed.clone())).unwrap();
-    assert!(refusal(damaged(signed)).contains("its checksum does not match"));
-
-    let mut newer = summed_bzimage(&payload, b"6.15.0-rc1 #1");
-    newer.truncate(newer.len() - 4);
-    newer.extend([0; 4]);
-    Vm::new(64).load(&mut images(newer)).unwrap();
+    // 64-bit kernels have other headers than 32-bit ones.
+    for (kind, certificates) in [(0x20bu16, 24 + 112 + 32), (0x10b, 24 + 96 + 32)] {
+        let mut signed = summed_bzimage(&payload, VERSION, kind);
+        signed[0x40 + 24 + 64..][..4].copy_from_slice(b"sum.");
+        signed[0x40 + certificates..][..8].copy_from_slice(b"position");
+        signed.extend(b"signature");
+        Vm::new(64).load(&mut images(signed.clone())).unwrap();
+        assert!(refusal(damaged(signed)).contains("its checksum does not match"));
+    }
 }
 
 #[test]
