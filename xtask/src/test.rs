@@ -28,6 +28,7 @@ const PACKAGES: &[&str] = &[
     "nftables",
     "openssh-client",
     "ovmf",
+    "prometheus",
     "qemu-system-x86",
     "qemu-utils",
     "seabios",

@@ -1,5 +1,6 @@
 //! Numbers, for Prometheus.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -135,5 +136,57 @@ impl Metrics {
         // A string takes all there is to write.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+
+    /// The same in the older format (text 0.0.4), in which a counter's help and type are of its whole name.
+    pub fn plain(&self) -> String {
+        let text = self.text();
+        let counters: BTreeSet<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
+            .collect();
+        let mut plain = String::with_capacity(text.len());
+        for line in text.lines() {
+            let mut words = line.splitn(4, ' ');
+            match (words.next(), words.next(), words.next(), words.next()) {
+                (Some("#"), Some(what @ ("HELP" | "TYPE")), Some(name), Some(rest)) => {
+                    let total = if counters.contains(name) { "_total" } else { "" };
+                    plain.push_str(&format!("# {what} {name}{total} {rest}\n"));
+                }
+                (Some("#"), ..) => {}
+                _ => {
+                    plain.push_str(line);
+                    plain.push('\n');
+                }
+            }
+        }
+        plain
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn promtool_finds_nothing_to_say_about_the_metrics() {
+        let metrics = Metrics::new();
+        metrics.request(&Method::GET, "/v1/vms", 200, Duration::from_millis(3));
+        metrics.step(Some(&Report::default()), Duration::from_millis(1));
+        let mut promtool = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("promtool is there: apt-get install prometheus");
+        promtool.stdin.take().unwrap().write_all(metrics.plain().as_bytes()).unwrap();
+        let said = promtool.wait_with_output().unwrap();
+        let words = [said.stdout, said.stderr].concat();
+        assert!(said.status.success() && words.is_empty(), "{}", String::from_utf8_lossy(&words));
+        assert!(metrics.plain().contains("trine_api_requests_total{"));
     }
 }

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -58,9 +58,15 @@ pub(crate) async fn ready(State(state): Shared) -> Result<&'static str, Problem>
     (status = 200, description = "OpenMetrics text", body = String),
     (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn metrics(State(state): Shared) -> impl IntoResponse {
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], state.metrics.text())
+pub(crate) async fn metrics(State(state): Shared, headers: HeaderMap) -> impl IntoResponse {
+    let accepted = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    let (kind, text) = match accepted.is_some_and(|kinds| kinds.contains("openmetrics-text")) {
+        true => {
+            ("application/openmetrics-text; version=1.0.0; charset=utf-8", state.metrics.text())
+        }
+        false => ("text/plain; version=0.0.4; charset=utf-8", state.metrics.plain()),
+    };
+    ([(header::CONTENT_TYPE, kind)], text)
 }
 
 /// This document

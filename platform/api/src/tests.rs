@@ -332,7 +332,8 @@ async fn a_security_group_says_what_is_let_through() {
 async fn metrics_count_requests_by_route_and_not_by_what_clients_make_up() {
     let world = World::new();
     world.ask(Method::GET, "/v1/vms/made-up", Value::Null).await;
-    let mut request = request(Method::GET, "/metrics").body(Body::empty()).unwrap();
+    let request = request(Method::GET, "/metrics").header("accept", "application/openmetrics-text");
+    let mut request = request.body(Body::empty()).unwrap();
     request.extensions_mut().insert(OWN);
     let response = world.router.clone().oneshot(request).await.unwrap();
     let text = to_bytes(response.into_body(), 1 << 20).await.unwrap();
