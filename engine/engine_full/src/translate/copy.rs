@@ -241,6 +241,7 @@ impl Translator {
                 base: mem.base.map(|r| HOST[usize::from(r)]),
                 index: mem.index.map(|r| (HOST[usize::from(r)], mem.scale)),
                 disp: mem.disp,
+                low: false,
             };
             self.asm.lea(size, to, operand);
         }
@@ -300,8 +301,7 @@ impl Translator {
         };
         self.unit.distance_at_hand = false;
         self.unit.looked = None;
-        self.asm.lea(8, to, at);
-        Mem::at(to, 0)
+        self.moved_to(to, at)
     }
 
     fn places(&mut self, insn: &Native, named: u16, wants_rcx: bool, has_mem: bool) -> Places {
