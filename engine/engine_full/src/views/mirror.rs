@@ -206,7 +206,7 @@ impl Mirror {
         let mut slots: Vec<Slot> = halves[0].filled().filter_map(wanted).collect();
         slots.sort_unstable_by_key(|slot| slot.page);
         let most = self.mappings + calls;
-        for run in slots.chunk_by(|a, b| follows(a, b)) {
+        for run in slots.chunk_by(follows) {
             if self.mappings < most {
                 self.map(run, memory);
             }

@@ -57,8 +57,16 @@ impl<'a> Shell<'a> {
     }
 
     pub fn until_it_answers(&self) -> anyhow::Result<()> {
-        self.daemon.until("the shell", || {
-            self.printed().is_ok_and(|printed| printed.contains("# ") || printed.contains("~ #"))
-        })
+        self.until_more_prompts(0)
+    }
+
+    /// How often the shell has asked for a command so far, in this boot and those before.
+    pub fn prompts(&self) -> anyhow::Result<usize> {
+        Ok(self.printed()?.matches("# ").count())
+    }
+
+    /// What is typed before a boot's shell asks for it may be lost.
+    pub fn until_more_prompts(&self, before: usize) -> anyhow::Result<()> {
+        self.daemon.until("the shell", || self.prompts().is_ok_and(|prompts| prompts > before))
     }
 }
