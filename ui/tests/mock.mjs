@@ -150,7 +150,7 @@ export async function mock(count) {
     const path = url.pathname;
     const parts = path.split("/").slice(2);
     if (!path.startsWith("/v1/")) return file(path, response);
-    if (path === "/v1/session") return json(response, { who: "token:ann", role: "admin" });
+    if (path === "/v1/session") return json(response, { who: "token:ann", role: "admin", rights: { everywhere: "admin" }, expires: null });
     if (path === "/v1/watch") {
       stream(response);
       watchers.add(response);
@@ -158,16 +158,23 @@ export async function mock(count) {
     }
     if (path === "/v1/vms" && request.method === "GET") return json(response, page([...vms.values()]));
     if (path === "/v1/operations") return json(response, page([...operations.values()].reverse()));
-    if (path === "/v1/projects") return json(response, page([{ id: id("c", 0), name: "default", created: "2026-01-01T00:00:00Z" }]));
+    if (path === "/v1/projects") return json(response, page([{ id: id("c", 0), name: "default", created: "2026-01-01T00:00:00Z", quota: {}, status: { used: {} } }]));
     if (path === "/v1/images") {
       const image = (name, gib, source) => ({ name, id: `sha256:${"3f".repeat(32)}`, size_bytes: gib * 2 ** 30, used_bytes: gib * 2 ** 28, created: "2026-11-20T10:00:00Z", source });
-      return json(response, [image("alpine", 1, "alpine.qcow2"), image("debian-12", 3, "Debian 12's packages"), image("ubuntu-24.04", 4, "noble-server-cloudimg-amd64.img")]);
+      return json(response, page([image("alpine", 1, "alpine.qcow2"), image("debian-12", 3, "Debian 12's packages"), image("ubuntu-24.04", 4, "noble-server-cloudimg-amd64.img")]));
+    }
+    if (path === "/v1/session/methods") return json(response, { password: true, oidc: null });
+    if (path === "/v1/users") {
+      return json(response, page([
+        { id: id("e", 0), name: "ann", rights: { everywhere: "admin" }, disabled: false, created: "2026-11-20T10:00:00Z" },
+        { id: id("e", 1), name: "ben", rights: { projects: { default: "operator" } }, disabled: false, created: "2026-11-21T10:00:00Z" },
+      ]));
     }
     if (path === "/v1/tokens") {
-      return json(response, [
+      return json(response, page([
         { id: id("d", 0), name: "ann", role: "admin", created: "2026-11-20T10:00:00Z" },
         { id: id("d", 1), name: "ci", role: "operator", created: "2026-11-21T10:00:00Z", expires: "2027-01-01T00:00:00Z" },
-      ]);
+      ]));
     }
     if (path === "/v1/audit") {
       const items = Array.from({ length: 30 }, (_, at) => ({ at: new Date(Date.now() - at * 60_000).toISOString(), who: at % 7 ? "token:ann" : null, from: "10.0.0.7", what: at % 7 ? `POST /v1/vms/${id("a", at)}/start` : "DELETE /v1/vms/web-1", status: at % 7 ? 202 : 401, request: `0198f0aa-0000-7000-8000-${String(at).padStart(12, "0")}` }));

@@ -76,7 +76,7 @@ describe("the list of VMs", () => {
       "GET /v1/scale-sets": page([]),
       ...answers,
     });
-    session.now = { who: "token:ann", role: "operator" };
+    session.now = { who: "token:ann", role: "operator", rights: { everywhere: "operator" } };
     live.start();
     render(Vms);
     await screen.findByText("vm-0");

@@ -71,7 +71,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("platform/reconcile", &["model", "registry"]),
     ("platform/scaling", &["model", "registry"]),
     ("platform/host", &["support", "model", "reconcile", "images", "storage", "vmm_rpc"]),
-    ("platform/api", &["support", "model", "registry", "reconcile", "host", "images", "store"]),
+    (
+        "platform/api",
+        &["support", "model", "oidc", "registry", "reconcile", "host", "images", "store"],
+    ),
+    ("platform/oidc", &["model"]),
     ("platform/web", &[]),
     (
         "bin/trined",
@@ -81,6 +85,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "host",
             "images",
             "model",
+            "oidc",
             "reconcile",
             "registry",
             "scaling",

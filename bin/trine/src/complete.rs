@@ -35,6 +35,8 @@ const NOUNS: &[&str] = &[
     "context",
     "token",
     "scale-set",
+    "user",
+    "ssh-key",
 ];
 
 #[derive(Args)]
@@ -78,6 +80,7 @@ fn kind(arg: &Arg, noun: Option<&str>, verb: &str) -> Option<String> {
             "name" if matches!(verb, "create" | "add" | "launch") => None,
             "name" => noun.map(|noun| format!("{noun}s")),
             "group" => Some("security-groups".to_owned()),
+            "project_name" => Some("projects".to_owned()),
             own if NOUNS.contains(&own) => Some(format!("{own}s")),
             _ => None,
         };
@@ -161,6 +164,12 @@ mod tests {
             (&["pool", "rm"], "names", Some("pools")),
             (&["context", "use"], "name", Some("contexts")),
             (&["ls"], "project", Some("projects")),
+            (&["user", "set"], "users", Some("users")),
+            (&["user", "create"], "name", None),
+            (&["project", "quota"], "name", Some("projects")),
+            (&["project", "member", "add"], "user", Some("users")),
+            (&["project", "member", "add"], "project_name", Some("projects")),
+            (&["ssh-key", "rm"], "names", Some("ssh-keys")),
             (&["ls"], "output", None),
         ] {
             assert_eq!(kind_of(path, argument).as_deref(), expected, "{path:?} {argument}");

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, IsTerminal, Read, Write, stderr, stdin};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use hyper::Method;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
@@ -96,7 +96,7 @@ fn add(mut contexts: Contexts, options: AddOptions) -> anyhow::Result<()> {
     if context.fingerprint.is_none() && Client::elsewhere(&context).is_err() {
         context.fingerprint = Some(believed(&context.server)?);
     }
-    context.token = secret()?;
+    context.token = secret()?.trim().to_owned();
     // Who does not get in need not be kept.
     let path = "/v1/version";
     let version: Value = Client::elsewhere(&context)?.ask(Method::GET, path, None)?;
@@ -128,11 +128,18 @@ fn believed(server: &str) -> anyhow::Result<String> {
     Ok(shown)
 }
 
-/// A token, which a terminal does not show.
+/// A token.
 fn secret() -> anyhow::Result<String> {
+    asked("Token: ").context(
+        "no token on standard input: `trine token create NAME` makes one, on the daemon's host",
+    )
+}
+
+/// A line of standard input, which a terminal does not show.
+pub fn asked(what: &str) -> anyhow::Result<String> {
     let mut text = String::new();
     if stdin().is_terminal() {
-        eprint!("Token: ");
+        eprint!("{what}");
         stderr().flush()?;
         let before = tcgetattr(stdin())?;
         let mut quiet = before.clone();
@@ -145,11 +152,47 @@ fn secret() -> anyhow::Result<String> {
     } else {
         stdin().lock().take(SECRET_MAX).read_line(&mut text)?;
     }
-    let text = text.trim();
-    if text.is_empty() {
-        bail!(
-            "no token on standard input: `trine token create NAME` makes one, on the daemon's host"
-        );
+    let text = text.trim_end_matches(['\r', '\n']);
+    if text.trim().is_empty() {
+        bail!("nothing was given");
     }
     Ok(text.to_owned())
+}
+
+#[derive(Args)]
+pub struct LoginOptions {
+    /// What the daemon is called here (trine context ls)
+    name: String,
+    /// Your name there
+    #[arg(long, value_name = "NAME", env = "USER")]
+    user: String,
+    /// Where it listens, if it is not known yet: https://HOST:PORT
+    #[arg(long, value_name = "URL")]
+    server: Option<String>,
+    /// SHA-256 of its certificate, which it logs [default: it is shown, and you are asked]
+    #[arg(long, value_name = "HEX", requires = "server")]
+    fingerprint: Option<String>,
+}
+
+/// Signs in; the session is kept as a token is, and good for twelve hours.
+pub fn login(options: LoginOptions) -> anyhow::Result<()> {
+    let LoginOptions { name, user, server, fingerprint } = options;
+    let mut contexts = Contexts::load()?;
+    let mut context = match server {
+        Some(server) => {
+            let server = server.trim_end_matches('/').to_owned();
+            Elsewhere { server, token: String::new(), fingerprint, project: None }
+        }
+        None => contexts.get(&name).context("give --server, as it is not known")?.clone(),
+    };
+    context.token.clear();
+    if context.fingerprint.is_none() && Client::elsewhere(&context).is_err() {
+        context.fingerprint = Some(believed(&context.server)?);
+    }
+    let password = asked(&format!("Password of {user}: "))?;
+    context.token = Client::elsewhere(&context)?.sign_in(&user, &password)?;
+    eprintln!("trine: signed in to {} as {user}", context.server);
+    contexts.current = Some(name.clone());
+    contexts.contexts.insert(name, context);
+    contexts.save()
 }

@@ -18,13 +18,16 @@ mod network;
 mod nouns;
 mod pool;
 mod progress;
+mod project;
 mod run;
 mod scale_set;
 mod screenshot;
 mod security_group;
 mod shown;
 mod snapshot;
+mod ssh_key;
 mod token;
+mod user;
 mod vm;
 
 use std::process::ExitCode;
@@ -72,6 +75,17 @@ enum Command {
     /// Daemons on other hosts
     #[command(subcommand)]
     Context(context::Command),
+    /// Sign in to a daemon on another host, by name and password
+    Login(context::LoginOptions),
+    /// Who can sign in, and what they may
+    #[command(subcommand)]
+    User(user::Command),
+    /// Projects, their quotas, and who may do what in them
+    #[command(subcommand)]
+    Project(project::Command),
+    /// Public keys with which VMs are made
+    #[command(subcommand)]
+    SshKey(ssh_key::Command),
     /// With what others prove to the daemon who they are
     #[command(subcommand)]
     Token(token::Command),
@@ -162,6 +176,10 @@ fn main() -> ExitCode {
         Command::Completion(options) => complete::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Manual(options) => manual::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Context(command) => context::run(command).map(|()| ExitCode::SUCCESS),
+        Command::Login(options) => context::login(options).map(|()| ExitCode::SUCCESS),
+        Command::User(command) => user::run(command).map(|()| ExitCode::SUCCESS),
+        Command::Project(command) => project::run(command).map(|()| ExitCode::SUCCESS),
+        Command::SshKey(command) => ssh_key::run(command).map(|()| ExitCode::SUCCESS),
         Command::Token(command) => token::run(command).map(|()| ExitCode::SUCCESS),
         Command::Image(command) => image::run(command).map(|()| ExitCode::SUCCESS),
         command => control::ask(command).map(|()| ExitCode::SUCCESS),

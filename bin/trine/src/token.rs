@@ -1,11 +1,12 @@
 //! Tokens: with what others prove to the daemon who they are.
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use hyper::Method;
 use serde_json::{Value, json};
 
 use crate::daemon::{Client, Where};
-use crate::shown::{Form, table, yaml};
+use crate::nouns::{self, ListOptions, Noun};
+use crate::user::Role;
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -17,16 +18,6 @@ pub enum Command {
     Rm(RemoveOptions),
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Role {
-    /// May look at things
-    Viewer,
-    /// May also make, change and delete VMs
-    Operator,
-    /// May do anything
-    Admin,
-}
-
 #[derive(Args)]
 pub struct CreateOptions {
     /// What it is to be called
@@ -36,18 +27,15 @@ pub struct CreateOptions {
     /// What its bearer may do
     #[arg(long, value_enum, default_value = "operator")]
     role: Role,
+    /// Whose it is: it may no more than they may [default: nobody's; of who has signed in, their own]
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// It is good in this project only
+    #[arg(long = "in", value_name = "PROJECT")]
+    within: Option<String>,
     /// For how long it is good: 12h, 30d [default: until it is deleted]
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     expires: Option<u32>,
-}
-
-#[derive(Args)]
-pub struct ListOptions {
-    #[command(flatten)]
-    to: Where,
-    /// In which form
-    #[arg(short, long, value_enum, default_value = "table")]
-    output: Form,
 }
 
 #[derive(Args)]
@@ -76,12 +64,12 @@ fn seconds(text: &str) -> Result<u32, String> {
 pub fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Create(options) => {
-            let role = match options.role {
-                Role::Viewer => "viewer",
-                Role::Operator => "operator",
-                Role::Admin => "admin",
-            };
-            let mut new = json!({ "name": options.name, "role": role });
+            let mut new = json!({
+                "name": options.name,
+                "role": options.role.as_str(),
+                "user": options.user,
+                "project": options.within,
+            });
             if let Some(expires) = options.expires {
                 new["expires_in_s"] = expires.into();
             }
@@ -89,11 +77,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
             let made: Value = client.ask(Method::POST, "/v1/tokens", Some(&new))?;
             println!("{}", made["secret"].as_str().unwrap_or_default());
         }
-        Command::Ls(options) => {
-            let mut client = Client::connect(&options.to)?;
-            let tokens: Vec<Value> = client.ask(Method::GET, "/v1/tokens", None)?;
-            print!("{}", listed(&tokens, options.output)?);
-        }
+        Command::Ls(options) => nouns::list(&options, &TOKENS)?,
         Command::Rm(options) => {
             let mut client = Client::connect(&options.to)?;
             for name in &options.names {
@@ -104,17 +88,12 @@ pub fn run(command: Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn listed(tokens: &[Value], form: Form) -> anyhow::Result<String> {
-    let field = |token: &Value, name: &str| token[name].as_str().unwrap_or("-").to_owned();
-    Ok(match form {
-        Form::Json => serde_json::to_string_pretty(tokens)? + "\n",
-        Form::Yaml => yaml(&Value::from(tokens)),
-        Form::Name => tokens.iter().map(|token| field(token, "name") + "\n").collect(),
-        Form::Table => {
-            let row =
-                |token| ["name", "role", "created", "expires"].map(|n| field(token, n)).to_vec();
-            let rows: Vec<_> = tokens.iter().map(row).collect();
-            table(&["NAME", "ROLE", "CREATED", "EXPIRES"], &rows)
-        }
-    })
-}
+/// How tokens are shown.
+const TOKENS: Noun = Noun {
+    kind: "tokens",
+    head: &["NAME", "ROLE", "USER", "PROJECT", "CREATED", "EXPIRES"],
+    row: |token| {
+        let field = |name| token[name].as_str().unwrap_or("-").to_owned();
+        Ok(["name", "role", "user", "project", "created", "expires"].map(field).to_vec())
+    },
+};

@@ -118,6 +118,9 @@ pub struct CreateOptions {
     /// A file with public keys for that user
     #[arg(long, value_name = "FILE")]
     ssh_key: Option<PathBuf>,
+    /// A key that the daemon knows (trine ssh-key ls) for that user; repeat for more
+    #[arg(long = "key", value_name = "NAME")]
+    keys: Vec<String>,
     /// Networks it has cards on (trine network ls), instead of one of its own; repeat for more
     #[arg(long = "network", value_name = "NAME")]
     networks: Vec<String>,
@@ -238,12 +241,16 @@ impl CreateOptions {
         } else {
             spec["networks"] = cards(options, &forwards);
         }
-        if options.user.is_some() || options.ssh_key.is_some() {
+        if options.user.is_some() || options.ssh_key.is_some() || !options.keys.is_empty() {
             let keys = options.ssh_key.as_ref().map(std::fs::read_to_string).transpose();
             let keys = keys.context("cannot read the file of --ssh-key")?.unwrap_or_default();
             let keys: Vec<&str> =
                 keys.lines().map(str::trim).filter(|key| !key.is_empty()).collect();
-            spec["cloud_init"] = json!({ "user": options.user, "ssh_keys": keys });
+            spec["cloud_init"] = json!({
+                "user": options.user,
+                "ssh_keys": keys,
+                "keys": options.keys,
+            });
         }
         Ok(spec)
     }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use api::{Api, Metrics};
+use api::{Api, Metrics, Parts};
 use clap::Parser;
 use host::LocalHost;
 use listen::Remote;
@@ -50,6 +50,9 @@ struct Options {
     /// Run no VMs, but simulate so many hosts that do: to try out how the platform is with many
     #[arg(long, value_name = "HOSTS", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     simulate: Option<u32>,
+    /// A file that says with which OpenID Connect provider people can sign in, and what its groups may
+    #[arg(long, value_name = "FILE", env = "TRINE_OIDC", requires = "listen")]
+    oidc: Option<PathBuf>,
     /// How log lines look
     #[arg(long, value_enum, default_value = "text")]
     log: Log,
@@ -114,7 +117,17 @@ fn run(options: &Options) -> anyhow::Result<()> {
     let consoles = host.consoles().clone();
     let guests = host.guests();
     let around = Surroundings { images: images.clone(), guests: guests.clone() };
-    let api = Api::new(registry.clone(), consoles, guests, images, metrics.clone(), own_uid);
+    let provider = options.oidc.as_deref().map(oidc::Config::read).transpose()?;
+    let provider = provider.map(oidc::Provider::new).transpose()?;
+    let api = Api::new(Parts {
+        registry: registry.clone(),
+        consoles,
+        guests,
+        images,
+        metrics: metrics.clone(),
+        own_uid,
+        provider,
+    });
     let host: Arc<dyn Host> = match options.simulate {
         Some(hosts) => Arc::new(simulated(hosts)),
         None => Arc::new(host),

@@ -3,15 +3,16 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::extract::{MatchedPath, Query, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use model::Role;
-use registry::Digest;
+use model::{Name, Rights, Role};
+use registry::{Bearer, Digest};
 use sha2::Digest as _;
 
+use crate::objects::{OfProject, ProjectParams};
 use crate::{Problem, session};
 
 /// Who is at the other end of a connection, as the host tells.
@@ -38,10 +39,51 @@ impl Peer {
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// `uid:N` or `token:NAME`.
+    /// `uid:N`, `user:NAME` or `token:NAME`.
     pub who: String,
     /// What they may.
-    pub role: Role,
+    pub rights: Rights,
+    /// The user that they are, or whose token it is.
+    pub user: Option<Name>,
+    /// When that ends.
+    pub expires: Option<Timestamp>,
+    /// What they have proved it with; nothing at the local socket.
+    pub secret: Option<Digest>,
+}
+
+impl Caller {
+    pub(crate) fn bearing(digest: Digest, bearer: Bearer) -> Self {
+        let Bearer { who, rights, user, expires } = bearer;
+        Self { who, rights, user, expires, secret: Some(digest) }
+    }
+
+    /// They have this role in a project.
+    pub(crate) fn need(&self, role: Role, project: &Name) -> Result<(), Problem> {
+        if self.rights.role_in(project) >= Some(role) {
+            return Ok(());
+        }
+        let role = role.as_str();
+        let detail = format!(
+            "this needs the role {role} in project '{project}', and {} has not got it: ask an \
+             administrator of the project for it",
+            self.who
+        );
+        Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
+    }
+
+    /// They have this role everywhere.
+    pub(crate) fn need_everywhere(&self, role: Role) -> Result<(), Problem> {
+        if self.rights.everywhere >= Some(role) {
+            return Ok(());
+        }
+        let role = role.as_str();
+        let detail = format!(
+            "this needs the role {role} everywhere, and {} has not got it: ask an administrator \
+             for it",
+            self.who
+        );
+        Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
+    }
 }
 
 /// A secret's digest.
@@ -50,20 +92,83 @@ pub(crate) fn digest(secret: &str) -> Digest {
     Digest(digest.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// What a request needs, by method and path; `None`: nothing.
-pub(crate) fn needs(method: &Method, path: &str) -> Option<Role> {
+/// What a request needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Needs {
+    /// Nothing: it is for everybody, or is how to become known.
+    Nothing,
+    /// To be known. Its handler shows, and does, only what the caller may see and do.
+    Known,
+    /// A role in the project that `project` says, or in the default one.
+    InProject(Role),
+    /// To see the project that `project` says, if it says one. What it lists is chosen by [`crate::objects::Visible`].
+    Listing,
+    /// A role in the project that is in the path.
+    OfProject(Role),
+    /// A role everywhere.
+    Everywhere(Role),
+}
+
+/// What a request needs, by its method and route. What is in nobody's list needs everything.
+pub(crate) fn needs(method: &Method, route: &str) -> Needs {
+    use Needs::{Everywhere, InProject, Known, Listing, Nothing, OfProject};
     let is_read = matches!(*method, Method::GET | Method::HEAD);
-    match path {
-        "/healthz" | "/readyz" if is_read => None,
-        _ if ["/v1/tokens", "/v1/audit"].iter().any(|of| path.starts_with(of)) => Some(Role::Admin),
+    let mut parts = route.trim_start_matches('/').trim_start_matches("v1/").split('/');
+    let (noun, rest) = (parts.next().unwrap_or_default(), parts.collect::<Vec<_>>());
+    let is_list = rest.is_empty();
+    match noun {
+        "healthz" | "readyz" if is_read => Nothing,
+        "session" if is_list && is_read => Known,
+        "session" => Nothing,
+        "version" | "openapi.json" | "watch" if is_read => Known,
+        "operations" if is_list && is_read => Listing,
+        "tokens" | "operations" => Known,
         // Who sees a screen can type.
-        _ if path.starts_with("/v1/vms/") && path.ends_with("/screen") => Some(Role::Operator),
-        "/v1/session" => Some(Role::Viewer),
-        _ if is_read => Some(Role::Viewer),
-        _ if ["/v1/projects", "/v1/pools"].iter().any(|of| path.starts_with(of)) => {
-            Some(Role::Admin)
+        "vms" if rest.last() == Some(&"screen") => InProject(Role::Operator),
+        "addresses" if is_read => Listing,
+        "vms" | "disks" | "disk-uploads" | "snapshots" | "networks" | "security-groups"
+        | "scale-sets" | "ssh-keys" => match (is_read, is_list) {
+            (true, true) => Listing,
+            (true, false) => InProject(Role::Viewer),
+            (false, _) => InProject(Role::Operator),
+        },
+        "projects" if is_list && is_read => Known,
+        "projects" if is_read => OfProject(Role::Viewer),
+        "projects" if rest.get(1) == Some(&"members") => OfProject(Role::Admin),
+        // Their own, and their own password.
+        "users" if rest.len() == 1 && is_read || rest.get(1) == Some(&"password") => Known,
+        "images" | "pools" if is_read => Known,
+        "images" => Everywhere(Role::Operator),
+        "host" | "hosts" | "metrics" if is_read => Everywhere(Role::Viewer),
+        // projects, users, pools, hosts, audit
+        _ => Everywhere(Role::Admin),
+    }
+}
+
+/// The project that a path names, if it is written as it is called.
+fn project_of(uri: &Uri) -> Option<Name> {
+    uri.path().split('/').nth(3)?.parse().ok()
+}
+
+fn check(caller: &Caller, needed: Needs, uri: &Uri) -> Result<(), Problem> {
+    let unread =
+        |error: axum::extract::rejection::QueryRejection| Problem::bad_request(error.body_text());
+    match needed {
+        Needs::Nothing | Needs::Known => Ok(()),
+        Needs::Everywhere(role) => caller.need_everywhere(role),
+        // Read as handlers read it.
+        Needs::InProject(role) => {
+            let Query(of) = Query::<ProjectParams>::try_from_uri(uri).map_err(unread)?;
+            caller.need(role, &of.project)
         }
-        _ => Some(Role::Operator),
+        Needs::Listing => {
+            let Query(of) = Query::<OfProject>::try_from_uri(uri).map_err(unread)?;
+            of.project.map_or(Ok(()), |project| caller.need(Role::Viewer, &project))
+        }
+        Needs::OfProject(role) => match project_of(uri) {
+            Some(project) => caller.need(role, &project),
+            None => caller.need_everywhere(role),
+        },
     }
 }
 
@@ -73,21 +178,20 @@ pub(crate) async fn admit(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let Some(needed) = needs(request.method(), request.uri().path()) else {
+    let route = request.extensions().get::<MatchedPath>();
+    // Where nothing is, everybody who is known is told so.
+    let needed = route.map_or(Needs::Known, |route| needs(request.method(), route.as_str()));
+    if needed == Needs::Nothing {
         return next.run(request).await;
-    };
+    }
     let peer = request.extensions().get::<Peer>().copied();
     let (method, headers) = (request.method().clone(), request.headers().clone());
     let caller = match caller(&state, &method, &headers, peer).await {
         Ok(caller) => caller,
         Err(problem) => return problem.into_response(),
     };
-    if caller.role < needed {
-        let detail = format!(
-            "this needs the role {needed:?}, and {} has {:?}: ask for a token with more",
-            caller.who, caller.role
-        );
-        let mut response = Problem::new(StatusCode::FORBIDDEN, "forbidden", detail).into_response();
+    if let Err(problem) = check(&caller, needed, request.uri()) {
+        let mut response = problem.into_response();
         response.extensions_mut().insert(caller);
         return response;
     }
@@ -97,7 +201,7 @@ pub(crate) async fn admit(
     response
 }
 
-async fn caller(
+pub(crate) async fn caller(
     state: &Arc<crate::State>,
     method: &Method,
     headers: &HeaderMap,
@@ -113,14 +217,19 @@ async fn caller(
     };
     if let Some(secret) = secret {
         let (registry, digest) = (state.registry.clone(), digest(secret));
-        let token = blocking(move || Ok(registry.token_of(&digest, Timestamp::now())?)).await?;
-        let token = token.ok_or_else(|| unknown("the token is not known, or has expired"))?;
-        return Ok(Caller { who: format!("token:{}", token.name), role: token.role });
+        let of = digest.clone();
+        let bearer = blocking(move || Ok(registry.bearer(&of, Timestamp::now())?)).await?;
+        let bearer = bearer.ok_or_else(|| unknown("the token is not known, or has expired"))?;
+        return Ok(Caller::bearing(digest, bearer));
     }
     match peer {
-        Some(Peer::Local { uid }) if uid == 0 || uid == state.own_uid => {
-            Ok(Caller { who: format!("uid:{uid}"), role: Role::Admin })
-        }
+        Some(Peer::Local { uid }) if uid == 0 || uid == state.own_uid => Ok(Caller {
+            who: format!("uid:{uid}"),
+            rights: Rights::everywhere(Role::Admin),
+            user: None,
+            expires: None,
+            secret: None,
+        }),
         _ => Err(unknown("say who you are, with 'Authorization: Bearer TOKEN'")),
     }
 }

@@ -7,13 +7,14 @@ use axum::body::{Body as Stream, Bytes};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use model::Vm;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::access::blocking;
-use crate::extract::{Params, Path};
+use crate::alive::gone;
+use crate::extract::{Asking, Params, Path};
 use crate::objects::ProjectParams;
 use crate::{Problem, Shared};
 
@@ -53,13 +54,13 @@ pub(crate) async fn console(
     ProjectParams, ReadParams, ("vm" = String, Path, description = "Its name or ID"),
 ), responses(
     (status = 200, description = "The last 128 KiB, and with `follow` what comes", content_type = "application/octet-stream", body = String),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn read(
     State(state): Shared,
     Params(of): Params<ProjectParams>,
     Params(how): Params<ReadParams>,
     Path(vm): Path<String>,
+    asking: Asking,
 ) -> Result<Response, Problem> {
     let console = console(&state, of, vm).await?;
     let kind = [(header::CONTENT_TYPE, "application/octet-stream")];
@@ -70,6 +71,7 @@ pub(crate) async fn read(
         let (bytes, end) = poll_fn(|context| console.poll_read(at, context)).await?;
         Some((Ok::<_, std::convert::Infallible>(Bytes::from(bytes)), (console, end)))
     });
+    let pieces = pieces.take_until(gone(state, asking.caller));
     Ok((kind, Stream::from_stream(pieces)).into_response())
 }
 
@@ -78,7 +80,6 @@ pub(crate) async fn read(
     ProjectParams, ("vm" = String, Path, description = "Its name or ID"),
 ), request_body(content = String, description = "At most 4096 bytes", content_type = "application/octet-stream"), responses(
     (status = 204, description = "It is typed"),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn write(
     State(state): Shared,

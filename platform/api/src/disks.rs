@@ -15,7 +15,7 @@ use crate::access::blocking;
 use crate::extract::{Asking, Body, IfMatch, Params, Path};
 use crate::images::{find, receive};
 use crate::list::{ListParams, Page};
-use crate::objects::{self, ForceParams, OfProject, ProjectParams, Which};
+use crate::objects::{self, ForceParams, OfProject, ProjectParams, Visible, Which};
 use crate::{Problem, Shared};
 
 /// A disk that is asked for.
@@ -113,11 +113,10 @@ fn spec(source: Option<DiskSource>, size_bytes: u64, pool: Name, labels: Labels)
 /// The disks there are
 #[utoipa::path(get, path = "/v1/disks", tag = "disks", params(OfProject, ListParams), responses(
     (status = 200, description = "A page of disks, the oldest first", body = Page<Disk>),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn list(
     State(state): Shared,
-    Params(of): Params<OfProject>,
+    of: Visible,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Page<Disk>>, Problem> {
     objects::list(state, of, params).await
@@ -129,7 +128,6 @@ pub(crate) async fn list(
     ("Idempotency-Key" = Option<String>, Header, description = "Asked again with it within a day, nothing is done again"),
 ), request_body = NewDisk, responses(
     (status = 202, description = "It is being made", body = DiskCreated),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn create(
     State(state): Shared,
@@ -160,7 +158,6 @@ pub(crate) async fn create(
 #[utoipa::path(post, path = "/v1/disk-uploads", tag = "disks", params(ProjectParams, UploadParams),
 request_body(content = String, description = "The disk: raw, qcow2, VMDK, VHDX or OVA", content_type = "application/octet-stream"), responses(
     (status = 202, description = "It has come, and is being made", body = DiskCreated),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn upload(
     State(state): Shared,
@@ -203,7 +200,6 @@ pub(crate) async fn upload(
     ProjectParams, ("disk" = String, Path, description = "Its name or ID"),
 ), responses(
     (status = 200, description = "It; its ETag is its spec's", body = Disk),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn get(
     State(state): Shared,
@@ -219,7 +215,6 @@ pub(crate) async fn get(
     ("If-Match" = Option<String>, Header, description = "The ETag that it must have"),
 ), request_body(content = Object, description = "As `{\"spec\": {\"delete_with_vm\": false}}`"), responses(
     (status = 200, description = "The disk with the new spec", body = Disk),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn patch(
     State(state): Shared,
@@ -237,7 +232,6 @@ pub(crate) async fn patch(
     ("If-Match" = Option<String>, Header, description = "The ETag that it must have"),
 ), responses(
     (status = 202, description = "It is going away", body = Operation),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn delete(
     State(state): Shared,
@@ -260,7 +254,6 @@ pub(crate) async fn delete(
     ("If-Match" = Option<String>, Header, description = "The ETag that it must have"),
 ), request_body = Resize, responses(
     (status = 202, description = "It is growing", body = Operation),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn resize(
     State(state): Shared,
@@ -283,7 +276,6 @@ pub(crate) async fn resize(
     ("If-Match" = Option<String>, Header, description = "The ETag that it must have"),
 ), request_body = AttachTo, responses(
     (status = 202, description = "It is coming", body = Operation),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn attach(
     State(state): Shared,
@@ -306,7 +298,6 @@ pub(crate) async fn attach(
     ("If-Match" = Option<String>, Header, description = "The ETag that it must have"),
 ), responses(
     (status = 202, description = "It is going", body = Operation),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn detach(
     State(state): Shared,

@@ -39,6 +39,24 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     }
 }
 
+/// A JSON body that need not be there, and is.
+pub(crate) fn json<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, Problem> {
+    // Another site's form cannot say so.
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let is_json = kind.is_some_and(|kind| kind.split(';').next() == Some("application/json"));
+    if !is_json {
+        let detail = "say 'Content-Type: application/json'";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "no-json", detail));
+    }
+    serde_json::from_slice(body).map_err(|error| {
+        let (status, code) = match error.is_data() {
+            true => (StatusCode::UNPROCESSABLE_ENTITY, "invalid-body"),
+            false => (StatusCode::BAD_REQUEST, "bad-request"),
+        };
+        Problem::new(status, code, error.to_string())
+    })
+}
+
 /// Parameters after the path.
 pub(crate) struct Params<T>(pub T);
 

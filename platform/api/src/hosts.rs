@@ -4,7 +4,9 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::Json;
+use axum::extract::State;
 use axum::response::sse::{Event, Sse};
+use futures_util::StreamExt;
 use futures_util::stream::{self, Stream};
 use host::{Facts, Load};
 use jiff::Timestamp;
@@ -12,7 +14,9 @@ use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval};
 use utoipa::ToSchema;
 
-use crate::Problem;
+use crate::Shared;
+use crate::alive::gone;
+use crate::extract::Asking;
 
 /// How often it is told how busy it is.
 const EVERY: Duration = Duration::from_secs(2);
@@ -47,7 +51,6 @@ pub(crate) struct HostUsage {
 /// This host
 #[utoipa::path(get, path = "/v1/host", tag = "host", responses(
     (status = 200, description = "What kind of host it is", body = HostView),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn get() -> Json<HostView> {
     let Facts { name, kernel, cpu_model, cpus, memory_bytes } = Facts::of_this_host();
@@ -57,15 +60,18 @@ pub(crate) async fn get() -> Json<HostView> {
 /// How busy this host is, every two seconds, as server-sent events
 #[utoipa::path(get, path = "/v1/host/usage", tag = "host", responses(
     (status = 200, description = "Events", content_type = "text/event-stream", body = HostUsage),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn usage() -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+pub(crate) async fn usage(
+    State(state): Shared,
+    asking: Asking,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let mut every = interval(EVERY);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    Sse::new(stream::unfold(every, |mut every| async move {
+    let loads = stream::unfold(every, |mut every| async move {
         every.tick().await;
         let Load { cpu_ms, memory_used_bytes } = Load::of_this_host();
         let view = HostUsage { at: Timestamp::now().to_string(), cpu_ms, memory_used_bytes };
         Some((Ok(Event::default().json_data(view).ok()?), every))
-    }))
+    });
+    Sse::new(loads.take_until(gone(state, asking.caller)))
 }

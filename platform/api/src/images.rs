@@ -12,12 +12,14 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
 use model::Disk;
+use registry::RegistryError;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::{Receiver, channel};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::access::blocking;
 use crate::extract::{Params, Path};
+use crate::list::{ListParams, Page};
 use crate::{Problem, Shared};
 
 /// Parts of a body that wait for the medium.
@@ -99,16 +101,20 @@ pub(crate) fn find(images: &::images::Store, name: &str) -> Result<Image, Proble
 }
 
 /// The images there are, by name
-#[utoipa::path(get, path = "/v1/images", tag = "images", responses(
-    (status = 200, description = "All of them", body = Vec<ImageView>),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
+#[utoipa::path(get, path = "/v1/images", tag = "images", params(ListParams), responses(
+    (status = 200, description = "A page of them", body = Page<ImageView>),
 ))]
-pub(crate) async fn list(State(state): Shared) -> Result<Json<Vec<ImageView>>, Problem> {
+pub(crate) async fn list(
+    State(state): Shared,
+    Params(params): Params<ListParams>,
+) -> Result<Json<Page<ImageView>>, Problem> {
     blocking(move || {
+        // They are files: pages are of what there is when they are asked for.
+        let (_, revision) = state.registry.store().get("").map_err(RegistryError::from)?;
         let all = state.images.list()?.into_iter();
         // Those on their way to a disk are nobody else's.
         let all = all.filter(|image| !image.name.as_ref().starts_with(host::UPLOAD));
-        Ok(Json(all.map(ImageView::from).collect()))
+        params.page(all.map(ImageView::from).collect(), revision).map(Json)
     })
     .await
 }
@@ -118,7 +124,6 @@ pub(crate) async fn list(State(state): Shared) -> Result<Json<Vec<ImageView>>, P
     ("image" = String, Path, description = "Its name"),
 ), responses(
     (status = 200, description = "It", body = ImageView),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn get(
     State(state): Shared,
@@ -133,7 +138,6 @@ pub(crate) async fn get(
 #[utoipa::path(post, path = "/v1/images", tag = "images", params(ImageParams),
 request_body(content = String, description = "The disk: raw, qcow2, VMDK, VHDX or OVA", content_type = "application/octet-stream"), responses(
     (status = 201, description = "It is there", body = ImageView),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn upload(
     State(state): Shared,
@@ -153,7 +157,6 @@ pub(crate) async fn upload(
     ("image" = String, Path, description = "Its name"),
 ), responses(
     (status = 204, description = "It is gone"),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn delete(
     State(state): Shared,
@@ -182,7 +185,6 @@ pub(crate) async fn delete(
     ("image" = String, Path, description = "Its name"),
 ), responses(
     (status = 200, description = "A raw disk", content_type = "application/octet-stream", body = String),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn download(
     State(state): Shared,

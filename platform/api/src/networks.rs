@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use crate::access::blocking;
 use crate::extract::{Asking, Body, IfMatch, Params, Path, etag};
 use crate::list::{ListParams, Page};
-use crate::objects::{self, OfProject, ProjectParams, Which};
+use crate::objects::{self, OfProject, ProjectParams, Visible, Which};
 use crate::{Problem, Shared};
 
 /// A network that is asked for.
@@ -30,11 +30,10 @@ pub(crate) struct NewNetworkBody {
 /// The networks there are
 #[utoipa::path(get, path = "/v1/networks", tag = "networks", params(OfProject, ListParams), responses(
     (status = 200, description = "A page of networks, the oldest first", body = Page<VirtualNetwork>),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn list(
     State(state): Shared,
-    Params(of): Params<OfProject>,
+    of: Visible,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Page<VirtualNetwork>>, Problem> {
     objects::list(state, of, params).await
@@ -46,7 +45,6 @@ pub(crate) async fn list(
     ("Idempotency-Key" = Option<String>, Header, description = "Asked again with it within a day, nothing is done again"),
 ), request_body = NewNetworkBody, responses(
     (status = 201, description = "It is written down, with its addresses", body = VirtualNetwork),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn create(
     State(state): Shared,
@@ -68,7 +66,6 @@ pub(crate) async fn create(
     ProjectParams, ("network" = String, Path, description = "Its name or ID"),
 ), responses(
     (status = 200, description = "It; its ETag is its spec's", body = VirtualNetwork),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn get(
     State(state): Shared,
@@ -85,7 +82,6 @@ pub(crate) async fn get(
 ), request_body(content = Object, description = "As `{\"spec\": {\"nat\": false}}`"),
 responses(
     (status = 200, description = "The network with the new spec", body = VirtualNetwork),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn patch(
     State(state): Shared,
@@ -104,7 +100,6 @@ pub(crate) async fn patch(
     ("If-Match" = Option<String>, Header, description = "The ETag that it must have"),
 ), responses(
     (status = 204, description = "It is gone, and soon all there is of it on the host"),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn delete(
     State(state): Shared,
@@ -119,11 +114,10 @@ pub(crate) async fn delete(
 /// The addresses of networks that VMs have
 #[utoipa::path(get, path = "/v1/addresses", tag = "networks", params(OfProject, ListParams), responses(
     (status = 200, description = "A page of them, by network", body = Page<Address>),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn addresses(
     State(state): Shared,
-    Params(of): Params<OfProject>,
+    of: Visible,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Page<Address>>, Problem> {
     blocking(move || {

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::IntoResponse;
-use model::{Name, Object, Operation};
+use model::{Name, Object, Operation, Rights};
 use registry::{Kept, Mirrored, RegistryError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -13,7 +15,7 @@ use store::Revision;
 use utoipa::IntoParams;
 
 use crate::access::blocking;
-use crate::extract::etag;
+use crate::extract::{Asking, Params, etag};
 use crate::list::{ListParams, Page};
 use crate::{Problem, State};
 
@@ -31,15 +33,37 @@ pub(crate) struct ProjectParams {
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct OfProject {
-    /// The project's name; without it, of all.
+    /// The project's name; without it, of all that the caller may see.
     #[param(value_type = Option<String>)]
-    project: Option<Name>,
+    pub project: Option<Name>,
 }
 
-impl OfProject {
-    /// This one is meant.
+/// What a caller may see of what they ask for.
+pub(crate) struct Visible {
+    pub of: Option<Name>,
+    pub rights: Rights,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Visible {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Params(OfProject { project }) = Params::from_request_parts(parts, state).await?;
+        let Asking { caller, .. } = Asking::from_request_parts(parts, state).await?;
+        Ok(Self { of: project, rights: caller.rights })
+    }
+}
+
+impl Visible {
+    /// What is in this project is.
     pub fn has(&self, project: &Name) -> bool {
-        self.project.as_ref().is_none_or(|of| of == project)
+        let is_asked = self.of.as_ref().is_none_or(|of| of == project);
+        is_asked && self.rights.role_in(project).is_some()
+    }
+
+    /// All of it is, of whatever project.
+    pub fn has_all(&self) -> bool {
+        self.of.is_none() && self.rights.everywhere.is_some()
     }
 }
 
@@ -62,7 +86,7 @@ pub(crate) struct Which {
 /// A page of the objects of a kind.
 pub(crate) async fn list<O: Mirrored>(
     state: Arc<State>,
-    of: OfProject,
+    of: Visible,
     params: ListParams,
 ) -> Result<Json<Page<O>>, Problem> {
     blocking(move || {
@@ -128,7 +152,7 @@ pub(crate) async fn patch<O: Mirrored>(
 }
 
 /// RFC 7396, section 2.
-fn merge(target: &mut Value, patch: &Value) {
+pub(crate) fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(fields) = patch else {
         *target = patch.clone();
         return;

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use model::{Operation, OperationId, OperationState};
+use model::{Operation, OperationId, OperationState, Role};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::access::blocking;
 use crate::extract::{Asking, Params, Path};
 use crate::list::{ListParams, Page};
+use crate::objects::{OfProject, Visible};
 use crate::{Problem, Shared};
 
 /// Longest wait: shorter than what proxies and clients wait for an answer.
@@ -27,17 +28,18 @@ pub(crate) struct WaitParams {
 }
 
 /// Operations, the oldest first
-#[utoipa::path(get, path = "/v1/operations", tag = "operations", params(ListParams), responses(
+#[utoipa::path(get, path = "/v1/operations", tag = "operations", params(OfProject, ListParams), responses(
     (status = 200, description = "A page of them", body = Page<Operation>),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn list(
     State(state): Shared,
+    of: Visible,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Page<Operation>>, Problem> {
     blocking(move || {
         let (all, revision) = state.registry.operations(params.begin()?.0)?;
-        params.page(all.into_iter().map(|kept| kept.object).collect(), revision).map(Json)
+        let all = all.into_iter().map(|kept| kept.object);
+        params.page(all.filter(|one| of.has(&one.target.project)).collect(), revision).map(Json)
     })
     .await
 }
@@ -47,12 +49,12 @@ pub(crate) async fn list(
     WaitParams, ("operation" = String, Path, description = "Its ID"),
 ), responses(
     (status = 200, description = "It", body = Operation),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn get(
     State(state): Shared,
     Params(how): Params<WaitParams>,
     Path(id): Path<OperationId>,
+    asking: Asking,
 ) -> Result<Json<Operation>, Problem> {
     let limit = Duration::from_secs(how.wait_s.min(WAIT_MAX_S));
     let until = tokio::time::Instant::now() + limit;
@@ -66,6 +68,7 @@ pub(crate) async fn get(
         Ok((registry.operation(id)?.object, watch))
     })
     .await?;
+    asking.caller.need(Role::Viewer, &operation.target.project)?;
     while operation.state == OperationState::Running {
         let change = std::future::poll_fn(|context| watch.poll(context));
         if !matches!(tokio::time::timeout_at(until, change).await, Ok(Ok(_))) {
@@ -82,12 +85,16 @@ pub(crate) async fn get(
     ("operation" = String, Path, description = "Its ID"),
 ), responses(
     (status = 200, description = "It is cancelled", body = Operation),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn cancel(
     State(state): Shared,
     Path(id): Path<OperationId>,
     asking: Asking,
 ) -> Result<Json<Operation>, Problem> {
-    blocking(move || Ok(Json(state.registry.cancel(id, &asking.asked)?))).await
+    blocking(move || {
+        let operation = state.registry.operation(id)?.object;
+        asking.caller.need(Role::Operator, &operation.target.project)?;
+        Ok(Json(state.registry.cancel(id, &asking.asked)?))
+    })
+    .await
 }

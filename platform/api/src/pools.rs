@@ -64,7 +64,6 @@ fn views(pools: Vec<Pool>, disks: &[Arc<Disk>]) -> Vec<PoolView> {
 /// The pools there are
 #[utoipa::path(get, path = "/v1/pools", tag = "pools", params(ListParams), responses(
     (status = 200, description = "A page of them, by name", body = Page<PoolView>),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn list(
     State(state): Shared,
@@ -82,7 +81,6 @@ pub(crate) async fn list(
 /// Make a pool of a folder of the host
 #[utoipa::path(post, path = "/v1/pools", tag = "pools", request_body = NewPool, responses(
     (status = 201, description = "It is there", body = Pool),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn create(
     State(state): Shared,
@@ -107,7 +105,6 @@ pub(crate) async fn create(
     ("pool" = String, Path, description = "Its name"),
 ), request_body = PoolPatch, responses(
     (status = 200, description = "The pool", body = Pool),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn patch(
     State(state): Shared,
@@ -122,7 +119,6 @@ pub(crate) async fn patch(
     ("pool" = String, Path, description = "Its name"),
 ), responses(
     (status = 204, description = "It is gone"),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn delete(
     State(state): Shared,

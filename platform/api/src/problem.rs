@@ -72,18 +72,19 @@ impl From<RegistryError> for Problem {
                 (StatusCode::CONFLICT, &*format!("{}-deleting", kind.to_lowercase()))
             }
             E::InUse { .. } => (StatusCode::CONFLICT, "in-use"),
-            E::NetworkFull(_) => (StatusCode::INSUFFICIENT_STORAGE, "network-full"),
+            E::NetworkFull(_) => (StatusCode::CONFLICT, "network-full"),
             E::AddressTaken(_) => (StatusCode::CONFLICT, "address-taken"),
             E::AddressOutside(_) => (StatusCode::UNPROCESSABLE_ENTITY, "address-outside"),
             E::PortTaken { .. } => (StatusCode::CONFLICT, "port-taken"),
             E::SubnetTaken(_) => (StatusCode::CONFLICT, "subnet-taken"),
-            E::NoSubnet => (StatusCode::INSUFFICIENT_STORAGE, "no-subnet"),
+            E::NoSubnet => (StatusCode::CONFLICT, "no-subnet"),
             E::NotEmpty(_) => (StatusCode::CONFLICT, "project-not-empty"),
             E::Attached { .. } => (StatusCode::CONFLICT, "disk-attached"),
             E::NotAttached(_) => (StatusCode::CONFLICT, "disk-not-attached"),
             E::HasSnapshots { .. } => (StatusCode::CONFLICT, "disk-has-snapshots"),
             E::Shrink { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "disk-shrinks"),
-            E::Quota { .. } => (StatusCode::INSUFFICIENT_STORAGE, "quota-exceeded"),
+            E::Quota { .. } => (StatusCode::CONFLICT, "quota-exceeded"),
+            E::ProjectQuota { .. } => (StatusCode::CONFLICT, "project-quota-exceeded"),
             E::PoolInUse(_) => (StatusCode::CONFLICT, "pool-in-use"),
             E::NoDisks(_) | E::ApartFrom { .. } => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "invalid-spec")

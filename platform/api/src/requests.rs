@@ -107,6 +107,10 @@ async fn once_or_problem(
     next: Next,
 ) -> Result<Response, Problem> {
     let caller = request.extensions().get::<Caller>().cloned();
+    // An answer with a secret in it is not kept.
+    if request.uri().path() == "/v1/tokens" {
+        return Ok(next.run(request).await);
+    }
     let key = request.headers().get(IDEMPOTENCY_KEY).cloned();
     let (Some(key), Some(Caller { who, .. }), &Method::POST) = (key, caller, request.method())
     else {
@@ -188,7 +192,7 @@ pub(crate) struct AuditView {
     /// When.
     #[schema(format = DateTime)]
     at: String,
-    /// `uid:N` or `token:NAME`; `null` when it was not known.
+    /// `uid:N`, `user:NAME` or `token:NAME`; `null` when it was not known.
     who: Option<String>,
     /// `local`, or the client's address.
     from: String,
@@ -203,7 +207,6 @@ pub(crate) struct AuditView {
 /// What was asked for, by whom, and how it was answered, the oldest first
 #[utoipa::path(get, path = "/v1/audit", tag = "audit", params(ListParams), responses(
     (status = 200, description = "A page of it", body = Page<AuditView>),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn audit(
     State(state): Shared,

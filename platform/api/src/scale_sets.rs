@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use crate::access::blocking;
 use crate::extract::{Asking, Body, IfMatch, Params, Path, etag};
 use crate::list::{ListParams, Page};
-use crate::objects::{self, OfProject, ProjectParams, Which};
+use crate::objects::{self, OfProject, ProjectParams, Visible, Which};
 use crate::vms::check_files;
 use crate::{Problem, Shared};
 
@@ -30,11 +30,10 @@ pub(crate) struct NewScaleSetBody {
 /// The scale sets there are
 #[utoipa::path(get, path = "/v1/scale-sets", tag = "scale-sets", params(OfProject, ListParams), responses(
     (status = 200, description = "A page of them, the oldest first", body = Page<ScaleSet>),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn list(
     State(state): Shared,
-    Params(of): Params<OfProject>,
+    of: Visible,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Page<ScaleSet>>, Problem> {
     objects::list(state, of, params).await
@@ -46,7 +45,6 @@ pub(crate) async fn list(
     ("Idempotency-Key" = Option<String>, Header, description = "Asked again with it within a day, nothing is done again"),
 ), request_body = NewScaleSetBody, responses(
     (status = 201, description = "It is there, and its VMs come", body = ScaleSet),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn create(
     State(state): Shared,
@@ -68,7 +66,6 @@ pub(crate) async fn create(
     ProjectParams, ("set" = String, Path, description = "Its name or ID"),
 ), responses(
     (status = 200, description = "It", body = ScaleSet),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn get(
     State(state): Shared,
@@ -85,7 +82,6 @@ pub(crate) async fn get(
 ), request_body(content = Object, description = "As `{\"spec\": {\"size\": 5}}`"),
 responses(
     (status = 200, description = "The set with the new spec", body = ScaleSet),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn patch(
     State(state): Shared,
@@ -109,7 +105,6 @@ pub(crate) async fn patch(
     ("If-Match" = Option<String>, Header, description = "The ETag that it must have"),
 ), responses(
     (status = 202, description = "It is going away: it is gone when its last VM is", body = ScaleSet),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn delete(
     State(state): Shared,

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use crate::access::blocking;
 use crate::extract::{Asking, Body, IfMatch, Params, Path, etag};
 use crate::list::{ListParams, Page};
-use crate::objects::{self, OfProject, ProjectParams, Which};
+use crate::objects::{self, OfProject, ProjectParams, Visible, Which};
 use crate::{Problem, Shared};
 
 /// A security group that is asked for.
@@ -30,11 +30,10 @@ pub(crate) struct NewSecurityGroupBody {
 /// The security groups there are
 #[utoipa::path(get, path = "/v1/security-groups", tag = "security-groups", params(OfProject, ListParams), responses(
     (status = 200, description = "A page of them, the oldest first", body = Page<SecurityGroup>),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn list(
     State(state): Shared,
-    Params(of): Params<OfProject>,
+    of: Visible,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Page<SecurityGroup>>, Problem> {
     objects::list(state, of, params).await
@@ -46,7 +45,6 @@ pub(crate) async fn list(
     ("Idempotency-Key" = Option<String>, Header, description = "Asked again with it within a day, nothing is done again"),
 ), request_body = NewSecurityGroupBody, responses(
     (status = 201, description = "It is there", body = SecurityGroup),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn create(
     State(state): Shared,
@@ -67,7 +65,6 @@ pub(crate) async fn create(
     ProjectParams, ("group" = String, Path, description = "Its name or ID"),
 ), responses(
     (status = 200, description = "It", body = SecurityGroup),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn get(
     State(state): Shared,
@@ -84,7 +81,6 @@ pub(crate) async fn get(
 ), request_body(content = Object, description = "As `{\"spec\": {\"rules\": []}}`: all rules, in place of those there are"),
 responses(
     (status = 200, description = "The group with the new rules", body = SecurityGroup),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn patch(
     State(state): Shared,
@@ -103,7 +99,6 @@ pub(crate) async fn patch(
     ("If-Match" = Option<String>, Header, description = "The ETag that it must have"),
 ), responses(
     (status = 204, description = "It is gone"),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn delete(
     State(state): Shared,

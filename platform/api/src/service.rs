@@ -24,7 +24,6 @@ pub(crate) struct Version {
 /// What answers here
 #[utoipa::path(get, path = "/v1/version", tag = "service", responses(
     (status = 200, description = "Program and versions", body = Version),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn version() -> Json<Version> {
     Json(Version { program: "trined", version: env!("CARGO_PKG_VERSION"), api: "1.0.0" })
@@ -41,7 +40,6 @@ pub(crate) async fn live() -> &'static str {
 /// Whether the daemon can work: its store answers, and its last look at the host was not long ago
 #[utoipa::path(get, path = "/readyz", tag = "service", responses(
     (status = 200, description = "It can", body = String),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn ready(State(state): Shared) -> Result<&'static str, Problem> {
     let registry = state.registry.clone();
@@ -56,7 +54,6 @@ pub(crate) async fn ready(State(state): Shared) -> Result<&'static str, Problem>
 /// Metrics, for Prometheus
 #[utoipa::path(get, path = "/metrics", tag = "service", responses(
     (status = 200, description = "OpenMetrics text", body = String),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn metrics(State(state): Shared, headers: HeaderMap) -> impl IntoResponse {
     let accepted = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
@@ -72,7 +69,6 @@ pub(crate) async fn metrics(State(state): Shared, headers: HeaderMap) -> impl In
 /// This document
 #[utoipa::path(get, path = "/v1/openapi.json", tag = "service", responses(
     (status = 200, description = "OpenAPI 3.1", body = Object),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn document() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], crate::document())

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use crate::extract::{Asking, Body, Params, Path};
 use crate::list::{ListParams, Page};
-use crate::objects::{self, OfProject, ProjectParams};
+use crate::objects::{self, OfProject, ProjectParams, Visible};
 use crate::{Problem, Shared};
 
 /// A snapshot that is asked for.
@@ -42,11 +42,10 @@ pub(crate) struct SnapshotCreated {
 /// The snapshots there are
 #[utoipa::path(get, path = "/v1/snapshots", tag = "snapshots", params(OfProject, ListParams), responses(
     (status = 200, description = "A page of snapshots, the oldest first", body = Page<Snapshot>),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn list(
     State(state): Shared,
-    Params(of): Params<OfProject>,
+    of: Visible,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Page<Snapshot>>, Problem> {
     objects::list(state, of, params).await
@@ -58,7 +57,6 @@ pub(crate) async fn list(
     ("Idempotency-Key" = Option<String>, Header, description = "Asked again with it within a day, nothing is done again"),
 ), request_body = NewSnapshot, responses(
     (status = 202, description = "It is being taken", body = SnapshotCreated),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn create(
     State(state): Shared,
@@ -80,7 +78,6 @@ pub(crate) async fn create(
     ProjectParams, ("snapshot" = String, Path, description = "Its name or ID"),
 ), responses(
     (status = 200, description = "It; its ETag is its spec's", body = Snapshot),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn get(
     State(state): Shared,
@@ -95,7 +92,6 @@ pub(crate) async fn get(
     ProjectParams, ("snapshot" = String, Path, description = "Its name or ID"),
 ), responses(
     (status = 202, description = "It is being done", body = Operation),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn revert(
     State(state): Shared,
@@ -114,7 +110,6 @@ pub(crate) async fn revert(
     ProjectParams, ("snapshot" = String, Path, description = "Its name or ID"),
 ), responses(
     (status = 202, description = "It is going away", body = Operation),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn delete(
     State(state): Shared,

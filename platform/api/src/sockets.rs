@@ -16,6 +16,7 @@ use tokio::net::UnixStream;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::access::blocking;
+use crate::alive::gone;
 use crate::console::{TYPED_MAX, console, type_all};
 use crate::extract::{Asking, Params, Path};
 use crate::objects::ProjectParams;
@@ -27,9 +28,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const VIEWER_MESSAGE_MAX: usize = 1 << 20;
 const PIECE: usize = 32 << 10;
 
-type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
+pub(crate) type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
-fn upgrade(upgrade: Upgrade) -> Result<WebSocketUpgrade, Problem> {
+pub(crate) fn upgrade(upgrade: Upgrade) -> Result<WebSocketUpgrade, Problem> {
     upgrade.map_err(|_| {
         let detail = "this speaks WebSocket, and the request does not ask for it";
         Problem::new(StatusCode::UPGRADE_REQUIRED, "no-websocket", detail)
@@ -44,7 +45,6 @@ fn upgrade(upgrade: Upgrade) -> Result<WebSocketUpgrade, Problem> {
     ProjectParams, ("vm" = String, Path, description = "Its name or ID"),
 ), responses(
     (status = 101, description = "A WebSocket"),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn terminal(
     State(state): Shared,
@@ -53,12 +53,15 @@ pub(crate) async fn terminal(
     asking: Asking,
     socket: Upgrade,
 ) -> Result<Response, Problem> {
+    let may_type = asking.caller.need(Role::Operator, &of.project).is_ok();
     let console = console(&state, of, vm).await?;
-    let may_type = asking.caller.role >= Role::Operator;
     let socket = upgrade(socket)?.max_message_size(TYPED_MAX).max_frame_size(TYPED_MAX);
     Ok(socket.on_upgrade(move |socket| async move {
-        // Whoever leaves in the midst of a word has left.
-        let _ = talk(socket, console, may_type).await;
+        tokio::select! {
+            // Whoever leaves in the midst of a word has left.
+            _ = talk(socket, console, may_type) => {}
+            () = gone(state, asking.caller) => {}
+        }
     }))
 }
 
@@ -101,12 +104,12 @@ async fn talk(
     ProjectParams, ("vm" = String, Path, description = "Its name or ID"),
 ), responses(
     (status = 101, description = "A WebSocket"),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn screen(
     State(state): Shared,
     Params(of): Params<ProjectParams>,
     Path(vm): Path<String>,
+    asking: Asking,
     socket: Upgrade,
 ) -> Result<Response, Problem> {
     let of_state = state.clone();
@@ -123,7 +126,10 @@ pub(crate) async fn screen(
     let screen = screen.map_err(|error| Problem::internal(&error))?;
     let socket = upgrade(socket)?.max_message_size(VIEWER_MESSAGE_MAX);
     Ok(socket.on_upgrade(move |socket| async move {
-        let _ = show(socket, screen).await;
+        tokio::select! {
+            _ = show(socket, screen) => {}
+            () = gone(state, asking.caller) => {}
+        }
     }))
 }
 

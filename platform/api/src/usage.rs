@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::sse::{Event, Sse};
+use futures_util::StreamExt;
 use futures_util::stream::{self, Stream};
 use jiff::Timestamp;
 use model::{Vm, VmId};
@@ -14,7 +15,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use utoipa::ToSchema;
 
 use crate::access::blocking;
-use crate::extract::{Params, Path};
+use crate::alive::gone;
+use crate::extract::{Asking, Params, Path};
 use crate::objects::ProjectParams;
 use crate::{Problem, Shared};
 
@@ -44,24 +46,25 @@ pub(crate) struct UsageView {
     ProjectParams, ("vm" = String, Path, description = "Its name or ID"),
 ), responses(
     (status = 200, description = "Events", content_type = "text/event-stream", body = UsageView),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn usage(
     State(state): Shared,
     Params(of): Params<ProjectParams>,
     Path(vm): Path<String>,
+    asking: Asking,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     let registry = state.registry.clone();
     let id = blocking(move || Ok(registry.get::<Vm>(&of.project, &vm)?.object.meta.id)).await?;
     let mut every = interval(EVERY);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let gone = gone(state.clone(), asking.caller);
     let events = stream::unfold((state, every), move |(state, mut every)| async move {
         every.tick().await;
         let view = view(&state, id).await?;
         let event = Event::default().json_data(view).ok()?;
         Some((Ok(event), (state, every)))
     });
-    Ok(Sse::new(events))
+    Ok(Sse::new(events.take_until(gone)))
 }
 
 /// `None` once there is no such VM.

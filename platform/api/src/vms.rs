@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::disks::of_image;
 use crate::extract::{Asking, Body, IfMatch, Params, Path};
 use crate::list::{ListParams, Page};
-use crate::objects::{self, ForceParams, OfProject, ProjectParams, Which};
+use crate::objects::{self, ForceParams, OfProject, ProjectParams, Visible, Which};
 use crate::{Caller, Problem, Shared};
 
 /// A VM that is asked for.
@@ -38,8 +38,10 @@ pub(crate) struct Created {
 
 /// Files of the host are not every operator's.
 pub(crate) fn check_files(spec: &VmSpec, caller: &Caller) -> Result<(), Problem> {
-    if matches!(spec.boot_from, Boot::Kernel(_)) && caller.role < Role::Admin {
-        let detail = "boot_from.kernel names files of the host, which needs the role Admin";
+    let may = caller.need_everywhere(Role::Admin).is_ok();
+    if matches!(spec.boot_from, Boot::Kernel(_)) && !may {
+        let detail =
+            "boot_from.kernel names files of the host, which needs the role admin everywhere";
         return Err(Problem::new(StatusCode::FORBIDDEN, "host-files", detail));
     }
     Ok(())
@@ -48,11 +50,10 @@ pub(crate) fn check_files(spec: &VmSpec, caller: &Caller) -> Result<(), Problem>
 /// The VMs there are
 #[utoipa::path(get, path = "/v1/vms", tag = "vms", params(OfProject, ListParams), responses(
     (status = 200, description = "A page of VMs, the oldest first", body = Page<Vm>),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn list(
     State(state): Shared,
-    Params(of): Params<OfProject>,
+    of: Visible,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Page<Vm>>, Problem> {
     objects::list(state, of, params).await
@@ -64,7 +65,6 @@ pub(crate) async fn list(
     ("Idempotency-Key" = Option<String>, Header, description = "Asked again with it within a day, nothing is done again"),
 ), request_body = NewVmBody, responses(
     (status = 202, description = "It is being made", body = Created),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn create(
     State(state): Shared,
@@ -92,7 +92,6 @@ pub(crate) async fn create(
     ProjectParams, ("vm" = String, Path, description = "Its name or ID"),
 ), responses(
     (status = 200, description = "It; its ETag is its spec's", body = Vm),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn get(
     State(state): Shared,
@@ -109,7 +108,6 @@ pub(crate) async fn get(
 ), request_body(content = Object, description = "As `{\"spec\": {\"labels\": {\"env\": \"prod\"}}}`. CPUs and memory come at once as with `resize`; what else its process is started with counts from the next start"),
 responses(
     (status = 200, description = "The VM with the new spec", body = Vm),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn patch(
     State(state): Shared,
@@ -146,7 +144,6 @@ pub(crate) struct NewSize {
     ("If-Match" = Option<String>, Header, description = "The ETag that it must have"),
 ), request_body = NewSize, responses(
     (status = 202, description = "It is being done", body = Operation),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn resize(
     State(state): Shared,
@@ -188,7 +185,6 @@ pub(crate) struct DeleteParams {
     ("If-Match" = Option<String>, Header, description = "The ETag that it must have"),
 ), responses(
     (status = 202, description = "It is going away", body = Operation),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn delete(
     State(state): Shared,
@@ -209,7 +205,6 @@ pub(crate) async fn delete(
     ("If-Match" = Option<String>, Header, description = "The ETag that it must have"),
 ), responses(
     (status = 202, description = "It is stopping", body = Operation),
-    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn stop(
     State(state): Shared,
@@ -231,8 +226,6 @@ macro_rules! verb {
             ("If-Match" = Option<String>, Header, description = "The ETag that it must have"),
         ), responses(
             (status = 202, description = "It is being done", body = Operation),
-            (status = "default", description = "A problem", body = Problem,
-                content_type = "application/problem+json"),
         ))]
         pub(crate) async fn $name(
             State(state): Shared,

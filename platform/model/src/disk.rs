@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use crate::object::{object, refuse};
 use crate::vm::check_labels;
-use crate::{DiskId, Labels, Meta, Name, SnapshotId, Spec, SpecError};
+use crate::{Amounts, DiskId, Labels, Meta, Name, SnapshotId, Spec, SpecError};
 
 object! {
     /// A disk.
@@ -107,6 +107,10 @@ impl Spec for DiskSpec {
             ("spec.size_bytes (use resize)", self.size_bytes == new.size_bytes),
         ];
         fields.iter().find(|(_, is_same)| !is_same).map(|(field, _)| *field)
+    }
+
+    fn takes(&self) -> Amounts {
+        Amounts { disk_bytes: self.size_bytes, ..Amounts::default() }
     }
 }
 

@@ -58,6 +58,8 @@ id!(SnapshotId, "a snapshot");
 id!(OperationId, "an operation");
 id!(ProjectId, "a project");
 id!(TokenId, "a token");
+id!(UserId, "a user");
+id!(SshKeyId, "an SSH key");
 id!(NetworkId, "a network");
 id!(SecurityGroupId, "a security group");
 id!(ScaleSetId, "a scale set");

@@ -1,5 +1,5 @@
 //! What the platform manages, as people and programs see it: VMs, scale sets, networks, security groups, operations,
-//! projects, tokens.
+//! projects and their quotas, users, tokens, SSH keys.
 //!
 //! Every object has *metadata* (what it is), a *spec* (what its owner wants) and, where something comes of
 //! that, a *status* (what is). They are written by different parties and kept apart. The types are those of
@@ -17,18 +17,22 @@ mod network;
 mod object;
 mod operation;
 mod project;
+mod quota;
+mod rights;
 mod scale_set;
 mod security;
 mod snapshot;
+mod ssh_key;
 mod token;
+mod user;
 mod vm;
 
 pub use disk::{
     Disk, DiskPhase, DiskSource, DiskSpec, DiskStatus, ImageRef, Pool, Revert, default_pool,
 };
 pub use ids::{
-    DiskId, NetworkId, OperationId, ProjectId, ScaleSetId, SecurityGroupId, SnapshotId, TokenId,
-    VmId,
+    DiskId, NetworkId, OperationId, ProjectId, ScaleSetId, SecurityGroupId, SnapshotId, SshKeyId,
+    TokenId, UserId, VmId,
 };
 pub use name::{Name, NameError};
 pub use network::{
@@ -37,7 +41,9 @@ pub use network::{
 };
 pub use object::{Kind, Meta, Object, Spec, SpecError};
 pub use operation::{Failure, Operation, OperationState, Requestor, Target, Verb};
-pub use project::Project;
+pub use project::{Project, ProjectStatus};
+pub use quota::{Amounts, Overrun, Quota};
+pub use rights::{Rights, Role};
 pub use scale_set::{
     Autoscale, Membership, ScaleSet, ScaleSetPhase, ScaleSetSpec, ScaleSetStatus,
     check_scale_set_name,
@@ -47,7 +53,9 @@ pub use security::{
     SecurityGroupStatus,
 };
 pub use snapshot::{Consistency, Snapshot, SnapshotPhase, SnapshotSpec, SnapshotStatus};
-pub use token::{Role, Token};
+pub use ssh_key::{SshKey, SshKeySpec, SshKeyStatus};
+pub use token::Token;
+pub use user::{Provided, User};
 pub use vm::{
     Boot, Cage, Card, CardModel, CloudInit, Display, Engine, Firmware, Forward, KernelBoot, Labels,
     Network, OnEnd, Phase, Power, Protocol, Vm, VmEnd, VmMeta, VmSpec, VmStatus,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::Name;
+use crate::{Amounts, Name};
 
 /// Of what kind something is.
 #[derive(
@@ -35,11 +35,13 @@ pub enum Kind {
     SecurityGroup,
     /// A scale set.
     ScaleSet,
+    /// A public key for SSH.
+    SshKey,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Vm,
         Self::Disk,
         Self::Snapshot,
@@ -49,6 +51,7 @@ impl Kind {
         Self::Network,
         Self::SecurityGroup,
         Self::ScaleSet,
+        Self::SshKey,
     ];
 
     /// What people call it.
@@ -63,6 +66,7 @@ impl Kind {
             Self::Network => "network",
             Self::SecurityGroup => "security group",
             Self::ScaleSet => "scale set",
+            Self::SshKey => "SSH key",
         }
     }
 
@@ -78,6 +82,7 @@ impl Kind {
             Self::Network => "networks",
             Self::SecurityGroup => "security-groups",
             Self::ScaleSet => "scale-sets",
+            Self::SshKey => "ssh-keys",
         }
     }
 }
@@ -113,6 +118,11 @@ pub trait Spec: Clone + PartialEq + Send + Sync + Serialize + DeserializeOwned +
 
     /// The field of `new` that cannot be changed to what it is there, if there is one.
     fn fixed_field(&self, new: &Self) -> Option<&'static str>;
+
+    /// What of its project's quota it takes.
+    fn takes(&self) -> Amounts {
+        Amounts::default()
+    }
 }
 
 /// Why a spec is refused.

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use crate::object::{object, refuse};
 use crate::vm::check_labels;
-use crate::{DiskId, Labels, Meta, Name, SnapshotId, Spec, SpecError};
+use crate::{Amounts, DiskId, Labels, Meta, Name, SnapshotId, Spec, SpecError};
 
 object! {
     /// A snapshot: what disks were at one moment.
@@ -45,6 +45,10 @@ impl Spec for SnapshotSpec {
     fn fixed_field(&self, new: &Self) -> Option<&'static str> {
         let is_same = self.disks == new.disks && self.disk_ids == new.disk_ids && self.vm == new.vm;
         (!is_same).then_some("spec.disks")
+    }
+
+    fn takes(&self) -> Amounts {
+        Amounts { snapshots: 1, ..Amounts::default() }
     }
 }
 

@@ -4,19 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Name, TokenId};
-
-/// What one may do, each also what those before may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Role {
-    /// Look at things.
-    Viewer,
-    /// Make, change and delete VMs.
-    Operator,
-    /// Also manage tokens and projects, and name files of the host.
-    Admin,
-}
+use crate::{Name, Role, TokenId};
 
 /// A token, without its secret: that is told once, and only its digest is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -25,8 +13,16 @@ pub struct Token {
     pub id: TokenId,
     /// What it is called.
     pub name: Name,
-    /// What its bearer may do.
+    /// What its bearer may do, at most.
     pub role: Role,
+    /// The user whose it is: it may no more than they may, and goes with them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub user: Option<Name>,
+    /// The project in which it is good, if only in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub project: Option<Name>,
     /// When it was made.
     #[schema(value_type = String, format = DateTime)]
     pub created: Timestamp,

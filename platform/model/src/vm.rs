@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use crate::object::{object, refuse};
 use crate::snapshot::DISKS_MAX;
-use crate::{CardStatus, Membership, Meta, Name, Spec, SpecError, VmId};
+use crate::{Amounts, CardStatus, Membership, Meta, Name, Spec, SpecError, VmId};
 
 /// What owners note down about an object.
 pub type Labels = BTreeMap<String, String>;
@@ -332,6 +332,9 @@ pub struct CloudInit {
     /// Public keys by which that user can log in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ssh_keys: Vec<String>,
+    /// SSH keys of its project by which that user can log in, too. They are looked up when the VM is made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<Name>,
     /// What else is to be done, in one of cloud-init's formats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_data: Option<String>,
@@ -561,8 +564,11 @@ impl Spec for VmSpec {
             let place = |card: &Card| (card.network.clone(), card.model, card.address);
             spec.networks.iter().map(place).collect()
         };
+        let keys =
+            |spec: &Self| spec.cloud_init.as_ref().map(|of| of.keys.clone()).unwrap_or_default();
         let fields = [
             ("which networks a VM has cards on", places(self) == places(new)),
+            ("spec.cloud_init.keys (put the text of a key into ssh_keys)", keys(self) == keys(new)),
             ("spec.image", self.image == new.image),
             ("spec.disk_bytes", self.disk_bytes == new.disk_bytes),
             ("spec.disks (use attach and detach)", self.disks == new.disks),
@@ -571,6 +577,16 @@ impl Spec for VmSpec {
             ("spec.power (use start, stop, pause and resume)", self.power == new.power),
         ];
         fields.iter().find(|(_, is_same)| !is_same).map(|(field, _)| *field)
+    }
+
+    fn takes(&self) -> Amounts {
+        Amounts {
+            vms: 1,
+            cpus: self.cpus.into(),
+            memory_bytes: self.memory_bytes,
+            addresses: self.networks.len() as u64,
+            ..Amounts::default()
+        }
     }
 }
 
@@ -649,7 +665,8 @@ impl CloudInit {
             return refuse("cloud_init.user", "give a user's name");
         }
         let is_key = |key: &String| is_line(key) && key.len() <= SSH_KEY_LEN_MAX;
-        if self.ssh_keys.len() > SSH_KEYS_MAX || !self.ssh_keys.iter().all(is_key) {
+        if self.ssh_keys.len() + self.keys.len() > SSH_KEYS_MAX || !self.ssh_keys.iter().all(is_key)
+        {
             return refuse("cloud_init.ssh_keys", "give at most 64 public keys, a line each");
         }
         if self.user_data.as_ref().is_some_and(|data| data.len() > USER_DATA_LEN_MAX) {

@@ -43,9 +43,8 @@ pub(crate) fn judge(operation: &mut Operation, world: &World<'_>, now: Timestamp
         | Kind::Project
         | Kind::Network
         | Kind::SecurityGroup
-        | Kind::ScaleSet => {
-            return;
-        }
+        | Kind::ScaleSet
+        | Kind::SshKey => return,
     };
     let is_gone = || match operation.verb {
         Verb::Delete => Outcome::Done,

@@ -29,11 +29,16 @@ impl Registry {
         let disk = new.object(asked)?;
         check_name(&disk.meta.name)?;
         let operation = operations::new(Verb::Create, &disk, asked);
-        let txn = self.put_new(Txn::new(), &disk)?;
-        let txn = self.reserve(txn, &disk.spec.pool, disk.spec.size_bytes)?;
-        let txn = txn.put_json(operations::key(operation.id), &operation)?;
-        let revision = self.commit(&txn)?.ok_or(RegistryError::Changed)?;
-        Ok((Kept { object: disk, revision }, operation))
+        let _turn = self.turn(&disk.meta.project)?;
+        for _ in 0..TRIES {
+            let txn = self.put_new(Txn::new(), &disk)?;
+            let txn = self.reserve(txn, &disk.spec.pool, disk.spec.size_bytes)?;
+            let txn = txn.put_json(operations::key(operation.id), &operation)?;
+            if let Some(revision) = self.commit(&txn)? {
+                return Ok((Kept { object: disk, revision }, operation));
+            }
+        }
+        Err(RegistryError::Changed)
     }
 
     /// Adds to a transaction the disks of a VM that comes to be: those that it names, and one that is made for it.
@@ -89,6 +94,7 @@ impl Registry {
             }
             let spec = DiskSpec { size_bytes, ..disk.spec.clone() };
             spec.check()?;
+            let txn = self.charge(txn, project, disk.spec.takes(), spec.takes())?;
             let txn = self.reserve(txn, &disk.spec.pool, size_bytes - now)?;
             txn.put_json(spec_key(disk), &spec)
         })

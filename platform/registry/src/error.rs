@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use model::{Meta, Name, Object, OperationId, SpecError};
+use model::{Meta, Name, Object, OperationId, Overrun, SpecError};
 use store::StoreError;
 
 /// Why a change is refused.
@@ -127,6 +127,16 @@ pub enum RegistryError {
         more_bytes: u64,
         /// What is left.
         left_bytes: u64,
+    },
+    /// The project has no room.
+    #[error(
+        "project '{project}' may have {overrun}: delete some, or let an administrator raise its quota"
+    )]
+    ProjectQuota {
+        /// Which project.
+        project: Name,
+        /// Of what.
+        overrun: Overrun,
     },
     /// There are disks in it, or it must be there.
     #[error("pool '{0}' has disks, or is the default one: it cannot be deleted")]

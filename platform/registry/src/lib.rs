@@ -8,7 +8,11 @@
 //! /operations/ID            an operation
 //! /network-subnets          written by who makes a network; /network-uses/ID: by who takes an address of it
 //! /addresses/NETWORK/N      whose the address of this number is
-//! /tokens/NAME              a token and its secret's digest
+//! /project-uses/PROJECT     written by who takes something of its quota
+//! /hosts/NAME               what was said about a host: that it takes no VMs
+//! /identity/users/ID        a user and their password's hash; user-names/NAME: their ID
+//! /identity/tokens/NAME     a token and its secret's digest; secrets/DIGEST: its name
+//! /identity/sessions/DIGEST somebody who has signed in, for as long as that is good
 //! /audit/ID                 what was asked for, by whom, and what became of it
 //! /answers/WHO/KEY          what a request with an idempotency key was answered, for a day
 //! ```
@@ -35,11 +39,14 @@ mod projects;
 mod scale_sets;
 mod security_groups;
 mod snapshots;
+mod ssh_keys;
 mod tokens;
+mod users;
+mod uses;
 mod verbs;
 mod vms;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mirror::Mirror;
 use store::{Revision, Store};
@@ -51,8 +58,12 @@ pub use disks::RootDisk;
 pub use error::RegistryError;
 pub use mirror::{Changed, Changes, Mirrored};
 pub use objects::{List, New};
-pub use tokens::Digest;
+pub use tokens::{Bearer, Digest, NewToken};
+pub use users::{Credentials, UserChange};
 pub use verbs::Change;
+
+/// What keys begin with that say who is who: what changes there may end what somebody may.
+pub const IDENTITY: &str = "/identity/";
 
 /// Who asks for a change, and when.
 #[derive(Debug, Clone)]
@@ -77,17 +88,26 @@ pub struct Kept<T> {
 pub struct Registry {
     store: Arc<dyn Store>,
     mirror: Arc<Mirror>,
+    /// Whose turn it is to take of a project's quota. It decides nothing, the transaction does: it keeps those of
+    /// this process from losing to each other.
+    turn: Arc<Mutex<()>>,
 }
 
 impl Registry {
     /// Those in this store.
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { mirror: Arc::new(Mirror::new(store.clone())), store }
+        Self { mirror: Arc::new(Mirror::new(store.clone())), store, turn: Arc::default() }
     }
 
     /// Tells which objects change, from now on.
     pub fn changes(&self) -> Changes {
         self.mirror.changes()
+    }
+
+    /// Waits for one's turn to take of a project's quota, if it has one.
+    fn turn(&self, project: &model::Name) -> Result<Option<MutexGuard<'_, ()>>, RegistryError> {
+        let has_quota = self.project(project)?.object.quota != model::Quota::default();
+        Ok(has_quota.then(|| self.turn.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
     /// The store.

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use model::{Meta, Name, Object, Operation, Spec};
+use model::{Amounts, Meta, Name, Object, Operation, Spec};
 use serde::{Deserialize, Serialize};
 use store::{Entry, Range, Revision, Txn};
 
 use crate::codec::{PutJson, read};
 use crate::mirror::{Row, Table};
-use crate::{Asked, Batch, Kept, Mirrored, Registry, RegistryError, operations, projects};
+use crate::{Asked, Batch, Kept, Mirrored, Registry, RegistryError, operations};
 
 /// An object that is asked for.
 #[derive(Debug, Clone)]
@@ -131,21 +131,26 @@ pub type List<O> = Arc<[Arc<O>]>;
 pub(crate) const TRIES: u32 = 16;
 
 impl Registry {
-    /// Adds to a transaction that this object comes to be; it happens only if its name is free and its project
-    /// there.
+    /// Adds to a transaction that this object comes to be; it happens only if its name is free, its project
+    /// there, and room in that's quota.
     pub(crate) fn put_new<O: Object>(&self, txn: Txn, object: &O) -> Result<Txn, RegistryError> {
         let Meta { name, project, .. } = object.meta();
         if self.store.get(&name_key::<O>(project, name))?.0.is_some() {
             return Err(RegistryError::Exists { kind: O::KIND.as_str(), name: name.clone() });
         }
-        let of = self.project(project)?.revision;
-        let project_key = projects::key(project);
-        let is_compared = txn
-            .when
-            .iter()
-            .any(|when| matches!(when, store::Compare::Modified(key, _) if *key == project_key));
-        let txn = if is_compared { txn } else { txn.if_modified(project_key, of) };
+        let txn = self.charge(txn, project, Amounts::default(), object.spec().takes())?;
         write_new(txn, object)
+    }
+
+    /// Makes an object that is there at once.
+    pub(crate) fn create<O: Object>(&self, object: O) -> Result<Kept<O>, RegistryError> {
+        let _turn = self.turn(&object.meta().project)?;
+        for _ in 0..TRIES {
+            if let Some(revision) = self.commit(&self.put_new(Txn::new(), &object)?)? {
+                return Ok(Kept { object, revision });
+            }
+        }
+        Err(RegistryError::Changed)
     }
 
     /// An object, by its name in the project or by its ID.
@@ -258,6 +263,10 @@ impl Registry {
                 return Err(RegistryError::Fixed(field));
             }
             let txn = parts.unchanged(Txn::new()).put_json(key::<O>(meta.id, Facet::Spec), &new)?;
+            let txn = match (old.takes(), new.takes()) {
+                (less, more) if less == more => txn,
+                (less, more) => self.charge(txn, &meta.project, less, more)?,
+            };
             if let Some(revision) = self.commit(&txn)? {
                 let object = O::of(meta.clone(), new, parts.object.status().clone());
                 return Ok(Kept { object, revision });

@@ -29,9 +29,7 @@ impl Registry {
         asked: &Asked,
     ) -> Result<Kept<SecurityGroup>, RegistryError> {
         let object = new.object(asked)?;
-        let txn = self.put_new(Txn::new(), &object)?;
-        let revision = self.commit(&txn)?.ok_or(RegistryError::Changed)?;
-        Ok(Kept { object, revision })
+        self.create(object)
     }
 
     /// Takes a security group away that nobody names. Who names one that is gone is let through less.

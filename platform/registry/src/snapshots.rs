@@ -46,10 +46,15 @@ impl Registry {
         }
         let snapshot = new.object(asked)?;
         let operation = operations::new(Verb::Create, &snapshot, asked);
-        let txn = self.put_new(txn, &snapshot)?;
-        let txn = txn.put_json(operations::key(operation.id), &operation)?;
-        let revision = self.commit(&txn)?.ok_or(RegistryError::Changed)?;
-        Ok((Kept { object: snapshot, revision }, operation))
+        let _turn = self.turn(&snapshot.meta.project)?;
+        for _ in 0..TRIES {
+            let txn = self.put_new(txn.clone(), &snapshot)?;
+            let txn = txn.put_json(operations::key(operation.id), &operation)?;
+            if let Some(revision) = self.commit(&txn)? {
+                return Ok((Kept { object: snapshot, revision }, operation));
+            }
+        }
+        Err(RegistryError::Changed)
     }
 
     /// Asks that a snapshot's disks become what they were then.

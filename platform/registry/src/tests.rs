@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    CardStatus, Name, NetworkSpec, OperationState, Phase, Power, Requestor, Role, SecurityGroup,
+    CardStatus, Name, NetworkSpec, OperationState, Phase, Power, Quota, Requestor, SecurityGroup,
     SecurityGroupSpec, SpecError, Vm, VmSpec, VmStatus,
 };
 use serde_json::json;
 use store::{Embedded, Revision};
 
-use crate::{Answer, Asked, Batch, Change, Digest, New, Registry, RegistryError};
+use crate::{Answer, Asked, Batch, Change, New, Registry, RegistryError};
+
+mod identity;
+mod quotas;
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -51,7 +54,7 @@ fn a_vm_is_found_by_its_name_and_by_its_id_in_its_project_only() {
     let id = vm.object.meta.id.to_string();
     assert_eq!(registry.get::<Vm>(&name("default"), "web").unwrap(), vm);
     assert_eq!(registry.get::<Vm>(&name("default"), &id).unwrap(), vm);
-    registry.create_project(name("other"), NOW).unwrap();
+    registry.create_project(name("other"), Quota::default(), NOW).unwrap();
     for missing in ["web", &id] {
         let error = registry.get::<Vm>(&name("other"), missing).unwrap_err();
         assert!(matches!(error, RegistryError::Missing { kind: "VM", .. }));
@@ -66,12 +69,15 @@ fn a_name_is_taken_once_in_a_project() {
     registry.create_vm(new("web"), None, &asked()).unwrap();
     let error = registry.create_vm(new("web"), None, &asked()).unwrap_err();
     assert!(matches!(error, RegistryError::Exists { kind: "VM", .. }));
-    registry.create_project(name("other"), NOW).unwrap();
+    registry.create_project(name("other"), Quota::default(), NOW).unwrap();
     registry.create_vm(New { project: name("other"), ..new("web") }, None, &asked()).unwrap();
     let nowhere = registry.create_vm(New { project: name("none"), ..new("web") }, None, &asked());
     assert!(matches!(nowhere, Err(RegistryError::Missing { kind: "project", .. })));
     assert_eq!(registry.all::<Vm>(None).unwrap().0.len(), 2);
-    assert!(matches!(registry.delete_project(&name("other")), Err(RegistryError::NotEmpty(_))));
+    assert!(matches!(
+        registry.delete_project(&name("other"), None),
+        Err(RegistryError::NotEmpty(_))
+    ));
 }
 
 #[test]
@@ -169,23 +175,6 @@ fn a_start_can_be_cancelled_once() {
     assert_eq!(spec.power, Power::OffNow);
     let again = registry.cancel(operation.id, &asked());
     assert!(matches!(again, Err(RegistryError::NotCancellable(_))));
-}
-
-#[test]
-fn a_token_is_good_until_it_expires_or_is_deleted() {
-    let (registry, _folder) = registry();
-    let digest = Digest("d".into());
-    let later = NOW + SignedDuration::from_secs(60);
-    let make = |expires| {
-        registry.create_token(name("ci"), Role::Operator, expires, digest.clone(), NOW).unwrap()
-    };
-    let token = make(Some(later));
-    assert_eq!(registry.token_of(&digest, NOW).unwrap(), Some(token));
-    assert_eq!(registry.token_of(&digest, later).unwrap(), None);
-    assert_eq!(registry.token_of(&Digest("e".into()), NOW).unwrap(), None);
-    registry.delete_token(&name("ci")).unwrap();
-    assert_eq!(registry.token_of(&digest, NOW).unwrap(), None);
-    make(None);
 }
 
 #[test]
@@ -325,9 +314,9 @@ fn a_port_of_the_host_leads_to_one_vm() {
 #[test]
 fn a_project_goes_with_its_first_security_group() {
     let (registry, _folder) = registry();
-    registry.create_project(name("other"), NOW).unwrap();
+    registry.create_project(name("other"), Quota::default(), NOW).unwrap();
     assert_eq!(registry.all::<SecurityGroup>(None).unwrap().0.len(), 2);
-    registry.delete_project(&name("other")).unwrap();
+    registry.delete_project(&name("other"), None).unwrap();
     assert_eq!(registry.all::<SecurityGroup>(None).unwrap().0.len(), 1);
     // One of a version that made none gets it.
     registry.found(NOW).unwrap();

@@ -85,6 +85,10 @@ impl Registry {
                 parts.unchanged(Txn::new()).put_json(operations::key(operation.id), &operation)?;
             if with_spec.spec != vm.spec {
                 txn = txn.put_json(key::<Vm>(id, Facet::Spec), &with_spec.spec)?;
+                let (less, more) = (vm.spec.takes(), with_spec.spec.takes());
+                if more != less {
+                    txn = self.charge(txn, project, less, more)?;
+                }
             }
             if verb == Verb::Delete {
                 let mut meta = vm.meta.clone();

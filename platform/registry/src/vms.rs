@@ -24,6 +24,10 @@ impl Registry {
     ) -> Result<(Kept<Vm>, Operation), RegistryError> {
         new.spec.boot = 1;
         self.check_cards(&new.spec, &new.project, None)?;
+        if let Some(told) = &mut new.spec.cloud_init {
+            self.look_up_keys(told, &new.project)?;
+        }
+        let _turn = self.turn(&new.project)?;
         for _ in 0..TRIES {
             let mut new = new.clone();
             let txn = self.put_disks(Txn::new(), &mut new, root.clone(), asked)?;

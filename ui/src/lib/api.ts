@@ -16,13 +16,16 @@ export type Card = Schemas["Card"];
 export type CardStatus = Schemas["CardStatus"];
 export type Pool = Schemas["PoolView"];
 export type Kind = Schemas["Kind"];
-export type Project = Schemas["Project"];
+export type Project = Schemas["ProjectView"];
 export type Image = Schemas["ImageView"];
 export type Token = Schemas["Token"];
 export type NewToken = Schemas["NewToken"];
 export type NewlyMade = Schemas["NewlyMade"];
 export type Audited = Schemas["AuditView"];
 export type Session = Schemas["Session"];
+export type SignInMethods = Schemas["Methods"];
+export type User = Schemas["User"];
+export type NewUser = Schemas["NewUser"];
 export type Role = Schemas["Role"];
 export type Usage = Schemas["UsageView"];
 export type Host = Schemas["HostView"];
@@ -75,7 +78,8 @@ export async function open(path: string, init: RequestInit = {}): Promise<Respon
   }
   if (answer.ok) return answer;
   if (answer.status === 401 && !new Headers(init.headers).has("authorization")) {
-    listeners.forEach((listener) => listener());
+    // A password that is wrong ends nothing.
+    if (path !== "/v1/session" || init.method !== "POST") listeners.forEach((listener) => listener());
   }
   throw await problem(answer);
 }

@@ -131,7 +131,7 @@ impl Client {
         body: Body,
     ) -> anyhow::Result<Response<Incoming>> {
         let mut request = request.header(header::HOST, endpoint.host());
-        if let Some(token) = endpoint.token() {
+        if let Some(token) = endpoint.token().filter(|token| !token.is_empty()) {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
         let request = request.body(body)?;
@@ -170,6 +170,21 @@ impl Client {
             let body = if body.is_empty() { "null".into() } else { body };
             serde_json::from_slice(&body)
                 .context("the daemon answers what this program does not know")
+        })
+    }
+
+    /// Signs in, and gives the session's secret, which is as good as a token.
+    pub fn sign_in(&mut self, user: &str, password: &str) -> anyhow::Result<String> {
+        let body = json!({ "user": user, "password": password }).to_string();
+        let Self { runtime, connection, endpoint, .. } = self;
+        runtime.block_on(async {
+            let (kind, body) = ("application/json", Body::Whole(body.into()));
+            let answer =
+                Self::send(connection, endpoint, Method::POST, "/v1/session", kind, body).await?;
+            let cookie = answer.headers().get(header::SET_COOKIE);
+            let cookie = cookie.and_then(|cookie| cookie.to_str().ok());
+            let secret = cookie.and_then(|cookie| cookie.split(['=', ';']).nth(1));
+            Ok(secret.context("the daemon opens no session")?.to_owned())
         })
     }
 

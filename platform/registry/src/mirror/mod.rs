@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use model::{
-    Disk, Kind, Object, OperationId, ScaleSet, SecurityGroup, Snapshot, VirtualNetwork, Vm,
+    Disk, Kind, Object, OperationId, ScaleSet, SecurityGroup, Snapshot, SshKey, VirtualNetwork, Vm,
 };
 use store::{Batch, Change, Entry, Range, Revision, Store, StoreError, Watch};
 use uuid::Uuid;
@@ -87,6 +87,7 @@ tables! {
     networks: VirtualNetwork,
     security_groups: SecurityGroup,
     scale_sets: ScaleSet,
+    ssh_keys: SshKey,
 }
 
 /// The mirror of a store.
