@@ -41,8 +41,6 @@ bitflags::bitflags! {
         const NO_FS = 32;
         /// The same of GS.
         const NO_GS = 64;
-        /// User code whose address space has a mirror ([`crate::views::Mirror`]).
-        const MIRROR = 128;
     }
 }
 

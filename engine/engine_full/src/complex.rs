@@ -11,7 +11,6 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use engine::{CpuComplex, EngineError, ExitCount, Footprint, IoApicRoutes};
 use engine_soft::{Alarm, Complex};
@@ -120,19 +119,11 @@ pub(crate) struct FullComplex {
     pub(crate) tsc: Option<Arc<GuestTsc>>,
     /// Grows whenever units are no longer what is to run.
     pub(crate) changes: AtomicU64,
-    /// How long an address space is busy before it gets a mirror.
-    pub(crate) mirror_after: Duration,
 }
 
 impl FullComplex {
     /// `reads_tsc`: translated code may, by itself.
-    pub(crate) fn new(
-        soft: Arc<Complex>,
-        cache: Cache,
-        peers: Vec<Peer>,
-        mirror_after: Duration,
-        reads_tsc: bool,
-    ) -> Self {
+    pub(crate) fn new(soft: Arc<Complex>, cache: Cache, peers: Vec<Peer>, reads_tsc: bool) -> Self {
         let timers = Timers::new(soft.clone());
         let tsc = GuestTsc::new(soft.clock.clone(), soft.profile.tsc_khz());
         let tsc = tsc.filter(|_| reads_tsc);
@@ -144,7 +135,6 @@ impl FullComplex {
             timers,
             tsc,
             changes: AtomicU64::new(0),
-            mirror_after,
         }
     }
 

@@ -12,8 +12,8 @@
 //! | RCX, R10 | nothing: temporaries |
 //! | memory of the context | guest R10 and R11 |
 //! | arithmetic flags, XMM, x87, MXCSR | the guest's |
-//! | GS base | the view's read map, or a mirror's marks; the context is below it |
-//! | FS base | the view's write map, or a mirror's window |
+//! | GS base | the view's read map; the context is below it |
+//! | FS base | the view's write map |
 
 use std::mem::offset_of;
 use std::sync::atomic::AtomicU64;
@@ -178,9 +178,7 @@ pub(crate) struct Context {
     pub(crate) may_return_outward: u64,
     /// Not zero: RDFSBASE and its like may be used.
     pub(crate) base_instructions: u64,
-    /// GS and FS bases of user code.
-    pub(crate) user_bases: [u64; 2],
-    /// The same of the kernel while AC is set.
+    /// GS and FS bases of the view of user code, and of the kernel while AC is set.
     pub(crate) space_bases: [u64; 2],
     /// The same of the kernel while AC is clear.
     pub(crate) kernel_bases: [u64; 2],
@@ -194,13 +192,6 @@ pub(crate) struct Context {
     /// What a unit has found of memory, for when it needs that again: see
     /// [`crate::translate`]'s `look`.
     pub(crate) looks: [u64; LOOKS],
-    /// Where the arrays of the address space are for code that has a mirror: the addresses of the
-    /// loads' and the stores', as numbers of entries.
-    pub(crate) arrays: [u64; 2],
-    /// An address, while both temporaries look for its entry there.
-    pub(crate) looked_for: u64,
-    /// How many more looks there go on without a word.
-    pub(crate) looks_left: u64,
     /// A register lent for a few instructions.
     pub(crate) borrowed: u64,
     /// AL after SETO and AH after LAHF.
@@ -209,8 +200,6 @@ pub(crate) struct Context {
     pub(crate) flags_mask: u64,
     /// Where a fault stopped translated code, or zero.
     pub(crate) fault: u64,
-    /// What it accessed then, if that is known.
-    pub(crate) fault_address: u64,
     /// FS base of the engine's thread.
     pub(crate) host_fs: u64,
     /// Stack pointer of the engine's thread.

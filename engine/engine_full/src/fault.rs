@@ -3,7 +3,7 @@
 //! A copied instruction may fault where the guest's would: division, unmasked floating-point
 //! exceptions, misaligned vectors; and an address that is not canonical forms one that is not
 //! either. The handler changes nothing but where the thread goes on: to [`crate::entry::leave`],
-//! with the fault's place and address in the context.
+//! with the fault's place in the context.
 //!
 //! UNSAFETY: installs signal handlers, and changes the interrupted thread's registers.
 #![allow(unsafe_code, reason = "signals are how the host tells of faults")]
@@ -92,14 +92,10 @@ extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) 
     let registers = unsafe { &mut (*context.cast::<ucontext_t>()).uc_mcontext.gregs };
     let rip = registers[libc::REG_RIP as usize] as u64;
     if is_code(rip) {
-        // SAFETY: translated code runs with the GS base of a view, whose context has these fields;
-        // the kernel's information has an address for each of the signals.
+        // SAFETY: translated code runs with the GS base of a view, whose context has this field.
         unsafe {
-            let address = (*info).si_addr() as u64;
-            std::arch::asm!("mov gs:[{fault}], {rip}", "mov gs:[{at}], {address}",
-                fault = const field!(fault), at = const field!(fault_address),
-                rip = in(reg) rip, address = in(reg) address,
-                options(nostack, preserves_flags));
+            std::arch::asm!("mov gs:[{fault}], {rip}", fault = const field!(fault),
+                rip = in(reg) rip, options(nostack, preserves_flags));
         }
         registers[libc::REG_RIP as usize] = crate::entry::leave as *const () as i64;
         return;

@@ -41,7 +41,6 @@ mod vcpu;
 mod views;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use engine::{Built, CpuComplex, Engine, EngineError, EngineKind, Parts, Unsupported, Vcpu};
 use engine_soft::{Complex, SoftVcpu};
@@ -56,22 +55,9 @@ use crate::complex::{FullComplex, Peer};
 use crate::vcpu::FullVcpu;
 use crate::views::Views;
 
-/// How long an address space is busy before its memory is mirrored, where nothing else is said: what
-/// that costs is made good in as long again.
-pub const MIRROR_AFTER: Duration = Duration::from_millis(30);
-
 /// The engine.
-#[derive(Debug, Clone, Copy)]
-pub struct FullEngine {
-    /// How long an address space is busy before its memory is mirrored.
-    pub mirror_after: Duration,
-}
-
-impl Default for FullEngine {
-    fn default() -> Self {
-        Self { mirror_after: MIRROR_AFTER }
-    }
-}
+#[derive(Debug, Default, Clone, Copy)]
+pub struct FullEngine;
 
 /// What is missing of what translated code uses on every host.
 fn missing() -> Option<&'static str> {
@@ -108,7 +94,7 @@ impl Engine for FullEngine {
 
     fn build(&self, profile: &CpuProfile, parts: &Parts) -> Result<Built, EngineError> {
         self.check(profile)?;
-        build(profile, parts, self.mirror_after, None)
+        build(profile, parts, None)
     }
 }
 
@@ -119,8 +105,6 @@ pub struct CheckedEngine {
     /// Every unit by itself, so that a mistake is found where it is made. Without, translated
     /// code runs as it does in the engine.
     pub by_unit: bool,
-    /// See [`FullEngine::mirror_after`].
-    pub mirror_after: Duration,
     /// What has been checked.
     pub checked: Arc<Checked>,
     /// Told of each divergence. The copy then takes over what translated code did.
@@ -135,20 +119,19 @@ impl Engine for CheckedEngine {
     }
 
     fn check(&self, profile: &CpuProfile) -> Result<(), Unsupported> {
-        FullEngine::default().check(profile)
+        FullEngine.check(profile)
     }
 
     fn build(&self, profile: &CpuProfile, parts: &Parts) -> Result<Built, EngineError> {
         self.check(profile)?;
         let one = profile.topology().cores == 1;
-        build(profile, parts, self.mirror_after, one.then_some(self))
+        build(profile, parts, one.then_some(self))
     }
 }
 
 fn build(
     profile: &CpuProfile,
     parts: &Parts,
-    mirror_after: Duration,
     checked: Option<&CheckedEngine>,
 ) -> Result<Built, EngineError> {
     if parts.clock.source() == TimeSource::Counted {
@@ -174,9 +157,7 @@ fn build(
         views.push(own);
         peers.push(Peer::new(kick));
     }
-    let reads_tsc = checked.is_none();
-    let complex = FullComplex::new(soft.clone(), cache, peers, mirror_after, reads_tsc);
-    let complex = Arc::new(complex);
+    let complex = Arc::new(FullComplex::new(soft.clone(), cache, peers, checked.is_none()));
     let vcpus = views.into_iter().zip(0..).map(|(views, id)| {
         let soft = SoftVcpu::new(&soft, VcpuId(id))?;
         let check = checked

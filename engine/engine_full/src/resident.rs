@@ -46,11 +46,6 @@ impl Resident {
         self.filled[word] & bit != 0
     }
 
-    /// The pages that have entries.
-    pub(crate) fn filled(&self) -> &[u32] {
-        &self.list
-    }
-
     /// The pages that have entries, which are to be zeroed.
     pub(crate) fn take_filled(&mut self) -> Vec<u32> {
         let list = std::mem::take(&mut self.list);

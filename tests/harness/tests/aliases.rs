@@ -160,12 +160,12 @@ fn run(engine: Arc<dyn Engine>) -> (Vec<VcpuState>, Vec<u64>) {
 #[test]
 fn a_page_of_code_at_many_addresses_does_the_same_translated_as_interpreted() {
     let profile = CpuProfile::portable(Topology { cores: 1 }, 2_000_000).unwrap();
-    if let Err(lacks) = FullEngine::default().check(&profile) {
+    if let Err(lacks) = FullEngine.check(&profile) {
         println!("NOT RUN: {}", lacks.reason);
         return;
     }
     let (emu, emu_memory) = run(Arc::new(EmuEngine));
-    let (full, full_memory) = run(Arc::new(FullEngine::default()));
+    let (full, full_memory) = run(Arc::new(FullEngine));
     for (full, emu) in full.iter().zip(&emu) {
         assert_eq!(emu.regs.gpr[Gpr::R15 as usize], 0, "the guest came to its end");
         assert_eq!(full.regs, emu.regs);

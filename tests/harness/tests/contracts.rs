@@ -59,7 +59,7 @@ fn emu() -> Candidate {
 }
 
 fn full() -> Candidate {
-    let engine = Arc::new(FullEngine::default());
+    let engine = Arc::new(FullEngine);
     let usable = CpuProfile::portable(Topology { cores: 1 }, 2_000_000)
         .map_err(|e| e.to_string())
         .and_then(|profile| engine.check(&profile).map_err(|e| e.reason));

@@ -5,7 +5,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use engine::{Engine, Exit};
 use engine_emu::EmuEngine;
@@ -330,22 +329,15 @@ fn run(engine: Arc<dyn Engine>) -> (VcpuState, Vec<u64>) {
     (machine.vcpus[0].save().unwrap(), memory)
 }
 
-/// Memory is mirrored from the beginning.
-const MIRRORED: FullEngine = FullEngine { mirror_after: Duration::ZERO };
-
 fn full_runs_here() -> bool {
     let profile = CpuProfile::portable(Topology { cores: 1 }, 2_000_000).unwrap();
-    FullEngine::default()
-        .check(&profile)
-        .map_err(|lacks| println!("NOT RUN: {}", lacks.reason))
-        .is_ok()
+    FullEngine.check(&profile).map_err(|lacks| println!("NOT RUN: {}", lacks.reason)).is_ok()
 }
 
 #[test]
 fn a_user_with_the_kernels_stack_pointer_does_not_reach_the_kernels_stack() {
     let intruder = between(&raw const INTRUDER, &raw const INTRUDER_END);
-    let engines: [Arc<dyn Engine>; 3] =
-        [Arc::new(EmuEngine), Arc::new(FullEngine::default()), Arc::new(MIRRORED)];
+    let engines: [Arc<dyn Engine>; 2] = [Arc::new(EmuEngine), Arc::new(FullEngine)];
     for engine in engines {
         if !full_runs_here() {
             return;
@@ -364,16 +356,14 @@ fn a_kernel_and_its_user_do_the_same_translated_as_interpreted() {
         return;
     }
     let (emu, emu_memory) = run(Arc::new(EmuEngine));
+    let (full, full_memory) = run(Arc::new(FullEngine));
     assert_eq!(emu.regs.gpr[15], 0, "the guest came to its end");
-    for engine in [FullEngine::default(), MIRRORED] {
-        let (full, full_memory) = run(Arc::new(engine));
-        assert_eq!(full.regs, emu.regs);
-        assert_eq!(full.segments, emu.segments);
-        assert_eq!(full.msrs, emu.msrs);
-        let controls = |state: &VcpuState| [state.cr0, state.cr2, state.cr3, state.cr4];
-        assert_eq!(controls(&full), controls(&emu));
-        assert_eq!(full_memory, emu_memory);
-    }
+    assert_eq!(full.regs, emu.regs);
+    assert_eq!(full.segments, emu.segments);
+    assert_eq!(full.msrs, emu.msrs);
+    let controls = |state: &VcpuState| [state.cr0, state.cr2, state.cr3, state.cr4];
+    assert_eq!(controls(&full), controls(&emu));
+    assert_eq!(full_memory, emu_memory);
 }
 
 /// The last state, after a user has tried to read and write what is the kernel's beside it.
@@ -410,15 +400,12 @@ fn run_low(engine: Arc<dyn Engine>) -> VcpuState {
 fn a_user_never_reaches_what_a_kernel_beside_it_uses() {
     assert_eq!(low_code()[Machine::HANDLER as usize], 0x58, "the handler");
     let profile = CpuProfile::portable(Topology { cores: 1 }, 2_000_000).unwrap();
-    if let Err(lacks) = FullEngine::default().check(&profile) {
+    if let Err(lacks) = FullEngine.check(&profile) {
         println!("NOT RUN: {}", lacks.reason);
         return;
     }
-    let emu = run_low(Arc::new(EmuEngine));
+    let (emu, full) = (run_low(Arc::new(EmuEngine)), run_low(Arc::new(FullEngine)));
     assert_eq!((emu.regs.gpr[15], emu.cr2), (0, 0x10_0300), "the guest came to its end");
-    for engine in [FullEngine::default(), MIRRORED] {
-        let full = run_low(Arc::new(engine));
-        assert_eq!(full.regs, emu.regs);
-        assert_eq!(full.cr2, emu.cr2);
-    }
+    assert_eq!(full.regs, emu.regs);
+    assert_eq!(full.cr2, emu.cr2);
 }

@@ -1,7 +1,6 @@
 //! The engines of this host.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use engine::Engine;
 use engine_emu::EmuEngine;
@@ -60,19 +59,16 @@ pub fn subjects() -> Vec<Measured> {
         let subject = Box::new(OnEngine::new(&emu, stepped));
         subjects.push(Measured { subject, limits: Limits::default() });
     }
-    // With memory mirrored from the first instruction, too.
-    for full in [FullEngine::default(), FullEngine { mirror_after: Duration::ZERO }] {
-        let full: Arc<dyn Engine> = Arc::new(full);
-        let full = harness::Subject { engine: full, tsc_khz: 2_000_000, beyond_host: Vec::new() };
-        let profile = CpuProfile::portable(Topology { cores: 1 }, full.tsc_khz).unwrap();
-        match full.engine.check(&profile) {
-            Ok(()) => {
-                let subject = Box::new(OnEngine::new(&full, false));
-                let limits = Limits { translates: true, ..Limits::default() };
-                subjects.push(Measured { subject, limits });
-            }
-            Err(lacks) => println!("NOT RUN: full: {}", lacks.reason),
+    let full: Arc<dyn Engine> = Arc::new(FullEngine);
+    let full = harness::Subject { engine: full, tsc_khz: 2_000_000, beyond_host: Vec::new() };
+    let profile = CpuProfile::portable(Topology { cores: 1 }, full.tsc_khz).unwrap();
+    match full.engine.check(&profile) {
+        Ok(()) => {
+            let subject = Box::new(OnEngine::new(&full, false));
+            let limits = Limits { translates: true, ..Limits::default() };
+            subjects.push(Measured { subject, limits });
         }
+        Err(lacks) => println!("NOT RUN: full: {}", lacks.reason),
     }
     // Cases use what every x86-64 host has, so half a KVM will do.
     let hw = HwEngine::for_any_cpuid();

@@ -48,8 +48,6 @@ pub struct Guest {
     pub by_unit: bool,
     /// See [`CheckedEngine::code_bytes`].
     pub code_bytes: usize,
-    /// See [`CheckedEngine::mirror_after`].
-    pub mirror_after: Duration,
 }
 
 /// What came of it.
@@ -101,7 +99,6 @@ pub fn run(guest: &Guest, shows: bool) -> Compared {
     let engine = CheckedEngine {
         by_unit: guest.by_unit,
         code_bytes: guest.code_bytes,
-        mirror_after: guest.mirror_after,
         checked: Arc::default(),
         tell: Arc::new(move |divergence| {
             found.lock().unwrap().get_or_insert(divergence);

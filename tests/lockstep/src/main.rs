@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
-use engine_full::{CODE_SIZE, MIRROR_AFTER};
+use engine_full::CODE_SIZE;
 use guests::Init;
 use lockstep::{Guest, run, show};
 
@@ -33,9 +33,6 @@ struct Options {
     /// Memory for translated code, in MiB: with less than it needs, the oldest is dropped again and again
     #[arg(long, default_value_t = CODE_SIZE >> 20)]
     code_mib: usize,
-    /// How many milliseconds a program runs before its memory is mirrored
-    #[arg(long, default_value_t = MIRROR_AFTER.as_millis() as u64)]
-    mirror_after_ms: u64,
     /// The basket's arguments
     #[arg(long, default_value = "--check")]
     basket: String,
@@ -61,7 +58,6 @@ fn main() -> ExitCode {
         limit: Duration::from_secs(60 * options.minutes),
         by_unit: options.by_unit,
         code_bytes: options.code_mib << 20,
-        mirror_after: Duration::from_millis(options.mirror_after_ms),
     };
     let begin = Instant::now();
     let compared = run(&guest, true);

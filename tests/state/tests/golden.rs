@@ -89,7 +89,7 @@ fn in_the_newest_file_every_field_differs_from_reset() {
 #[test]
 fn full_takes_every_vcpus_state_over_and_gives_it_back() {
     let profile = Vm::profile(golden::CORES);
-    if let Err(why) = FullEngine::default().check(&profile) {
+    if let Err(why) = FullEngine.check(&profile) {
         println!("NOT RUN: {why}");
         return;
     }
@@ -97,7 +97,7 @@ fn full_takes_every_vcpus_state_over_and_gives_it_back() {
         let sections = board::unpack(&profile, &fs::read(path).unwrap()).unwrap();
         let memory = GuestMemory::new(&[("ram", 2 << 20)]).unwrap();
         let parts = Parts { clock: MachineClock::new(TimeSource::Host), memory };
-        let mut vcpus = FullEngine::default().build(&profile, &parts).unwrap().vcpus;
+        let mut vcpus = FullEngine.build(&profile, &parts).unwrap().vcpus;
         for (id, vcpu) in (0..).map(VcpuId).zip(&mut vcpus) {
             let of = |named: &&NamedSection| named.path == format!("cpu/{}", id.0);
             let section = &sections.iter().find(of).unwrap().section;

@@ -202,9 +202,7 @@ fn engines(hw: Arc<HwEngine>) -> Engines {
         probe @ Probe::Usable { .. } => Ok(probe.to_string()),
         probe => Err(probe.to_string()),
     });
-    engines.add(Arc::new(FullEngine::default()), || {
-        Ok("it needs no hardware virtualization".to_owned())
-    });
+    engines.add(Arc::new(FullEngine), || Ok("it needs no hardware virtualization".to_owned()));
     engines.add(Arc::new(EmuEngine), || Ok("it runs everywhere".to_owned()));
     engines
 }

@@ -212,7 +212,6 @@ impl Assembler {
             if let Some(seg) = mem.seg {
                 out.push(seg as u8);
             }
-            out.push_if(mem.low, 0x67);
         }
         out.push_if(size == 2, 0x66);
         out.push_if(op.prefix != 0, op.prefix);
@@ -741,7 +740,6 @@ impl Assembler {
                 if let Some(seg) = mem.seg {
                     out.push(seg as u8);
                 }
-                out.push_if(mem.low, 0x67);
                 mem.rex()
             }
         };

@@ -73,29 +73,27 @@ pub struct Mem {
     pub index: Option<(Reg, u8)>,
     /// Displacement.
     pub disp: i32,
-    /// Of the sum of these, only the low 32 bits count.
-    pub low: bool,
 }
 
 impl Mem {
     /// Base and displacement.
     pub const fn at(base: Reg, disp: i32) -> Self {
-        Self { seg: None, base: Some(base), index: None, disp, low: false }
+        Self { seg: None, base: Some(base), index: None, disp }
     }
 
     /// Absolute, sign-extended.
     pub const fn absolute(disp: i32) -> Self {
-        Self { seg: None, base: None, index: None, disp, low: false }
+        Self { seg: None, base: None, index: None, disp }
     }
 
     /// At a displacement from the GS base.
     pub const fn gs(disp: i32) -> Self {
-        Self { seg: Some(Segment::Gs), base: None, index: None, disp, low: false }
+        Self { seg: Some(Segment::Gs), base: None, index: None, disp }
     }
 
     /// At a displacement from the FS base.
     pub const fn fs(disp: i32) -> Self {
-        Self { seg: Some(Segment::Fs), base: None, index: None, disp, low: false }
+        Self { seg: Some(Segment::Fs), base: None, index: None, disp }
     }
 
     /// With an index, multiplied by 1 << `scale`.
@@ -106,11 +104,6 @@ impl Mem {
     /// With a segment prefix.
     pub const fn seg(self, seg: Segment) -> Self {
         Self { seg: Some(seg), ..self }
-    }
-
-    /// With the low 32 bits of the address only.
-    pub const fn low(self) -> Self {
-        Self { low: true, ..self }
     }
 
     /// Bits X and B of a REX prefix.

@@ -48,14 +48,10 @@ pub fn reencode(
     if !is_rewritable(native, to) {
         return Err(Unencodable);
     }
-    let mem = match (&native.mem, &to.mem) {
-        (None, _) => None,
-        (Some(_), Some(mem)) => Some(*mem),
-        (Some(mem), None) => Some(rename(mem, to)?),
-    };
-    let narrow = match mem {
-        Some(mem) => mem.low,
-        None => native.class == Class::String && native.addr_size == 4,
+    let (mem, narrow) = match (&native.mem, &to.mem) {
+        (None, _) => (None, native.class == Class::String && native.addr_size == 4),
+        (Some(_), Some(mem)) => (Some(*mem), false),
+        (Some(mem), None) => (Some(rename(mem, to)?), mem.addr_size == 4),
     };
     if mem.is_some_and(|mem| !mem.is_encodable()) {
         return Err(Unencodable);
@@ -119,7 +115,6 @@ fn rename(mem: &NativeMem, to: &Substitution) -> Result<Mem, Unencodable> {
         base: mem.base.map(renamed),
         index: mem.index.map(|index| (renamed(index), mem.scale)),
         disp: mem.disp,
-        low: mem.addr_size == 4,
     })
 }
 

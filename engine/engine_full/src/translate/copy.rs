@@ -241,7 +241,6 @@ impl Translator {
                 base: mem.base.map(|r| HOST[usize::from(r)]),
                 index: mem.index.map(|r| (HOST[usize::from(r)], mem.scale)),
                 disp: mem.disp,
-                low: false,
             };
             self.asm.lea(size, to, operand);
         }
@@ -301,7 +300,8 @@ impl Translator {
         };
         self.unit.distance_at_hand = false;
         self.unit.looked = None;
-        self.moved_to(to, at)
+        self.asm.lea(8, to, at);
+        Mem::at(to, 0)
     }
 
     fn places(&mut self, insn: &Native, named: u16, wants_rcx: bool, has_mem: bool) -> Places {

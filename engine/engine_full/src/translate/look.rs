@@ -37,7 +37,7 @@ pub(super) enum Origin {
 impl Origin {
     /// Of a memory operand, and its distance from there. None for one that is looked at otherwise.
     /// `user`: addresses of code are distances.
-    pub(super) fn of(mem: &NativeMem, rip_after: u64, user: bool, word: u8) -> Option<(Self, i64)> {
+    fn of(mem: &NativeMem, rip_after: u64, user: bool, word: u8) -> Option<(Self, i64)> {
         let named = mem.base.is_some() || mem.index.is_some();
         // Sums of registers that are less wide than addresses are looked up one by one.
         if mem.addr_size != word || word == 4 && named || matches!(mem.seg, SegReg::Fs | SegReg::Gs)
@@ -69,7 +69,7 @@ impl Origin {
     }
 
     /// The guest registers, by bits.
-    pub(super) fn registers(self) -> u16 {
+    fn registers(self) -> u16 {
         match self {
             Self::Registers(base, index) => {
                 base.map_or(0, |r| 1 << r) | index.map_or(0, |(r, _)| 1 << r)
@@ -79,14 +79,13 @@ impl Origin {
     }
 
     /// The host's operand at a distance from there.
-    pub(super) fn at(self, distance: i64) -> Mem {
+    fn at(self, distance: i64) -> Mem {
         match self {
             Self::Registers(base, index) => Mem {
                 seg: None,
                 base: base.map(|r| HOST[usize::from(r)]),
                 index: index.map(|(r, scale)| (HOST[usize::from(r)], scale)),
                 disp: distance as i32,
-                low: false,
             },
             Self::Page(_) | Self::Near(_) => Mem::at(Reg::RCX, distance as i32),
         }
@@ -115,21 +114,21 @@ fn kept_at(slot: usize) -> Mem {
 }
 
 /// Bytes of a memory operand.
-pub(super) fn size_of(mem: &NativeMem) -> i64 {
+fn size_of(mem: &NativeMem) -> i64 {
     i64::from(mem.size_bytes.max(1))
 }
 
 /// What was found, which is in RCX: of `first..end` from the origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Looked {
-    pub(super) origin: Origin,
-    pub(super) first: i64,
-    pub(super) end: i64,
-    pub(super) write: bool,
+    origin: Origin,
+    first: i64,
+    end: i64,
+    write: bool,
 }
 
 impl Looked {
-    pub(super) fn has(&self, origin: Origin, first: i64, end: i64, write: bool) -> bool {
+    fn has(&self, origin: Origin, first: i64, end: i64, write: bool) -> bool {
         self.origin == origin && self.first <= first && end <= self.end && (self.write || !write)
     }
 }
@@ -169,9 +168,6 @@ impl Translator {
     /// The host's operand for one whose address needs no more than RCX. The guest's R10, where it is
     /// held, is in the context, too.
     pub(super) fn look_for(&mut self, index: usize, insn: &Native, mem: &NativeMem) -> Option<Mem> {
-        if self.has_mirror() {
-            return if self.by_mirror() { self.mirrored(index, insn, mem) } else { None };
-        }
         let (origin, first) = Origin::of(mem, self.rip_after(insn), self.user(), self.word())?;
         let write = matches!(mem.access, Access::Write | Access::ReadWrite);
         let end = first + size_of(mem);

@@ -37,9 +37,6 @@ impl Translator {
 
     /// A place in the stack window, by its distance from RSP.
     pub(super) fn in_window(&mut self, disp: i32) -> Mem {
-        if self.by_mirror() {
-            return Self::in_frame(disp);
-        }
         if !self.unit.distance_at_hand {
             let field = std::mem::offset_of!(crate::context::StackWindow, distance);
             let field = context(stack_field(self.user(), field));
@@ -115,21 +112,6 @@ impl Translator {
         write: bool,
         aligned: u8,
     ) -> Mem {
-        if self.by_mirror() {
-            return self.mirrored_at_r10(index, insn, write);
-        }
-        self.check_flat(index, insn, size, write, aligned)
-    }
-
-    /// The same by the flat map alone: RCX is the distance from guest to host address.
-    pub(super) fn check_flat(
-        &mut self,
-        index: usize,
-        insn: &Native,
-        size: u16,
-        write: bool,
-        aligned: u8,
-    ) -> Mem {
         self.unit.distance_at_hand = false;
         let reason = if write { Reason::Store } else { Reason::Load };
         let rip = self.rip_of(insn);
@@ -160,15 +142,10 @@ impl Translator {
             self.cold.push((misaligned, cold));
         }
         self.asm.bind(look);
-        if self.has_mirror() {
-            let counts = (!self.by_mirror()).then_some(slow);
-            self.load_entry_beside_mirror(write, counts);
-        } else {
-            let mask = if self.user() { 0 } else { 1 };
-            self.asm.pext_rm(Reg::RCX, Reg::R10, context(field!(page_mask) + 8 * mask));
-            let seg = if write { Segment::Fs } else { Segment::Gs };
-            self.asm.load(8, Reg::RCX, Mem::absolute(0).index(Reg::RCX, 3).seg(seg));
-        }
+        let mask = if self.user() { 0 } else { 1 };
+        self.asm.pext_rm(Reg::RCX, Reg::R10, context(field!(page_mask) + 8 * mask));
+        let seg = Some(if write { Segment::Fs } else { Segment::Gs });
+        self.asm.load(8, Reg::RCX, Mem { seg, ..Mem::absolute(0).index(Reg::RCX, 3) });
         if free {
             self.asm.test_rr(8, Reg::RCX, Reg::RCX);
             self.asm.jcc(Cond::E, slow);

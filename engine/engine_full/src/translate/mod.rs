@@ -14,7 +14,6 @@ mod flags;
 mod form;
 mod look;
 mod memory;
-mod mirror;
 mod privilege;
 mod stack;
 mod string;
@@ -86,8 +85,6 @@ enum Cold {
     Near(Look),
     /// See [`Translator::look_up`].
     Empty(Look),
-    /// See [`Translator::be_careful`].
-    Careful { rip: u64 },
     /// Somewhere else out of line.
     Jump(Label),
     /// The frame is not in the stack window: another window, or another unit. `room` is what R10 is
@@ -435,7 +432,7 @@ impl Translator {
     /// What can become a jump: an instruction of five bytes or more which is all in the first eight.
     /// That of the check that follows will do, but for one without a displacement.
     fn begin_body(&mut self) {
-        if self.by_mirror() || self.form.frame.is_none_or(|(_, end)| end == 1) {
+        if self.form.frame.is_none_or(|(_, end)| end == 1) {
             self.asm.raw(&[0x0f, 0x1f, 0x44, 0, 0]);
         }
     }
@@ -450,10 +447,6 @@ impl Translator {
     /// The unit's stack accesses are all inside the window, or it is not the one to run.
     fn check_frame(&mut self) {
         let Some((first, end)) = self.form.frame else { return };
-        if self.by_mirror() {
-            self.look_at_frame(first, end);
-            return;
-        }
         let user = self.user();
         let room = ((end - first - 1) / crate::context::ROOM_SIZE as i32) as usize;
         let window_end = std::mem::offset_of!(crate::context::StackWindow, end);
@@ -574,7 +567,6 @@ impl Translator {
                 Cold::Misaligned { size, back, crossing } => self.misaligned(size, back, crossing),
                 Cold::Near(look) => self.look_closer(&look),
                 Cold::Empty(look) => self.look_up(&look),
-                Cold::Careful { rip } => self.be_careful(rip),
                 Cold::Jump(to) => self.asm.jmp(to),
                 Cold::Window { room, back } => self.other_window(room, back),
                 Cold::PutBackFlags { index, out } => {

@@ -164,7 +164,7 @@ impl Translator {
         }
         self.set_arithmetic_flags();
         self.note_transition(TO_USER, field!(sysret_selectors));
-        self.switch_view(field!(user_bases));
+        self.switch_view(field!(space_bases));
         self.asm.mov_rr(8, Reg::R10, Reg::R11);
         self.jump_through(USER_JUMPS);
     }
@@ -242,7 +242,7 @@ impl Translator {
         self.asm.load(8, Reg::RSP, Mem::at(Reg::R10, 24));
         self.asm.load(8, Reg::R10, Mem::at(Reg::R10, 0));
         if user {
-            self.switch_view(field!(user_bases));
+            self.switch_view(field!(space_bases));
         }
         self.jump_through(if user { USER_JUMPS } else { field!(jumps) });
     }

@@ -41,9 +41,9 @@ impl Translator {
         let pushed = context(field!(pushed));
         self.asm.store(8, pushed, Reg::R10);
         let place = self.stack_place(index, insn, -i32::from(word), true);
-        let place = self.moved_to(Reg::R10, place);
+        self.asm.lea(8, Reg::R10, place);
         self.asm.load(8, Reg::RCX, pushed);
-        self.asm.store(word, place, Reg::RCX);
+        self.asm.store(word, Mem::at(Reg::R10, 0), Reg::RCX);
     }
 
     /// PUSH of R10, which is overwritten.

@@ -78,7 +78,7 @@ impl Translator {
         let (bytes, word) = (u16::from(size), self.word());
         if what != Move::Store {
             self.asm.mov_rr(word, Reg::R10, Reg::RSI);
-            let from = self.check_flat(index, insn, bytes, false, 1);
+            let from = self.check(index, insn, bytes, false, 1);
             self.asm.load(size, Reg::R10, from);
         }
         match what {
@@ -88,14 +88,14 @@ impl Translator {
                 let kept = context(field!(pushed));
                 self.asm.store(8, kept, Reg::R10);
                 self.asm.mov_rr(word, Reg::R10, Reg::RDI);
-                let to = self.check_flat(index, insn, bytes, true, 1);
+                let to = self.check(index, insn, bytes, true, 1);
                 self.asm.lea(8, Reg::R10, to);
                 self.asm.load(8, Reg::RCX, kept);
                 self.asm.store(size, Mem::at(Reg::R10, 0), Reg::RCX);
             }
             Move::Store => {
                 self.asm.mov_rr(word, Reg::R10, Reg::RDI);
-                let to = self.check_flat(index, insn, bytes, true, 1);
+                let to = self.check(index, insn, bytes, true, 1);
                 self.asm.store(size, to, Reg::RAX);
             }
         }
@@ -111,7 +111,7 @@ impl Translator {
     /// `kept` = distance to the page of the linear address in R10, which is touched: an address
     /// that is not canonical faults here, where registers are the guest's.
     fn find_page(&mut self, index: usize, insn: &Native, write: bool, kept: Mem) {
-        let place = self.check_flat(index, insn, 1, write, 1);
+        let place = self.check(index, insn, 1, write, 1);
         self.asm.store(8, kept, Reg::RCX);
         self.asm.load(1, Reg::RCX, place);
     }

@@ -147,10 +147,10 @@ impl Translator {
         let selector = context(field!(selectors) + 8 * i32::from(insn.reg()));
         if let Some(mem) = insn.mem {
             let place = self.operand(index, insn, &mem);
-            let place = self.moved_to(Reg::R10, place);
+            self.asm.lea(8, Reg::R10, place);
             self.unit.distance_at_hand = false;
             self.asm.load(8, Reg::RCX, selector);
-            self.asm.store(2, place, Reg::RCX);
+            self.asm.store(2, x86_encode::Mem::at(Reg::R10, 0), Reg::RCX);
             return;
         }
         let size = if insn.op66 && insn.rex & 8 == 0 { 2 } else { 8 };
@@ -177,7 +177,7 @@ impl Translator {
         }
         self.asm.lea(8, Reg::R10, Mem::at(Reg::R10, 0).index(Reg::RCX, log));
         let write = mem.access != Access::Read;
-        let word = self.check_flat(index, insn, u16::from(insn.op_size), write, 1);
+        let word = self.check(index, insn, u16::from(insn.op_size), write, 1);
         self.asm.lea(8, Reg::R10, word);
         let low = context(field!(low_mask) + 8 * (i32::from(log) + 3));
         self.asm.pext_rm(Reg::RCX, offset, low);

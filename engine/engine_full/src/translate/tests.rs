@@ -1,12 +1,10 @@
 //! What translated code may do, whatever the guest's instructions are.
 
-mod walk;
-
 use std::collections::HashMap;
 
 use iced_x86::{
     Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess,
-    OpKind, Register,
+    OpKind, Register, UsedMemory,
 };
 use x86_decode::native::Class;
 use x86_state::CpuFeatures;
@@ -14,8 +12,8 @@ use x86_state::CpuFeatures;
 use super::{Source, Translator};
 use crate::cache::{Cache, Key, Mode};
 use crate::code::CODE_SIZE;
-use crate::context::field;
-use walk::Walk;
+use crate::context::{CONTEXT_SIZE, LOOKS, field};
+use crate::views::USER_JUMPS_FOR;
 
 /// splitmix64.
 struct Random(u64);
@@ -57,6 +55,351 @@ impl Random {
             put(choice >> 48);
         }
         page
+    }
+}
+
+/// An address that was looked up, or is about to be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum What {
+    /// R10.
+    R10,
+    /// These registers and a displacement, of the last byte; what is that far before it is on the
+    /// same page.
+    Sum { base: Register, index: Register, scale: u32, last: i64, before: i64 },
+    /// A page whose number is known.
+    Page(u64),
+    /// R10, which is this far from the page of the unit, and is the beginning of a page.
+    Near(i64),
+}
+
+impl What {
+    /// The operand of LEA.
+    fn sum(insn: &Instruction) -> Self {
+        Self::Sum {
+            base: insn.memory_base(),
+            index: insn.memory_index(),
+            scale: insn.memory_index_scale(),
+            last: insn.memory_displacement64() as i64,
+            before: 0,
+        }
+    }
+
+    /// It is another address when this register changes.
+    fn rests_on(self, register: Register) -> bool {
+        matches!(self, Self::Sum { base, index, .. } if base == register || index == register)
+    }
+
+    /// Bytes from the operand, but for RCX, to the end of what was looked up; None outside of it.
+    fn room(self, operand: (Register, Register, u32), disp: i64) -> Option<i64> {
+        let (own, first, end) = match self {
+            // How much was looked for there is not followed.
+            Self::R10 => ((Register::R10, Register::None, 1), 0, i64::MAX),
+            Self::Sum { base, index, scale, last, before } => {
+                // A multiple of the scale is on one page with what follows up to the next.
+                let scale_of_last = i64::from(scale);
+                let aligned = base == Register::None && last % scale_of_last == 0;
+                let end = last + if aligned { scale_of_last } else { 1 };
+                ((base, index, scale), last - before, end)
+            }
+            Self::Page(_) | Self::Near(_) => ((Register::None, Register::None, 1), 0, 4096),
+        };
+        let fits = operand == own && first <= disp && (self != Self::R10 || disp == 0);
+        fits.then_some(end - disp)
+    }
+}
+
+/// Where RCX comes from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Rcx {
+    /// An address; when true, less what of it may differ on a page.
+    Address(What, bool),
+    /// It without so many of its high bits.
+    Shifted(What, u8, i64),
+    /// The page number of it.
+    Number(What),
+    /// An entry of the loads' or stores' array, for that address.
+    Entry(Register, What),
+    /// The same, and the address's base or page.
+    Based(Register, What),
+    /// The stack window's distance.
+    Distance,
+    /// The address of what was found in this array, and how much of it follows.
+    Place(Register, i64),
+    Other,
+}
+
+/// Follows translated code from its beginning to its end.
+#[derive(Clone, Copy, PartialEq)]
+struct Walk {
+    rcx: Rcx,
+    /// R10 is the address of what was found, as of [`Rcx::Place`].
+    r10_place: Option<(Register, i64)>,
+    /// A number R10 was loaded with.
+    r10: Option<u64>,
+    /// How far it is from the page of the unit.
+    r10_near: Option<i64>,
+    /// Of sums: what is known to be on the page of the last byte.
+    before: i64,
+    /// What was found and put into the context.
+    kept: [Rcx; LOOKS],
+}
+
+impl Walk {
+    const START: Self = Self {
+        rcx: Rcx::Other,
+        r10_place: None,
+        r10: None,
+        r10_near: None,
+        before: 0,
+        kept: [Rcx::Other; LOOKS],
+    };
+
+    /// Arrives by two ways: knows what is known by both.
+    fn join(&mut self, other: &Self) {
+        if self == other {
+            return;
+        }
+        self.rcx = Rcx::Other;
+        for (own, other) in self.kept.iter_mut().zip(&other.kept) {
+            if own != other {
+                *own = Rcx::Other;
+            }
+        }
+    }
+
+    /// Which array the operand was found in, with what is in RCX, and how much follows.
+    fn found(&self, operand: (Register, Register, u32), disp: i64) -> Option<(Register, i64)> {
+        let (array, what, own) = match (self.rcx, operand) {
+            (Rcx::Distance, (Register::RSP, Register::RCX, 1)) => {
+                return Some((Register::FS, i64::MAX));
+            }
+            (Rcx::Place(array, room), (Register::RCX, Register::None, _)) if disp == 0 => {
+                return Some((array, room));
+            }
+            (Rcx::Entry(array, what), (base, Register::RCX, 1)) => {
+                (array, what, (base, Register::None, 1))
+            }
+            // Without a base, there is nothing to be added.
+            (
+                Rcx::Entry(array, what @ What::Sum { base: Register::None, .. }),
+                (Register::RCX, index, scale),
+            ) => (array, what, (Register::None, index, scale)),
+            (Rcx::Based(array, what), (Register::RCX, index, scale)) => {
+                let base = if let What::Sum { base, .. } = what { base } else { Register::None };
+                (array, what, (base, index, scale))
+            }
+            _ => return None,
+        };
+        what.room(own, disp).map(|room| (array, room))
+    }
+
+    /// What the instruction accesses is what was looked up for it.
+    fn allows(&self, memory: &UsedMemory) -> bool {
+        let disp = memory.displacement() as i64;
+        let size = memory.memory_size().size() as i64;
+        let writes = !matches!(memory.access(), OpAccess::Read | OpAccess::CondRead);
+        let page = matches!(self.rcx, Rcx::Number(_));
+        let found = match (memory.segment(), memory.base(), memory.index()) {
+            (Register::GS, Register::None, Register::None) => {
+                return (-(CONTEXT_SIZE as i64)..0).contains(&disp);
+            }
+            (Register::GS, Register::None, Register::RCX) => {
+                return !writes
+                    && (disp == 0 && page || disp >= i64::from(USER_JUMPS_FOR) && disp < 0);
+            }
+            (Register::FS, Register::None, Register::RCX) => return !writes && disp == 0 && page,
+            (_, Register::R10, Register::None) if disp == 0 => self.r10_place,
+            (_, base, index) => self.found((base, index, memory.scale()), disp),
+        };
+        found.is_some_and(|(array, room)| size <= room && (array == Register::FS || !writes))
+    }
+
+    /// What RCX or the context holds is gone when a register has changed that it rests on.
+    fn forget(&mut self, written: &[Register]) {
+        for known in self.kept.iter_mut().chain([&mut self.rcx]) {
+            if let Rcx::Address(what, _)
+            | Rcx::Shifted(what, ..)
+            | Rcx::Number(what)
+            | Rcx::Entry(_, what)
+            | Rcx::Based(_, what) = *known
+                && written.iter().any(|register| what.rests_on(*register))
+            {
+                *known = Rcx::Other;
+            }
+        }
+    }
+
+    /// The place in the context an instruction loads from or stores to, among those for what is kept.
+    fn slot(insn: &Instruction) -> Option<usize> {
+        let plain = (insn.memory_base(), insn.memory_index()) == (Register::None, Register::None);
+        let own = insn.mnemonic() == Mnemonic::Mov && insn.segment_prefix() == Register::GS;
+        let from = (insn.memory_displacement64() as i32).wrapping_sub(field!(looks));
+        let slot = usize::try_from(from / 8).ok().filter(|slot| *slot < LOOKS);
+        slot.filter(|_| plain && own && from % 8 == 0 && from >= 0)
+    }
+
+    fn follow(&mut self, insn: &Instruction, written: &[Register]) {
+        use Mnemonic as M;
+        if let (Some(slot), OpKind::Memory) = (Self::slot(insn), insn.op0_kind()) {
+            assert_eq!(insn.op1_register(), Register::RCX, "only what was found is kept");
+            self.kept[slot] = match self.rcx {
+                found @ (Rcx::Entry(..) | Rcx::Based(..)) => found,
+                _ => Rcx::Other,
+            };
+        }
+        let (base, index) = (insn.memory_base(), insn.memory_index());
+        let load = insn.mnemonic() == M::Mov && insn.op1_kind() == OpKind::Memory;
+        let lea = insn.mnemonic() == M::Lea;
+        let place = lea
+            .then(|| {
+                let operand = (base, index, insn.memory_index_scale());
+                self.found(operand, insn.memory_displacement64() as i64)
+            })
+            .flatten();
+        let before = self.rcx;
+        if let (M::Test | M::Cmp, Register::ECX) = (insn.mnemonic(), insn.op0_register()) {
+            // Behind the jump: the offset in the page of the last byte has one of these bits, or is
+            // no less than this number.
+            let number = insn.immediate32() as i32;
+            self.before = match insn.mnemonic() {
+                M::Test => 1 << number.trailing_zeros(),
+                _ => i64::from(number),
+            };
+        }
+        let (r10, r10_near) = (self.r10, self.r10_near);
+        if written.contains(&Register::R10) {
+            self.r10_place = place;
+            let displacement = insn.memory_displacement64() as i64;
+            let code_page = insn.segment_prefix() == Register::GS
+                && displacement == i64::from(field!(code_page))
+                && (base, index) == (Register::None, Register::None);
+            self.r10_near = match (load && code_page, lea && base == Register::R10) {
+                (true, _) => Some(0),
+                (_, true) if index == Register::None => r10_near.map(|near| near + displacement),
+                _ => None,
+            };
+            let number = insn.mnemonic() == M::Mov && insn.op_count() == 2;
+            self.r10 = (number && insn.op1_kind() == OpKind::Immediate64)
+                .then(|| insn.immediate64())
+                .or((number && insn.op1_kind() == OpKind::Immediate32)
+                    .then(|| u64::from(insn.immediate32())))
+                .or((number && insn.op1_kind() == OpKind::Immediate32to64)
+                    .then(|| insn.immediate32to64() as u64));
+        }
+        self.forget(written);
+        if !written.contains(&Register::RCX) {
+            return;
+        }
+        let mask = || insn.memory_displacement64() as i32;
+        let pages = [field!(page_mask), field!(page_mask) + 8];
+        self.rcx = match insn.segment_prefix() {
+            _ if place.is_some() => {
+                place.map_or(Rcx::Other, |(array, room)| Rcx::Place(array, room))
+            }
+            Register::None
+                if lea && index == Register::RCX && insn.memory_displacement64() == 0 =>
+            {
+                match before {
+                    Rcx::Entry(array, what @ What::Sum { base: own, index: other, .. })
+                        if own == base && other != Register::None =>
+                    {
+                        Rcx::Based(array, what)
+                    }
+                    _ => Rcx::Other,
+                }
+            }
+            // The page's first byte.
+            Register::None if lea && base == Register::RCX && index == Register::R10 => {
+                match (before, r10) {
+                    (Rcx::Entry(array, what @ What::Page(number)), Some(at))
+                        if at & 0xfff == 0 && (at >> 12 ^ number).trailing_zeros() >= 35 =>
+                    {
+                        Rcx::Based(array, what)
+                    }
+                    (Rcx::Entry(array, what @ What::Near(from)), _) if r10_near == Some(from) => {
+                        Rcx::Based(array, what)
+                    }
+                    _ => Rcx::Other,
+                }
+            }
+            Register::None if lea && base != Register::RIP && base != Register::RCX => {
+                match before {
+                    // Once more, behind a look at where on its page it is.
+                    Rcx::Address(_, true) => {}
+                    _ => self.before = 0,
+                }
+                Rcx::Address(What::sum(insn), false)
+            }
+            Register::None if insn.mnemonic() == M::Mov && insn.op1_kind() != OpKind::Register => {
+                Rcx::Number(What::Page(if insn.op1_kind() == OpKind::Immediate64 {
+                    insn.immediate64()
+                } else {
+                    u64::from(insn.immediate32())
+                }))
+            }
+            // The low twelve bits go as well, and of the high ones what does not count.
+            Register::None if insn.mnemonic() == M::Shl => match before {
+                Rcx::Address(what @ What::Sum { .. }, false)
+                    if insn.op1_kind() == OpKind::Immediate8 =>
+                {
+                    Rcx::Shifted(what, insn.immediate8(), self.before)
+                }
+                _ => Rcx::Other,
+            },
+            Register::None if insn.mnemonic() == M::Shr => match before {
+                Rcx::Shifted(What::Sum { base, index, scale, last, .. }, above, known)
+                    if above >= 16 && insn.immediate8() == above + 12 =>
+                {
+                    Rcx::Number(What::Sum { base, index, scale, last, before: known })
+                }
+                _ => Rcx::Other,
+            },
+            Register::GS if insn.mnemonic() == M::Pext && pages.contains(&mask()) => {
+                let known = self.before;
+                match (insn.op1_register(), before) {
+                    (
+                        Register::RCX,
+                        Rcx::Address(What::Sum { base, index, scale, last, .. }, false),
+                    ) => Rcx::Number(What::Sum { base, index, scale, last, before: known }),
+                    (Register::RCX, _) => Rcx::Other,
+                    (Register::R10, _) => Rcx::Number(match r10_near {
+                        Some(from) if from & 0xfff == 0 => What::Near(from),
+                        _ => What::R10,
+                    }),
+                    (base, _) => Rcx::Number(What::Sum {
+                        base,
+                        index: Register::None,
+                        scale: 1,
+                        last: 0,
+                        before: 0,
+                    }),
+                }
+            }
+            Register::GS if insn.mnemonic() == M::Pext => match before {
+                Rcx::Address(what, _) if insn.op1_register() == Register::RCX => {
+                    let low = (mask() - field!(upper_mask)) / 8;
+                    if (0..12).contains(&low) {
+                        self.before = 1 << low;
+                    }
+                    Rcx::Address(what, true)
+                }
+                _ => Rcx::Other,
+            },
+            seg @ (Register::GS | Register::FS) if load && index == Register::RCX => match before {
+                Rcx::Number(what) => Rcx::Entry(seg, what),
+                _ => Rcx::Other,
+            },
+            Register::GS if load && Self::slot(insn).is_some() => {
+                Self::slot(insn).map_or(Rcx::Other, |slot| self.kept[slot])
+            }
+            // The one other field that is loaded whole.
+            Register::GS
+                if load && index == Register::None && insn.op0_register() == Register::RCX =>
+            {
+                Rcx::Distance
+            }
+            _ => Rcx::Other,
+        };
     }
 }
 
@@ -158,21 +501,13 @@ fn translated_code_accesses_only_what_it_has_looked_up() {
                 .filter(|used| !matches!(used.access(), OpAccess::Read | OpAccess::CondRead))
                 .map(|used| used.register().full_register())
                 .collect();
-            let compared = walk.compared;
             walk.follow(&insn, &written);
             arrives = !matches!(
                 insn.flow_control(),
                 FlowControl::UnconditionalBranch | FlowControl::IndirectBranch
             );
             if insn.op0_kind() == OpKind::NearBranch64 {
-                let mut there = walk;
-                if insn.mnemonic() == Mnemonic::Jrcxz {
-                    there.is_zero();
-                }
-                ahead.insert(insn.near_branch_target(), there);
-            }
-            if insn.mnemonic() == Mnemonic::Jne && compared {
-                walk.is_zero();
+                ahead.insert(insn.near_branch_target(), walk);
             }
         }
     }

@@ -18,9 +18,7 @@ impl FullVcpu {
     pub(super) fn fill(&mut self, site: &Site, linear: u64, write: bool, resume: u64) -> Onward {
         let selector = self.selector();
         self.views.note(linear, write, selector);
-        let filled = self.fill_entry(linear, write, selector);
-        self.see_to_mirror(linear, selector, matches!(filled, Ok(true)));
-        match filled {
+        match self.fill_entry(linear, write, selector) {
             Ok(true) => Onward::Host(resume),
             // Waiting instructions of the x87 may have something more urgent.
             Err(_)
@@ -60,7 +58,7 @@ impl FullVcpu {
         self.fill_with(&found, linear, true, selector)
     }
 
-    pub(super) fn fill_with(
+    fn fill_with(
         &mut self,
         found: &PageAt,
         linear: u64,
@@ -191,7 +189,7 @@ impl FullVcpu {
                     self.other_space(upper);
                 }
                 Flush::Root { pcid, kept } => {
-                    let upper = self.views.select(pcid, self.root(), kept);
+                    let upper = self.views.select(pcid, kept);
                     self.other_space(upper);
                 }
                 Flush::Local => {
@@ -200,7 +198,7 @@ impl FullVcpu {
                 }
                 Flush::All => {
                     self.views.flush();
-                    self.views.select(flushes.pcid(), self.root(), false);
+                    self.views.select(flushes.pcid(), false);
                     self.stores.clear();
                     self.other_space(true);
                     self.code_moves[1] += 1;
@@ -208,11 +206,6 @@ impl FullVcpu {
                 }
             }
         }
-    }
-
-    /// Where the page tables begin.
-    fn root(&self) -> u64 {
-        self.soft.cpu.cr3 & 0x000f_ffff_ffff_f000
     }
 
     /// What is in the lower half is another's; and what in the upper half is not global, if there

@@ -2,7 +2,6 @@
 
 mod compat;
 mod memory;
-mod mirror;
 mod registers;
 mod units;
 
@@ -66,8 +65,6 @@ pub(crate) struct FullVcpu {
     /// The views of address spaces may have supervisor pages in their lower halves: of a system that
     /// runs there, as firmware does. User code may not run with them.
     low_supervisor: bool,
-    /// The page the mirror was mended for.
-    mended: u64,
     /// Does again what translated code does.
     check: Option<Box<Check>>,
 }
@@ -181,7 +178,6 @@ impl FullVcpu {
             rip: 0,
             tsc_line: (0, Line::default()),
             low_supervisor: false,
-            mended: 0,
             check: check.map(Box::new),
         };
         if let Some(tsc) = &vcpu.complex.tsc {
@@ -194,21 +190,15 @@ impl FullVcpu {
 
     fn run_loop(&mut self) -> Result<Exit, EngineError> {
         loop {
-            let in_program = self.is_in_program();
             let next = self.soft.prepare();
             self.tell_tables();
             self.mirror_flushes();
             self.obey();
-            if in_program {
-                self.consider_mirror();
-            }
             match next {
                 Next::Return(exit) => return Ok(exit),
                 Next::Sleep => {
                     self.complex.timers.set(self.soft.index(), None);
-                    self.views.note_time();
                     self.soft.sleep();
-                    self.views.skip_time();
                 }
                 Next::Execute => {
                     self.set_timer();
@@ -266,7 +256,6 @@ impl FullVcpu {
         let off = cpu.cr0 & (Cr0::EM | Cr0::TS).bits() != 0 || cpu.cr4 & Cr4::OSFXSR.bits() == 0;
         let mut mode = Mode::empty();
         mode.set(Mode::USER, cpu.cpl == 3);
-        mode.set(Mode::MIRROR, cpu.cpl == 3 && self.views.has_mirror());
         mode.set(Mode::NO_VECTOR, off);
         mode | compat::mode(cpu)
     }
@@ -320,7 +309,6 @@ impl FullVcpu {
                     }
                     self.obey();
                     self.take_tsc_line();
-                    self.leave_mirror();
                     self.find(rip, Mode::empty())
                 }
                 Onward::Host(target) => {
@@ -348,27 +336,19 @@ impl FullVcpu {
             self.views.flush_local();
         }
         let peer = &self.complex.peers[self.soft.index()];
+        let [gs, fs] = self.views.bases(self.selector());
         let space = self.views.bases(Selector::Space);
         let barred = self.soft.cpu.cr4 & Cr4::SMAP.bits() != 0;
         let supervisor = self.views.bases(Selector::Supervisor);
         let kernel = if barred { supervisor } else { space };
         // User code that is entered without a return to here finds nothing in the lower half, and
         // comes here for it.
-        let (low, user, access) = if self.low_supervisor {
-            (Selector::Supervisor, supervisor, supervisor)
-        } else {
-            (Selector::Space, self.views.user_bases(), space)
-        };
-        let own = self.views.bases(self.selector());
-        let [gs, fs] = if self.soft.cpu.cpl == 3 { user } else { own };
-        let arrays = self.views.arrays(low);
+        let user = if self.low_supervisor { supervisor } else { space };
         let context = self.views.context();
         context.target = target;
         context.view_fs = fs;
-        context.user_bases = user;
-        context.space_bases = access;
+        context.space_bases = user;
         context.kernel_bases = kernel;
-        context.arrays = arrays;
         if !peer.begin() {
             return Onward::Guest(self.rip);
         }
@@ -401,8 +381,6 @@ impl FullVcpu {
         peer.exits.count(site.reason);
         if fault != 0 {
             peer.exits.also(Also::HostFault);
-            let address = std::mem::take(&mut self.views.context().fault_address);
-            self.mend_mirror(address);
         }
         self.rip = if site.reason == Reason::Jump { scratch } else { site.rip };
         let left = Left { number, site, scratch, resume, generation };

@@ -30,21 +30,12 @@ impl Half {
         unsafe { self.entries.add(index) }
     }
 
-    /// True, when all other entries were dropped for it.
-    pub(super) fn set(&mut self, page: u64, distance: u64) -> bool {
+    pub(super) fn set(&mut self, page: u64, distance: u64) {
         let place = self.place(page);
-        let released = self.note(page, true);
+        self.note(page, true);
         // SAFETY: `place` is inside the half, which is mapped as long as `self` lives; translated
         // code reads whole words.
         unsafe { place.write_volatile(distance) };
-        released
-    }
-
-    /// The pages that have entries, and these.
-    pub(super) fn filled(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        let pages =
-            self.resident.filled().iter().flat_map(|i| (0..512).map(|e| (u64::from(*i) << 9) + e));
-        pages.filter_map(|page| self.get(page).map(|distance| (page, distance)))
     }
 
     pub(super) fn get(&self, page: u64) -> Option<u64> {
@@ -64,15 +55,13 @@ impl Half {
         }
     }
 
-    /// Translated code has looked at this page's entry. True, when all entries were dropped for it.
-    pub(super) fn note(&mut self, page: u64, filled: bool) -> bool {
+    /// Translated code has looked at this page's entry.
+    pub(super) fn note(&mut self, page: u64, filled: bool) {
         let index = (page & (HALF as u64 / 8 - 1)) as usize / 512;
-        let full = self.resident.note(index, filled) > RESIDENT_MAX;
-        if full {
+        if self.resident.note(index, filled) > RESIDENT_MAX {
             self.release();
             self.resident.note(index, filled);
         }
-        full
     }
 
     /// Bytes of memory it takes, at most.

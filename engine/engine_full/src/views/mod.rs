@@ -13,9 +13,6 @@
 //! So a change of privilege or of PCID is a change of two bases. User code masks its addresses to
 //! the lower half, and cannot reach the kernel's.
 //!
-//! User code of an address space that has been busy for a while finds memory by a [`Mirror`] instead,
-//! which rests on the same entries.
-//!
 //! *Invariant*: an entry for stores is filled only while the page need not be watched
 //! ([`guest_memory::PageBits::watched`]), and is dropped before watching begins.
 //!
@@ -23,12 +20,9 @@
 //! is a distance to a whole page of guest memory, or zero.
 #![allow(unsafe_code, reason = "the arrays are shared with generated code")]
 
-mod busy;
 mod half;
 mod kick;
-mod mirror;
 mod reservation;
-mod tables;
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -36,23 +30,20 @@ use std::hash::BuildHasherDefault;
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::mm::ProtFlags;
 
 use crate::cache::{COMPAT_MARK, KeyHasher};
 use crate::context::{
-    CONTEXT_SIZE, Context, FAR_JUMPS, JUMP_MASK, JUMPS, KNOWN_WINDOWS, KnownWindow,
+    CONTEXT_SIZE, Context, FAR_JUMPS, FAR_TURN, JUMP_MASK, JUMPS, KNOWN_WINDOWS, KnownWindow,
     OTHER_JUMPS_MASK, StackWindow,
 };
 use crate::entry::HOST_MXCSR;
 use crate::transition;
 use half::Half;
 pub(crate) use kick::KickWord;
-pub(crate) use mirror::{Mirror, REACH};
 use reservation::Reservation;
-use tables::Tables;
 
 /// Bytes of one half of one array: 2^35 pages, 8 bytes each.
 const HALF: usize = 1 << 38;
@@ -80,8 +71,6 @@ const LISTED_MAX: usize = 4096;
 const JUMPS_LISTED_MAX: usize = 1 << 16;
 /// Pages of a set at most: more than the code of a large program has.
 const PAGES_MAX: usize = 1 << 16;
-/// Entries that are dropped one by one, before all are.
-const CLEARED_MAX: u64 = 512;
 /// A stack window reaches this far from its middle, in bytes.
 const WINDOW_REACH: u64 = 64 << 10;
 
@@ -127,8 +116,16 @@ impl View {
         (self.reservation.start + BELOW + array * 2 * HALF + half) as *mut u64
     }
 
-    fn tables(&self) -> Tables {
-        Tables(self.reservation.start)
+    fn far_jumps(&self) -> *mut [u64; 2] {
+        self.reservation.start as *mut [u64; 2]
+    }
+
+    fn jumps_for(&self) -> *mut u64 {
+        (self.reservation.start + FAR_JUMPS_SIZE) as *mut u64
+    }
+
+    fn jumps(&self) -> *mut u64 {
+        (self.reservation.start + FAR_JUMPS_SIZE + JUMPS_SIZE) as *mut u64
     }
 }
 
@@ -142,29 +139,6 @@ struct Space {
     code_pages: Pages,
     /// The addresses that jumps were set for.
     jumps_set: Vec<u64>,
-    /// Of the page tables: another one is another address space.
-    root: u64,
-    /// How long it was in force.
-    busy: Duration,
-    /// What user code finds memory by, once that is worth it.
-    mirror: Option<Mirror>,
-}
-
-impl Space {
-    /// Those user code jumps by.
-    fn tables(&self) -> Tables {
-        self.mirror.as_ref().map_or_else(|| self.view.tables(), Mirror::tables)
-    }
-
-    /// It is another address space from here on, or one that is to begin again.
-    fn begin(&mut self, root: u64, miss: u64) {
-        self.root = root;
-        self.busy = Duration::ZERO;
-        if self.mirror.is_some() {
-            forget_jumps(self, miss);
-            self.mirror = None;
-        }
-    }
 }
 
 /// Who accesses memory: selects the view.
@@ -179,18 +153,12 @@ pub(crate) enum Selector {
 /// All views of a vCPU.
 pub(crate) struct Views {
     context: NonNull<Context>,
-    /// What the context is in.
-    context_file: File,
     supervisor: View,
     /// Entries of the empty lower half that were looked at.
     looked_at: Half,
     upper: [Half; 2],
     spaces: Vec<Space>,
     current: usize,
-    /// The address space in force is busy since then.
-    since: Instant,
-    /// Calls for mappings in its mirrors.
-    mappings_max: usize,
     uses: u64,
     /// Pages of the upper half that are not global.
     upper_local: Vec<u64>,
@@ -226,42 +194,28 @@ impl Views {
                 let view = View::new(&shared, read_write)?;
                 let halves = [0, 1].map(|array| Half::new(view.half(array, false)));
                 let code_pages = Pages::default();
-                Ok(Space {
-                    view,
-                    halves,
-                    pcid: 0,
-                    used: 0,
-                    code_pages,
-                    jumps_set: Vec::new(),
-                    root: 0,
-                    busy: Duration::ZERO,
-                    mirror: None,
-                })
+                Ok(Space { view, halves, pcid: 0, used: 0, code_pages, jumps_set: Vec::new() })
             })
             .collect();
         let context = supervisor.bases()[0] as usize - CONTEXT_SIZE;
         let context = NonNull::new(context as *mut Context).ok_or(io::ErrorKind::OutOfMemory)?;
         let upper = [0, 1].map(|array| Half::new(supervisor.half(array, true)));
         let looked_at = Half::new(supervisor.half(0, false));
-        let mapping = Reservation::new(CONTEXT_SIZE)?;
-        mapping.share(0, CONTEXT_SIZE, &shared.context)?;
         let mut views = Self {
             context,
-            context_file: shared.context,
             supervisor,
             looked_at,
             upper,
             spaces: spaces?,
             current: 0,
-            since: Instant::now(),
-            mappings_max: busy::mappings_max() / vcpus,
             uses: 0,
             upper_local: Vec::new(),
             miss,
             again,
         };
         for view in views.spaces.iter().map(|space| &space.view).chain([&views.supervisor]) {
-            view.tables().clear(miss);
+            // SAFETY: the table is as long as this, and nothing else knows it yet.
+            unsafe { std::slice::from_raw_parts_mut(view.jumps(), JUMPS) }.fill(miss);
         }
         let context = views.context();
         context.jumps.fill(miss);
@@ -278,6 +232,8 @@ impl Views {
         context.stack = [StackWindow::EMPTY; 2];
         context.known_windows = [[KnownWindow::NONE; KNOWN_WINDOWS]; 2];
         context.mxcsr = [HOST_MXCSR; 2];
+        let mapping = Reservation::new(CONTEXT_SIZE)?;
+        mapping.share(0, CONTEXT_SIZE, &shared.context)?;
         Ok((views, Arc::new(KickWord { mapping })))
     }
 
@@ -294,11 +250,8 @@ impl Views {
             0 => JUMPS_SIZE,
             _ => BELOW - CONTEXT_SIZE,
         };
-        let mirror = |mirror: &Mirror| mirror.bytes() + BELOW - CONTEXT_SIZE;
-        let own = |space: &Space| {
-            let entries = space.halves.iter().map(Half::bytes).sum::<usize>();
-            jumps(space) + entries + space.mirror.as_ref().map_or(0, mirror)
-        };
+        let own =
+            |space: &Space| jumps(space) + space.halves.iter().map(Half::bytes).sum::<usize>();
         let upper: usize = self.upper.iter().map(Half::bytes).sum();
         [self.spaces.iter().map(own).sum::<usize>() + JUMPS_SIZE, upper + CONTEXT_SIZE]
     }
@@ -316,16 +269,7 @@ impl Views {
         let page = linear >> 12;
         let array = usize::from(write);
         if linear >> 63 == 0 {
-            let Space { halves, mirror, .. } = &mut self.spaces[self.current];
-            let released = halves[array].set(page, distance);
-            if let Some(mirror) = mirror {
-                if released {
-                    mirror.release();
-                }
-                if mirror.has_mapped(page) {
-                    mirror.refresh(page, halves);
-                }
-            }
+            self.spaces[self.current].halves[array].set(page, distance);
             return;
         }
         self.upper[array].set(page, distance);
@@ -352,10 +296,6 @@ impl Views {
         assert!(own(&self.upper[1]) || self.spaces.iter().any(|s| own(&s.halves[1])));
         // SAFETY: it is an entry of ours. Translated code reads whole words.
         unsafe { (entry as *mut u64).write_volatile(0) };
-        let space = self.spaces.iter_mut().find(|space| own(&space.halves[1]));
-        if let Some(Space { halves, mirror: Some(mirror), .. }) = space {
-            mirror.clear((entry - halves[1].entries as u64) / 8, true);
-        }
     }
 
     /// From guest to host address of a page stores may go to.
@@ -389,14 +329,10 @@ impl Views {
         let array = usize::from(write);
         match (linear >> 63, selector) {
             (0, Selector::Space) => {
-                let Space { halves, mirror, .. } = &mut self.spaces[self.current];
-                let released = halves[array].note(linear >> 12, false);
-                if let Some(mirror) = mirror.as_mut().filter(|_| released) {
-                    mirror.release();
-                }
+                self.spaces[self.current].halves[array].note(linear >> 12, false);
             }
-            (0, Selector::Supervisor) => _ = self.looked_at.note(linear >> 12, false),
-            _ => _ = self.upper[array].note(linear >> 12, false),
+            (0, Selector::Supervisor) => self.looked_at.note(linear >> 12, false),
+            _ => self.upper[array].note(linear >> 12, false),
         }
     }
 
@@ -414,11 +350,6 @@ impl Views {
         for space in &mut self.spaces {
             for half in &mut space.halves {
                 clear_pages(half, first, count);
-            }
-            match &mut space.mirror {
-                Some(mirror) if count > CLEARED_MAX => mirror.flush(false),
-                Some(mirror) => (first..first + count).for_each(|page| mirror.clear(page, false)),
-                None => {}
             }
             if space.code_pages.has_any(first, count) {
                 forget_jumps(space, self.miss);
@@ -441,10 +372,9 @@ impl Views {
         }
     }
 
-    /// Selects the address space of a PCID and of these page tables; without `keep`, none of its
-    /// translations are kept. What the upper half has that is not global is dropped: true, if there was any.
-    pub(crate) fn select(&mut self, pcid: u16, root: u64, keep: bool) -> bool {
-        self.note_time();
+    /// Selects the address space of a PCID; without `keep`, none of its translations are kept.
+    /// What the upper half has that is not global is dropped: true, if there was any.
+    pub(crate) fn select(&mut self, pcid: u16, keep: bool) -> bool {
         let upper = self.flush_upper_local();
         self.uses += 1;
         let found = self.spaces.iter().position(|s| s.used != 0 && s.pcid == pcid);
@@ -455,9 +385,6 @@ impl Views {
         let space = &mut self.spaces[index];
         if found.is_none() || !keep {
             flush_space(space, self.miss);
-        }
-        if space.root != root {
-            space.begin(root, self.miss);
         }
         space.pcid = pcid;
         space.used = self.uses;
@@ -515,9 +442,6 @@ impl Views {
         self.upper[1].flush();
         for space in &mut self.spaces {
             space.halves[1].flush();
-            if let Some(mirror) = &mut space.mirror {
-                mirror.flush(true);
-            }
         }
     }
 
@@ -561,10 +485,16 @@ impl Views {
         for page in [number, number + u64::from(crosses)] {
             space.code_pages.add(page);
         }
+        let far = far_place(rip);
         if space.jumps_set.len() <= JUMPS_LISTED_MAX {
             space.jumps_set.push(rip);
         }
-        space.tables().set(rip, place, host);
+        // SAFETY: the indices are inside the tables, which are mapped as long as `self` lives.
+        unsafe {
+            space.view.jumps().add(index).write_volatile(place);
+            space.view.jumps_for().add(index).write_volatile(rip.wrapping_neg());
+            space.view.far_jumps().add(far).write_volatile([rip.wrapping_neg(), host]);
+        }
     }
 
     /// Drops all jumps: translated code has moved.
@@ -579,7 +509,7 @@ impl Views {
 
 fn clear_pages(half: &mut Half, first: u64, count: u64) {
     // A gigabyte's entries are more than what is filled, as a rule.
-    if count > CLEARED_MAX {
+    if count > 512 {
         half.flush();
         return;
     }
@@ -592,21 +522,34 @@ fn flush_space(space: &mut Space, miss: u64) {
     for half in &mut space.halves {
         half.flush();
     }
-    if let Some(mirror) = &mut space.mirror {
-        mirror.flush(false);
-    }
     forget_jumps(space, miss);
 }
 
 fn forget_jumps(space: &mut Space, miss: u64) {
-    let tables = space.tables();
+    // SAFETY: the tables are as long as this, and mapped as long as the space lives.
+    let (jumps, far) = unsafe {
+        (
+            std::slice::from_raw_parts_mut(space.view.jumps(), JUMPS),
+            std::slice::from_raw_parts_mut(space.view.far_jumps(), FAR_JUMPS),
+        )
+    };
     if space.jumps_set.len() > JUMPS_LISTED_MAX {
-        tables.clear_all(miss);
+        jumps.fill(miss);
+        far.fill([0; 2]);
     } else {
-        space.jumps_set.iter().for_each(|rip| tables.forget(*rip, miss));
+        for rip in &space.jumps_set {
+            jumps[*rip as usize & (JUMPS - 1)] = miss;
+            far[far_place(*rip)] = [0; 2];
+        }
     }
     space.jumps_set.clear();
     space.code_pages.clear();
+}
+
+/// Where an address is in a far table: large programs have code 256 KiB apart. See
+/// [`crate::entry::user_jump_again`].
+fn far_place(rip: u64) -> usize {
+    (rip.wrapping_add(rip.rotate_right(FAR_TURN))) as usize & (FAR_JUMPS - 1)
 }
 
 /// Pages by their numbers.

@@ -38,35 +38,6 @@ impl Reservation {
         Ok(())
     }
 
-    /// A part of a file, all of it at once. What was there before is gone.
-    pub(super) fn map(
-        &self,
-        offset: usize,
-        size: usize,
-        (file, from): (&File, u64),
-        writable: bool,
-    ) -> io::Result<()> {
-        assert!(offset + size <= self.size);
-        let mut prot = ProtFlags::READ;
-        prot.set(ProtFlags::WRITE, writable);
-        let flags = MapFlags::SHARED | MapFlags::FIXED | MapFlags::POPULATE;
-        // SAFETY: inside the reservation, which is ours alone.
-        unsafe {
-            mmap((self.start + offset) as *mut _, size, prot, flags, file.as_fd(), from)?;
-        }
-        Ok(())
-    }
-
-    /// Nothing is there any more.
-    pub(super) fn unmap(&self, offset: usize, size: usize) -> io::Result<()> {
-        assert!(offset + size <= self.size);
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
-        let at = (self.start + offset) as *mut _;
-        // SAFETY: inside the reservation, which is ours alone.
-        unsafe { mmap_anonymous(at, size, ProtFlags::empty(), flags) }?;
-        Ok(())
-    }
-
     /// The file's first `size` bytes, shared with every other place they are mapped.
     pub(super) fn share(&self, offset: usize, size: usize, file: &File) -> io::Result<()> {
         assert!(offset + size <= self.size);
