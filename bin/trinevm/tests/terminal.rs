@@ -44,11 +44,12 @@ impl Terminal {
         Self { keyboard, line, seen }
     }
 
-    /// Runs with this as its controlling terminal.
+    /// Runs with this as its controlling terminal, and with no signal ignored, whatever the tests were started by.
     fn spawn(&self, vm: &Command) -> Child {
         let line = || Stdio::from(self.line.try_clone().unwrap());
         let mut command = Command::new("setsid");
-        command.arg("--ctty").arg(vm.get_program()).args(vm.get_args());
+        command.args(["--ctty", "env", "--default-signal"]);
+        command.arg(vm.get_program()).args(vm.get_args());
         command.stdin(line()).stdout(line()).stderr(line()).spawn().unwrap()
     }
 
