@@ -5,7 +5,6 @@
 
 mod bench;
 mod check;
-mod contract;
 mod golden;
 mod lockstep;
 mod nested;
@@ -44,8 +43,6 @@ enum Task {
     Nested(nested::Options),
     /// Add a file to those every version must load, after a change of the saved state's format
     Golden,
-    /// Ask a daemon whatever the API's document lets one make up, and use a client that is generated from it
-    Contract(contract::Options),
     /// Write docs/openapi.json anew, after a change of the API
     Openapi,
     /// The layers and sizes of the code
@@ -64,7 +61,6 @@ fn main() -> std::process::ExitCode {
         Task::Bench(options) => bench::run(&options),
         Task::Lockstep(options) => lockstep::run(&options),
         Task::Nested(options) => nested::run(&options),
-        Task::Contract(options) => contract::run(&options),
         Task::Golden => golden::run(),
         Task::Openapi => openapi::run(),
         Task::Stress(options) => stress::run(&options),

@@ -20,6 +20,6 @@ pub use cpio::{Archive, Mode};
 pub use debian::{Debian, IMAGE, USER, debian, free_port, network};
 pub use initrd::{Init, UP, add_modules, initrd};
 pub use kernel::{Kernel, kernel};
-pub use media::{i386, packaged, uefi_disk};
+pub use media::{i386, packaged};
 pub use rootfs::{rootfs, scratch_copy, services_rootfs};
 pub use workshop::{PASSED, RESULT, RESULTS_END, STRAIN, WORK, Workshop, workshop};

@@ -1,7 +1,6 @@
 //! Boot media and firmware that people have, from Debian's packages: nothing of them is ours.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use crate::cpio::{Archive, Mode};
 use crate::{UP, host, packages};
@@ -42,23 +41,6 @@ pub fn i386() -> anyhow::Result<(PathBuf, PathBuf)> {
     std::fs::write(&partial, archive.finish()?)?;
     std::fs::rename(&partial, &initrd)?;
     Ok((find(&dir.join("boot"), "vmlinuz-")?, initrd))
-}
-
-/// A disk with one file system, from which UEFI starts this program.
-pub fn uefi_disk(name: &str, program: &Path) -> anyhow::Result<PathBuf> {
-    let _lock = host::builder_lock()?;
-    host::need_packages(&["mtools"])?;
-    let disk = host::cache("media")?.join(name);
-    std::fs::File::create(&disk)?.set_len(64 << 20)?;
-    let tool = |name: &str| {
-        let mut tool = Command::new(name);
-        tool.arg("-i").arg(&disk);
-        tool
-    };
-    host::output(tool("mformat").args(["-F", "::"]))?;
-    host::output(tool("mmd").args(["::/EFI", "::/EFI/BOOT"]))?;
-    host::output(tool("mcopy").arg(program).arg("::/EFI/BOOT/BOOTX64.EFI"))?;
-    Ok(disk)
 }
 
 fn find(folder: &Path, begins: &str) -> anyhow::Result<PathBuf> {
